@@ -1,0 +1,42 @@
+"""medjax: loading, preprocessing, augmentation and patches of 3D and 4D medical images, in JAX."""
+
+from medjax.config import from_config as from_config
+from medjax.config import to_config as to_config
+from medjax.subject import DATA as DATA
+from medjax.subject import LOCATION as LOCATION
+from medjax.subject import Image as Image
+from medjax.subject import LabelMap as LabelMap
+from medjax.subject import ScalarImage as ScalarImage
+from medjax.subject import Subject as Subject
+from medjax.subject import channels_last as channels_last
+from medjax.subject import concat_channels as concat_channels
+from medjax.subject import stack as stack
+from medjax.subject import unstack as unstack
+from medjax.transforms.compose import Compose as Compose
+from medjax.transforms.intensity.bias_field import BiasField as BiasField
+from medjax.transforms.intensity.bias_field import RandomBiasField as RandomBiasField
+from medjax.transforms.intensity.blur import Blur as Blur
+from medjax.transforms.intensity.blur import RandomBlur as RandomBlur
+from medjax.transforms.intensity.gamma import Gamma as Gamma
+from medjax.transforms.intensity.gamma import RandomGamma as RandomGamma
+from medjax.transforms.intensity.noise import Noise as Noise
+from medjax.transforms.intensity.noise import RandomNoise as RandomNoise
+from medjax.transforms.intensity.rescale_intensity import RescaleIntensity as RescaleIntensity
+from medjax.transforms.intensity.z_normalization import ZNormalization as ZNormalization
+from medjax.transforms.spatial.affine import Affine as Affine
+from medjax.transforms.spatial.affine import RandomAffine as RandomAffine
+from medjax.transforms.spatial.crop_or_pad import CropOrPad as CropOrPad
+from medjax.transforms.spatial.elastic_deformation import ElasticDeformation as ElasticDeformation
+from medjax.transforms.spatial.elastic_deformation import RandomElasticDeformation as RandomElasticDeformation
+from medjax.transforms.spatial.flip import Flip as Flip
+from medjax.transforms.spatial.flip import RandomFlip as RandomFlip
+from medjax.transforms.spatial.resample import Resample as Resample
+from medjax.transforms.spatial.to_canonical import ToCanonical as ToCanonical
+from medjax.transforms.transform import IntensityTransform as IntensityTransform
+from medjax.transforms.transform import LabelTransform as LabelTransform
+from medjax.transforms.transform import SpatialTransform as SpatialTransform
+from medjax.transforms.transform import Transform as Transform
+from medjax.transforms.transform import static as static
+from medjax.transforms.transform import transform as transform
+
+__version__ = "0.1.0"

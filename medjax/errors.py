@@ -1,0 +1,47 @@
+"""Checks whose messages say what was given, what is allowed and what to write instead."""
+
+import difflib
+from collections.abc import Collection, Iterable
+from typing import NoReturn, TypeVar
+
+import numpy as np
+
+T = TypeVar("T")
+
+
+def near(value: object, allowed: Iterable[object]) -> str:
+    """` Did you mean 'x'?`, or nothing if no allowed value is near."""
+    match = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1)
+    return f" Did you mean {match[0]!r}?" if match else ""
+
+
+def one_of(name: str, value: T, allowed: Collection[object]) -> T:
+    """Return `value`; if it is not in `allowed`, raise a ValueError that says what is."""
+    if value in allowed:
+        return value
+    raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}.{near(value, allowed)}")
+
+
+def in_range(name: str, value: np.ndarray, low: float | None = None, high: float | None = None) -> None:
+    """Raise a ValueError unless every entry of `value` is finite and in [low, high]."""
+    if not np.all(np.isfinite(value)):
+        raise ValueError(f"{name} must be finite, got {np.asarray(value).tolist()}")
+    if low is not None and np.any(value < low):
+        raise ValueError(f"{name} must be at least {low}, got {np.asarray(value).tolist()}")
+    if high is not None and np.any(value > high):
+        raise ValueError(f"{name} must be at most {high}, got {np.asarray(value).tolist()}")
+
+
+def needs_extra(package: str, extra: str, purpose: str) -> NoReturn:
+    """Raise the ImportError of a missing optional package, with what to install."""
+    raise ImportError(f"{purpose} needs {package}, which is not installed: pip install 'medjax[{extra}]'")
+
+
+def needs_key(name: str) -> NoReturn:
+    """Raise the TypeError of a random transform called without a key."""
+    raise TypeError(f"{name} draws random numbers, so it needs a key: transform(subject, jax.random.key(0))")
+
+
+def needs_concrete(what: str, instead: str) -> NoReturn:
+    """Raise the error of a result whose shape depends on values that are traced."""
+    raise TypeError(f"{what} depends on values that are not known while tracing (jit, vmap or batch): {instead}")

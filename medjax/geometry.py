@@ -1,0 +1,170 @@
+"""Affines, voxel grids and coordinate maps, in NumPy float64 on the host and in JAX under a trace alike.
+
+World coordinates are millimetres, RAS+. An affine (4, 4) takes a voxel index to the world; voxel centres lie at
+integer indices. Every product is in full precision: TF32 operands would move a voxel by a fifth.
+"""
+
+from functools import reduce
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from medjax.typing import Affine, Shape3
+
+AXIS_CODES = (("L", "R"), ("P", "A"), ("I", "S"))
+
+
+class Grid(NamedTuple):
+    """A voxel grid: affine (4, 4), number of voxels (3,), and that number once more if it is known statically."""
+
+    affine: Any
+    shape: Any
+    fixed: Shape3 | None = None
+    channels: int = 1
+
+
+def namespace(*arrays: Any) -> Any:
+    """NumPy if every array is NumPy's, else jax.numpy."""
+    return jnp if any(isinstance(a, jax.Array) for a in arrays) else np
+
+
+def matmul(*matrices: Any) -> Any:
+    """The product of matrices, in full precision."""
+    xp = namespace(*matrices)
+    if xp is np:
+        return reduce(np.matmul, matrices)
+    return reduce(lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST), matrices)
+
+
+def homogeneous(linear: Any, offset: Any) -> Any:
+    """The 4x4 matrix of x -> linear x + offset."""
+    xp = namespace(linear, offset)
+    last = xp.asarray([[0, 0, 0, 1]], linear.dtype)
+    return xp.concatenate([xp.concatenate([linear, offset[:, None]], 1), last], 0)
+
+
+def identity(xp: Any, dtype: Any) -> Any:
+    """The 4x4 identity."""
+    return xp.eye(4, dtype=dtype)
+
+
+def translation(offset: Any) -> Any:
+    """The 4x4 matrix of x -> x + offset."""
+    return homogeneous(namespace(offset).eye(3, dtype=offset.dtype), offset)
+
+
+def scaling(factors: Any) -> Any:
+    """The 4x4 matrix of x -> factors x."""
+    xp = namespace(factors)
+    return homogeneous(xp.diag(factors), xp.zeros(3, factors.dtype))
+
+
+def inverse(matrix: Any) -> Any:
+    """The inverse of a 4x4 affine in closed form: no linear algebra library, exact for scaled permutations."""
+    xp = namespace(matrix)
+    a, b, c = matrix[0, :3], matrix[1, :3], matrix[2, :3]
+    cofactors = xp.stack([xp.cross(b, c), xp.cross(c, a), xp.cross(a, b)], 1)
+    linear = cofactors / (a * cofactors[:, 0]).sum()
+    return homogeneous(linear, -transform_vector(linear, matrix[:3, 3]))
+
+
+def transform_vector(linear: Any, vector: Any) -> Any:
+    """linear (3, 3) times vector (3,), in full precision."""
+    return (linear * vector[None, :]).sum(1)
+
+
+def transform_point(matrix: Any, point: Any) -> Any:
+    """The 4x4 `matrix` applied to a point (3,)."""
+    return transform_vector(matrix[:3, :3], point) + matrix[:3, 3]
+
+
+def spacing(affine: Affine) -> Any:
+    """Voxel size in mm along each voxel axis, (..., 3)."""
+    xp = namespace(affine)
+    return xp.sqrt((affine[..., :3, :3] ** 2).sum(-2))
+
+
+def direction(affine: Any) -> Any:
+    """Unit vectors of the voxel axes in the world, as columns (3, 3)."""
+    return affine[:3, :3] / spacing(affine)[None, :]
+
+
+def center(grid: Grid) -> Any:
+    """World position of the middle of a grid."""
+    return transform_point(grid.affine, (grid.shape.astype(grid.affine.dtype) - 1) / 2)
+
+
+def check_affine(affine: Any, what: str = "affine") -> np.ndarray:
+    """A float64 (4, 4) array; raises ValueError if it is not one, not finite or singular."""
+    matrix = np.array(affine, np.float64)
+    if matrix.shape != (4, 4):
+        raise ValueError(f"{what} must have shape (4, 4), got {matrix.shape}")
+    if not np.isfinite(matrix).all():
+        raise ValueError(f"{what} is not finite: {matrix.tolist()}")
+    if abs(np.linalg.det(matrix[:3, :3])) < 1e-12 * max(np.abs(matrix[:3, :3]).max(), 1e-30) ** 3:
+        raise ValueError(f"{what} is singular: {matrix.tolist()}")
+    if not np.allclose(matrix[3], (0, 0, 0, 1)):
+        raise ValueError(f"the last row of {what} must be 0, 0, 0, 1, got {matrix[3].tolist()}")
+    return matrix
+
+
+def world_axes(affine: Any) -> Any:
+    """For each world axis R, A, S the voxel axis that lies closest to it, and the sign of its step: (3,), (3,).
+
+    The largest direction cosine is taken first, then the next among the axes left, so that it is a permutation.
+    """
+    xp = namespace(affine)
+    cosines = direction(affine)
+    size = xp.abs(cosines)
+    axes, signs = xp.zeros(3, np.int32), xp.zeros(3, affine.dtype)
+    rows, columns = xp.arange(3)[:, None], xp.arange(3)[None, :]
+    for _ in range(3):
+        flat = xp.argmax(size)
+        world, voxel = flat // 3, flat % 3
+        here = xp.arange(3) == world
+        axes = xp.where(here, voxel.astype(np.int32), axes)
+        signs = xp.where(here, xp.sign(cosines[world, voxel]), signs)
+        size = xp.where((rows == world) | (columns == voxel), xp.asarray(-1, size.dtype), size)
+    return axes, signs
+
+
+def orientation(affine: Any) -> tuple[str, str, str]:
+    """The anatomical directions in which the voxel axes run, as ('R', 'A', 'S'); needs a concrete affine."""
+    axes, signs = world_axes(np.asarray(affine, np.float64))
+    codes = [""] * 3
+    for world, (voxel, sign) in enumerate(zip(axes, signs, strict=True)):
+        codes[voxel] = AXIS_CODES[world][int(sign > 0)]
+    return codes[0], codes[1], codes[2]
+
+
+def flip_matrix(shape: Any, reverse: Any, dtype: Any) -> Any:
+    """Index to index: reverses the axes where `reverse` (3,) is true in a grid of `shape` (3,) voxels."""
+    xp = namespace(shape, reverse)
+    sign = xp.where(reverse, -1, 1).astype(dtype)
+    return homogeneous(xp.diag(sign), xp.where(reverse, shape - 1, 0).astype(dtype))
+
+
+class Linear(NamedTuple):
+    """A map of the world given by a 4x4 matrix: output mm to input mm."""
+
+    matrix: Any
+
+    def inverse(self) -> "Linear":
+        """The way back, exact."""
+        return Linear(inverse(self.matrix))
+
+
+class BSpline(NamedTuple):
+    """A map of the world x -> x + d(x), d a cubic B-spline of control points.
+
+    control: (3, n0, n1, n2), mm, vector components along R, A, S. to_grid: 4x4, world mm to control coordinates,
+    in which coefficient j sits at j.
+    """
+
+    control: Any
+    to_grid: Any
+
+
+Map: TypeAlias = Linear | BSpline

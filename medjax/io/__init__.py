@@ -1,0 +1,16 @@
+"""Reading and writing volumes: arrays and headers only, no subject and no JAX."""
+
+from medjax.io import nifti as nifti  # registers its formats
+from medjax.io.objects import from_object as from_object
+from medjax.io.objects import read_channels as read_channels
+from medjax.io.objects import read_channels_header as read_channels_header
+from medjax.io.objects import read_with as read_with
+from medjax.io.objects import to_nibabel as to_nibabel
+from medjax.io.objects import to_sitk as to_sitk
+from medjax.io.registry import Format as Format
+from medjax.io.registry import Header as Header
+from medjax.io.registry import formats as formats
+from medjax.io.registry import read as read
+from medjax.io.registry import read_header as read_header
+from medjax.io.registry import register as register
+from medjax.io.registry import write as write

@@ -1,0 +1,160 @@
+"""Which format reads or writes a path, and what all formats have in common."""
+
+import errno
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+
+
+class Header(NamedTuple):
+    """What is known of a volume without reading its voxels.
+
+    shape: (C, I, J, K), the channels (or time) first.
+    affine: (4, 4) float64, voxel index to RAS+ world mm.
+    dtype: of the array that `read` gives, in native byte order.
+    metadata: what the file says and medjax does not use, to be handed back to `write`;
+        `metadata["header"]` is the header object of the format's library.
+    """
+
+    shape: tuple[int, int, int, int]
+    affine: np.ndarray
+    dtype: np.dtype
+    metadata: dict
+
+
+class Format(NamedTuple):
+    """A file format: its name, the endings of its paths, and the functions that read and write them.
+
+    suffixes: lower case with the leading dot (".nii.gz"); "/" stands for a folder.
+    read_header, read, write: as the functions of this module, but called with an existing `Path`
+        (`write`: with a path to create, a (C, I, J, K) array and a sound affine).
+        A file that cannot be read is a ValueError that names it. write=None: the format is only read.
+    """
+
+    name: str
+    suffixes: tuple[str, ...]
+    read_header: Callable[[Path], Header]
+    read: Callable[[Path], tuple[np.ndarray, Header]]
+    write: Callable[[Path, np.ndarray, np.ndarray, dict], None] | None = None
+
+
+_BY_SUFFIX: dict[str, Format] = {}
+
+
+def register(reader: Format) -> None:
+    """Let `read`, `read_header` and `write` take the paths that end in one of the format's suffixes.
+
+    A format of the same name is replaced. The longest matching suffix decides, whatever its case.
+
+    Raises: ValueError if a suffix belongs to another format, or is not lower case with a leading dot (or "/").
+    """
+    for suffix in reader.suffixes:
+        if suffix != suffix.lower() or not suffix.startswith((".", "/")):
+            raise ValueError(f"suffix {suffix!r} of {reader.name} must be lower case and begin with a dot (or be '/').")
+        if suffix in _BY_SUFFIX and _BY_SUFFIX[suffix].name != reader.name:
+            raise ValueError(f"suffix {suffix!r} of {reader.name} already belongs to {_BY_SUFFIX[suffix].name}.")
+    for suffix in [suffix for suffix, known in _BY_SUFFIX.items() if known.name == reader.name]:
+        del _BY_SUFFIX[suffix]
+    _BY_SUFFIX.update(dict.fromkeys(reader.suffixes, reader))
+
+
+def formats() -> tuple[str, ...]:
+    """Names of the registered formats, in the order of their registration."""
+    return tuple(known.name for known in _registered())
+
+
+def read_header(path: str | os.PathLike) -> Header:
+    """Shape, affine, dtype and metadata of a file, without reading its voxels.
+
+    The affine follows nibabel where a NIfTI file holds two: sform if its code is above 0, else qform
+    (https://nipy.org/nibabel/nifti_images.html, "The NIfTI affines"); a UserWarning tells if the two differ.
+
+    Raises: FileNotFoundError; ValueError if no format takes the path, or if the file is damaged, has no shape
+        (C, I, J, K), holds complex numbers or an affine that is singular or not finite. Each names the file.
+    """
+    path, reader = _reader(path)
+    header = reader.read_header(path)
+    _check_affine(header.affine, path)
+    return header
+
+
+def read(path: str | os.PathLike) -> tuple[np.ndarray, Header]:
+    """Voxels (C, I, J, K) of a file, in native byte order, and the header that `read_header` gives.
+
+    The array is in the order of the file (often a transposed view), held in memory of its own: the file may be
+    changed or removed. Integers and floats keep their dtype; integers with a scale become float32.
+
+    Raises: as `read_header`. A truncated file never gives partial data.
+    """
+    path, reader = _reader(path)
+    array, header = reader.read(path)
+    _check_affine(header.affine, path)
+    return array, header
+
+
+def write(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray, metadata: dict) -> None:
+    """Write a volume in the format that the path's suffix names: the whole file or, on any failure, none.
+
+    array: (C, I, J, K); one channel is written as a 3-D file, several as a 4-D one.
+    affine: (4, 4), voxel index to RAS+ world mm.
+    metadata: of a `Header`, or {}; what still holds for this array is written back.
+
+    Raises: FileNotFoundError if the folder is missing; ValueError if the format is not written, cannot store the
+        dtype, or the array or the affine is unsound. Each names the path.
+    """
+    path = Path(path).expanduser()
+    target = _match(path)
+    if target is None or target.write is None:
+        writable = _listing([known for known in _registered() if known.write])
+        raise ValueError(f"{path}: files of this kind are not written. Written are {writable}.")
+    if not path.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "No such folder to write to", str(path.parent))
+    array, affine = np.asarray(array), np.asarray(affine, dtype=np.float64)
+    if array.ndim != 4 or array.size == 0:
+        raise ValueError(
+            f"{path}: an array (C, I, J, K) with at least one voxel is written, not one of shape {array.shape}."
+        )
+    _check_affine(affine, path)
+    # The draft lies in a folder of its own, so that it bears its final name (writers look at the suffix)
+    # and a search for files beside it does not find it half written.
+    with tempfile.TemporaryDirectory(prefix=".medjax-", dir=path.parent) as folder:
+        draft = Path(folder) / path.name
+        target.write(draft, array, affine, metadata)
+        os.replace(draft, path)
+
+
+def _reader(path: str | os.PathLike) -> tuple[Path, Format]:
+    path = Path(path).expanduser()
+    reader = _match(path)
+    if reader is None:
+        raise ValueError(f"{path}: files of this kind are not read. Read are {_listing(_registered())}.")
+    if not path.exists():
+        raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    return path, reader
+
+
+def _match(path: Path) -> Format | None:
+    name = path.name.lower() + ("/" if path.is_dir() else "")
+    suffix = max((suffix for suffix in _BY_SUFFIX if name.endswith(suffix)), key=len, default=None)
+    return _BY_SUFFIX.get(suffix)
+
+
+def _registered() -> list[Format]:
+    return list(dict.fromkeys(_BY_SUFFIX.values()))
+
+
+def _listing(known: list[Format]) -> str:
+    return "; ".join(f"{one.name} ({', '.join(one.suffixes)})" for one in known)
+
+
+def _check_affine(affine: np.ndarray, path: Path) -> None:
+    if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.array_equal(affine[3], (0, 0, 0, 1)):
+        raise ValueError(f"{path}: the affine must be 4 x 4, finite, with last row 0 0 0 1:\n{affine}")
+    columns = affine[:3, :3]
+    # Relative to the spacing; an affine that was singular before it was rounded to float32 is singular still.
+    if abs(np.linalg.det(columns)) <= 1e-6 * np.prod(np.linalg.norm(columns, axis=0)):
+        raise ValueError(f"{path}: the affine is singular, so voxels have no volume:\n{affine}")

@@ -1,0 +1,86 @@
+"""Displacement fields from cubic B-spline control points.
+
+d(u) = sum over j of B3(u0 - j0) B3(u1 - j1) B3(u2 - j2) c[j0, j1, j2], coefficients used as they are (approximating),
+u the coordinate in the control grid.
+"""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from medjax.ops.warp import Coordinates
+from medjax.typing import Shape3
+
+HIGHEST = jax.lax.Precision.HIGHEST
+
+
+def cubic(distance: Array) -> Array:
+    """The cubic B-spline B3 at a distance >= 0."""
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    far = jnp.maximum(2 - distance, 0) ** 3 / 6
+    return jnp.where(distance < 1, near, far)
+
+
+def basis(u: Float[Array, "N"], size: int) -> Float[Array, "N M"]:
+    """Weights of `size` coefficients at each coordinate."""
+    return cubic(jnp.abs(u[:, None] - jnp.arange(size, dtype=u.dtype)[None, :]))
+
+
+def is_aligned(matrix: Float[Array, "4 4"], shape: Shape3) -> Array:
+    """Whether a map from voxels to control coordinates takes each voxel axis to one control axis (to 1e-4 over it)."""
+    reach = jnp.abs(matrix[:3, :3]) * jnp.asarray(shape, matrix.dtype)[None, :]
+    return (jnp.sum(reach > 1e-4, axis=0) <= 1).all() & (jnp.sum(reach > 1e-4, axis=1) <= 1).all()
+
+
+def field_aligned(
+    control: Float[Array, "D n0 n1 n2"], matrix: Float[Array, "4 4"], shape: Shape3
+) -> Float[Array, "D I J K"]:
+    """The field on a whole grid whose axes run along the control axes, in any order: three small products.
+
+    matrix: voxel index to control coordinate.
+    """
+    size = max(control.shape[1:])
+    cube = jnp.pad(control, [(0, 0), *((0, size - n) for n in control.shape[1:])])
+    strides = jnp.array([size * size, size, 1], jnp.int32)
+    linear = matrix[:3, :3]
+    axes = jnp.argmax(jnp.abs(linear), axis=0)
+    j = [jax.lax.broadcasted_iota(jnp.int32, (size,) * 3, a) * strides[axes[a]] for a in range(3)]
+    field = cube.reshape(cube.shape[0], -1)[:, j[0] + j[1] + j[2]]
+    for axis, count in enumerate(shape):
+        u = linear[axes[axis], axis] * jnp.arange(count, dtype=matrix.dtype) + matrix[axes[axis], 3]
+        weights = basis(u, size).astype(field.dtype)
+        field = jnp.moveaxis(jnp.tensordot(weights, field, (1, axis + 1), precision=HIGHEST), 0, axis + 1)
+    return field
+
+
+def field_at(control: Float[Array, "D n0 n1 n2"], coordinates: Coordinates) -> Float[Array, "D I J K"]:
+    """The field at any control coordinates: 64 taps a point, coefficients beyond the grid zero."""
+    counts = control.shape[1:]
+    padded = jnp.pad(control, [(0, 0), *(((2, 2),) * 3)])
+    first = [jnp.clip(jnp.floor(u).astype(jnp.int32) - 1, -2, n - 2) for u, n in zip(coordinates, counts, strict=True)]
+    weights = [
+        [cubic(jnp.abs(u - (f + tap).astype(u.dtype))).astype(control.dtype) for tap in range(4)]
+        for u, f in zip(coordinates, first, strict=True)
+    ]
+    flat = padded.reshape(control.shape[0], -1)
+    rows, columns = padded.shape[2:]
+    total = jnp.zeros((), control.dtype)
+    for a in range(4):
+        for b in range(4):
+            ab = weights[0][a] * weights[1][b]
+            base = ((first[0] + (a + 2)) * rows + (first[1] + (b + 2))) * columns + first[2] + 2
+            for c in range(4):
+                value = flat.at[:, base + c].get(mode="promise_in_bounds")
+                total = total + value * (ab * weights[2][c])[None]
+    return total
+
+
+def field_on(
+    control: Float[Array, "D n0 n1 n2"], matrix: Float[Array, "4 4"], shape: Shape3, points: Coordinates
+) -> Float[Array, "D I J K"]:
+    """The field at `points`, a grid of `shape` under `matrix`; by products where the grids are aligned."""
+    return jax.lax.cond(
+        is_aligned(matrix, shape),
+        lambda: field_aligned(control, matrix, shape),
+        lambda: field_at(control, points),
+    )

@@ -1,0 +1,1 @@
+"""Transforms: pure, keyed, fused in space; one file each under `spatial`, `intensity` and `label`."""

@@ -1,0 +1,77 @@
+"""Transforms one after the other; neighbours in space are fused."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar
+
+from medjax.ranges import leaf
+from medjax.transforms import fuse
+from medjax.transforms.apply import flatten
+from medjax.transforms.transform import Transform, always, static, transform
+from medjax.typing import Key, Params
+
+
+def members(name: str, value: Any) -> tuple[Transform, ...]:
+    """A tuple of transforms from a sequence of them."""
+    found = tuple(value)
+    for t in found:
+        if not isinstance(t, Transform):
+            raise TypeError(f"{name} must hold transforms, got {t!r}; a function becomes one by Lambda")
+    return found
+
+
+@transform
+class Compose(Transform):
+    """Transforms in order, from a sequence or from a dictionary of names.
+
+    Everything is drawn before anything runs. Neighbouring spatial transforms, across nested Compose too, become one map
+    and are read once; printing shows which. p: probability that the whole of it is applied.
+
+    Raises TypeError for members that are no transforms, ValueError for include, exclude or keep, which belong to them.
+    """
+
+    transforms: Sequence[Transform] | Mapping[str, Transform] = leaf((), members)
+    p: float = always()
+    names: Sequence[str] | None = static(None, lambda name, value: None if value is None else tuple(value), kw_only=True)
+
+    kind: ClassVar[str] = "group"
+    chooses: ClassVar[bool] = False
+
+    def __post_init__(self):
+        if isinstance(self.transforms, Mapping):
+            object.__setattr__(self, "names", tuple(self.transforms))
+            object.__setattr__(self, "transforms", tuple(self.transforms.values()))
+        super().__post_init__()
+        if self.include or self.exclude or self.keep:
+            raise ValueError("include, exclude and keep are given to the members of a Compose, not to it")
+
+    @property
+    def members(self) -> tuple[Transform, ...]:
+        """The transforms in order."""
+        return tuple(self.transforms)
+
+    def choose(self, key: Key | None) -> Params:
+        """Nothing to choose: every member has its turn."""
+        del key
+        return {}
+
+    def taken(self, choice: Params, index: int) -> bool:
+        """Every member is taken."""
+        del choice, index
+        return True
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+    def __getitem__(self, item: int | str) -> Transform:
+        if isinstance(item, str):
+            return self.members[(self.names or ()).index(item)]
+        return self.members[item]
+
+    def __repr__(self) -> str:
+        steps = flatten(self)
+        lines = []
+        for group in fuse.runs(steps):
+            texts = [repr(steps[index].transform) for index in group]
+            lines.append(texts[0] if len(texts) == 1 else "one gather: " + " + ".join(texts))
+        head = "Compose" if self.p == 1 else f"Compose(p={self.p:g})"
+        return head + "[\n" + "".join(f"  {line},\n" for line in lines) + "]"

@@ -1,0 +1,272 @@
+"""Runs of neighbouring spatial transforms: planned as one map, read once for each image.
+
+A plan keeps, for every image, the grid it has come to, the list of moves of the world so far, and what part of the
+grid shows the image. It is a pure function of steps, params and grids, in NumPy float64 on the host and in JAX under a
+trace: the same code draws, applies, replays and writes affines. An output voxel i then reads the input at
+A_in^-1 . T1 ... Tn . A_out . i. What was drawn decides the cost: nothing, indexing, a linear map or a deformed one.
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from medjax import geometry
+from medjax.errors import needs_concrete
+from medjax.geometry import BSpline, Grid, Linear, Map
+from medjax.ops import axis, bspline, warp
+from medjax.subject import Image
+from medjax.transforms.spatial import sampling
+from medjax.transforms.spatial.sampling import NOTHING
+from medjax.typing import Params, Shape3
+
+NOTHING_DONE, INDEXED, LINEAR, DEFORMED = range(4)
+
+
+class Step(NamedTuple):
+    """A member of a pipeline, and whether it is certain to be applied (no coin, no choice above it)."""
+
+    transform: Any
+    certain: bool
+
+
+class Place(NamedTuple):
+    """Where an image has come to: its grid, the box [low, high) of it that shows the image, the moves, the cost."""
+
+    grid: Grid
+    low: Any
+    high: Any
+    label: bool
+    moves: tuple[Map, ...] = ()
+    cost: Any = NOTHING_DONE
+
+
+def start(image: Image, xp: Any) -> Place:
+    """The place of an image before a run."""
+    dtype = np.float64 if xp is np else jnp.promote_types(jnp.asarray(image.affine).dtype, jnp.float32)
+    padded = image.extent is not None
+    shape = xp.asarray(image.extent if padded else image.spatial_shape, np.int32)
+    i, j, k = image.spatial_shape
+    grid = Grid(xp.asarray(image.affine, dtype), shape, None if padded else (i, j, k), image.shape[0])
+    return Place(grid, xp.zeros(3, np.int32), shape, sampling.is_label(image))
+
+
+def runs(steps: Sequence[Step]) -> list[list[int]]:
+    """The indices of the steps, neighbouring spatial ones that can be read at once together.
+
+    A run also ends before a second change of spacing, before a step that must see voxels, and where interpolation or
+    fill clash. It depends on the types and settings alone, never on what was drawn or on any grid.
+    """
+    groups: list[list[int]] = []
+    asked, rescaled, open_run = NOTHING, False, False
+    for index, (t, _) in enumerate(steps):
+        if t.kind != "spatial":
+            groups.append([index])
+            open_run = False
+            continue
+        wanted = t.sampling()
+        if not open_run or t.locates or (t.rescales and rescaled) or t.keep or sampling.clash(asked, wanted):
+            groups.append([])
+            asked, rescaled, open_run = NOTHING, False, True
+        groups[-1].append(index)
+        asked, rescaled = asked.merged(wanted), rescaled or t.rescales
+    return groups
+
+
+def advance(places: dict[str, Place], step: Step, params: Params, located: Params) -> dict[str, Place]:
+    """The places after one step; the first image is the reference of centre, field and flip plane."""
+    t, draw = step.transform, {**params["draw"], **located}
+    on = True if step.certain else params["on"]
+    reference = places[t.reference or next(iter(places))].grid
+    move = t.move(draw, reference)
+    xp = geometry.namespace(reference.affine)
+    if move is not None and not step.certain:
+        move = switched(move, on, xp)
+    return {
+        name: advance_one(place, t, draw, on, reference, move, xp) if included(t, name, place.label) else place
+        for name, place in places.items()
+    }
+
+
+def advance_one(place: Place, t: Any, draw: Params, on: Any, reference: Grid, move: Map | None, xp: Any) -> Place:
+    """The place of one image after one step."""
+    old, new = place.grid, t.regrid(place.grid, draw, reference)
+    if new is not old and on is not True:
+        fixed = new.fixed if new.fixed == old.fixed else None
+        affine, shape = xp.where(on, new.affine, old.affine), xp.where(on, new.shape, old.shape)
+        new = Grid(affine, shape, fixed, new.channels)
+    cost = INDEXED if t.exact else DEFORMED if isinstance(move, BSpline) else LINEAR
+    low, high = xp.zeros(3, np.int32), new.shape
+    if new is not old or t.exact:
+        step = geometry.matmul(geometry.inverse(old.affine), *matrices(move), new.affine)
+        if t.exact:
+            low, high = seen(place, step, new.shape, xp)
+        else:
+            same = (xp.abs(step - xp.round(step)) < 1e-5).all()
+            cost = xp.where(same, INDEXED, cost)
+            box = seen(place, step, new.shape, xp)
+            low, high = xp.where(same, box[0], low), xp.where(same, box[1], high)
+    if on is not True:
+        low, high = xp.where(on, low, place.low), xp.where(on, high, place.high)
+        cost = xp.where(on, cost, NOTHING_DONE)
+    moves = place.moves if move is None else (*place.moves, move)
+    return Place(new, low, high, place.label, moves, xp.maximum(place.cost, cost))
+
+
+def seen(place: Place, step: Any, shape: Any, xp: Any) -> tuple[Any, Any]:
+    """The box of the new grid that shows the image; `step` takes an index of it to one of the old grid."""
+    back = geometry.inverse(step)
+    first = geometry.transform_point(back, place.low.astype(step.dtype))
+    last = geometry.transform_point(back, (place.high - 1).astype(step.dtype))
+    low = xp.round(xp.minimum(first, last)).astype(np.int32)
+    high = xp.round(xp.maximum(first, last)).astype(np.int32) + 1
+    return xp.maximum(low, 0), xp.minimum(high, shape)
+
+
+def switched(move: Map, on: Any, xp: Any) -> Map:
+    """A move, or the identity if it is off."""
+    if isinstance(move, Linear):
+        return Linear(xp.where(on, move.matrix, xp.eye(4, dtype=move.matrix.dtype)))
+    return BSpline(xp.where(on, move.control, xp.zeros_like(move.control)), move.to_grid)
+
+
+def matrices(move: Map | None) -> list[Any]:
+    """The matrix of a linear move in a list, or an empty one."""
+    return [move.matrix] if isinstance(move, Linear) else []
+
+
+def included(t: Any, name: str, label: bool) -> bool:
+    """Whether a transform is for the image of this name and kind."""
+    if t.kind == ("intensity" if label else "label") or (label and t.kind == "spatial" and t.scalars_only):
+        return False
+    return (t.include is None or name in t.include) and (t.exclude is None or name not in t.exclude)
+
+
+def read(
+    image: Image, steps: Sequence[Step], begin: Place, end: Place, known: tuple[Shape3, bool] | None = None
+) -> Image:
+    """The image on the grid of `end`, gathered once.
+
+    known: the shape of the array, worked out by the host, and whether all of it is real. Without it the grid must have
+    a static shape, or the run must keep the one that is there.
+    """
+    reshaped = any(step.transform.reshapes for step in steps)
+    out = end.grid.fixed or (known[0] if known else None if reshaped else image.spatial_shape)
+    if out is None:
+        needs_concrete(
+            f"the shape after {', '.join(type(s.transform).__name__ for s in steps)}",
+            "end the run with a fixed shape, as CropOrPad((160, 192, 160)), or call the transform outside of jit",
+        )
+    whole = end.grid.fixed is not None or (known is not None and known[1])
+    data = read_data(image, steps, begin, end, out)
+    return type(image).of(data, end.grid.affine, None if whole else end.grid.shape)
+
+
+def read_data(image: Image, steps: Sequence[Step], begin: Place, end: Place, out: Shape3) -> Array:
+    """The voxels of `read`: one branch for each cost that the run can have."""
+    asked = NOTHING
+    for step in steps:
+        asked = asked.merged(step.transform.sampling())
+    label = sampling.is_label(image)
+    data = jnp.asarray(image.data)
+    interpolates = any(not step.transform.exact for step in steps)
+    dtype = data.dtype if label or not interpolates else jnp.promote_types(data.dtype, jnp.float32)
+    extent = begin.grid.shape
+    fill = asked.label_fill if label else asked.fill
+    pad = asked.label_pad if label else asked.pad
+    edge = pad if pad in warp.EDGES else None
+    outside = pad if fill is None and edge is None else fill
+    method = (asked.label if label else asked.image) or ("nearest" if label else "linear")
+
+    def voxels() -> warp.Coordinates:
+        index = warp.indices(out, jnp.int32)
+        if edge is None:
+            return index
+        i, j, k = (warp.fold(v, low, high, edge) for v, low, high in zip(index, end.low, end.high, strict=True))
+        return i, j, k
+
+    def sample(coordinates: warp.Coordinates) -> Array:
+        value = sampling.fill_value(image, outside, dtype)
+        source = data
+        if asked.antialias and not label:
+            source = axis.gaussian_blur(data.astype(dtype), antialiasing(begin, end).astype(dtype), extent=extent)
+        how = outside if outside in warp.EDGES else None
+        return warp.sample(
+            source, coordinates, extent=extent, interpolation=method, is_label=label, dtype=dtype, fill=value, edge=how
+        )
+
+    def unchanged() -> Array:
+        return data.astype(dtype)
+
+    def indexed() -> Array:
+        matrix = jnp.round(linear_part(begin, end)).astype(jnp.int32)
+        value = sampling.fill_value(image, outside, data.dtype)
+        return warp.reindex(data, matrix, voxels(), extent=extent, fill=value).astype(dtype)
+
+    def linear() -> Array:
+        matrix = linear_part(begin, end)
+        index = tuple(v.astype(matrix.dtype) for v in voxels())
+        return sample(warp.map_coordinates(matrix, (index[0], index[1], index[2])))
+
+    def deformed() -> Array:
+        points = deform(end, out, voxels(), plain=edge is None)
+        return sample(warp.map_coordinates(geometry.inverse(begin.grid.affine), points))
+
+    branches = [indexed]
+    if interpolates:
+        branches.append(linear)
+    if any(isinstance(move, BSpline) for move in end.moves):
+        branches.append(deformed)
+    chosen = jnp.clip(end.cost, 1, len(branches)) - 1
+    if image.spatial_shape == out:
+        branches.insert(0, unchanged)
+        chosen = jnp.clip(end.cost, 0, len(branches) - 1)
+    values = jax.lax.switch(chosen, branches) if len(branches) > 1 else branches[0]()
+    if pad is None or edge is not None:
+        return values
+    shown = [(v >= low) & (v < high) for v, low, high in zip(warp.indices(out, jnp.int32), end.low, end.high, strict=True)]
+    value = sampling.fill_value(image, pad, dtype)
+    return jnp.where((shown[0] & shown[1] & shown[2])[None], values, value[:, None, None, None])
+
+
+def linear_part(begin: Place, end: Place) -> Array:
+    """The 4x4 map from an index of the new grid to one of the old, elastic moves left out."""
+    moves = [move.matrix for move in end.moves if isinstance(move, Linear)]
+    return geometry.matmul(geometry.inverse(begin.grid.affine), *moves, end.grid.affine)
+
+
+def antialiasing(begin: Place, end: Place) -> Array:
+    """Standard deviation, in voxels along each input axis, of the Gaussian that a coarser grid is smoothed with first.
+
+    (k^2 - 1) / (8 ln 2) is the variance that takes a voxel's width at half maximum to k voxels.
+    """
+    step = geometry.matmul(geometry.inverse(begin.grid.affine), end.grid.affine)[:3, :3]
+    coarser = jnp.maximum((step**2).sum(1) - 1, 0)
+    return jnp.where(coarser > 0, jnp.sqrt(jnp.where(coarser > 0, coarser, 1) / (8 * np.log(2))), 0)
+
+
+def deform(end: Place, out: Shape3, index: warp.Coordinates, *, plain: bool) -> warp.Coordinates:
+    """World positions in the input of the voxels of the new grid, all moves applied from the last to the first.
+
+    Until the first elastic move the grid is kept as a matrix, so that a field along its axes costs three products;
+    `plain` says that `index` is the grid itself. Fields are materialised, or every corner would compute them again.
+    """
+    matrix = end.grid.affine
+    points = warp.map_coordinates(matrix, tuple(v.astype(matrix.dtype) for v in index))
+    regular = plain
+    for move in reversed(end.moves):
+        if isinstance(move, Linear):
+            matrix = geometry.matmul(move.matrix, matrix)
+            points = warp.map_coordinates(move.matrix, points)
+            continue
+        to_grid = warp.map_coordinates(move.to_grid, points)
+        if regular:
+            field = bspline.field_on(move.control, geometry.matmul(move.to_grid, matrix), out, to_grid)
+        else:
+            field = bspline.field_at(move.control, to_grid)
+        x, y, z = (p + d for p, d in zip(points, jax.lax.optimization_barrier(field), strict=True))
+        points, regular = (x, y, z), False
+    return points

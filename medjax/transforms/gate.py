@@ -1,0 +1,52 @@
+"""A switch whose vmap is a loop, so that in a batch each element pays for its own branch alone.
+
+`vmap` turns `lax.cond` into a select that runs every branch for every element. Here the batching rule is a loop
+(`sequential_vmap`), inside which coins are plain conditionals. A custom gradient makes the loop of the way back one as
+well. What the function closes over is hoisted into arguments, and integers and keys are kept apart from what has a
+gradient. There is no forward mode and no second derivative through it.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax.custom_batching import sequential_vmap
+
+
+def looped(function: Callable[..., Any], *operands: Any) -> Any:
+    """function(*operands), which under `vmap` is a loop over the batch, in both directions."""
+    pure, closed_over = hoist(function, operands)
+    leaves, tree = jax.tree.flatten((operands, closed_over))
+    leaves = [leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in leaves]
+    real = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
+
+    def join(inexact: list[Any], rest: list[Any]) -> Any:
+        a, b = iter(inexact), iter(rest)
+        return pure(*jax.tree.unflatten(tree, [next(a) if r else next(b) for r in real]))
+
+    def pull(inexact: list[Any], rest: list[Any], cotangent: Any) -> list[Any]:
+        return jax.vjp(lambda values: join(values, rest), inexact)[1](cotangent)[0]
+
+    forward, backward = sequential_vmap(join), sequential_vmap(pull)
+    run = jax.custom_vjp(lambda inexact, rest: forward(inexact, rest))
+    run.defvjp(
+        lambda inexact, rest: (forward(inexact, rest), (inexact, rest)),
+        lambda saved, cotangent: (backward(*saved, cotangent), None),
+    )
+    inexact = [leaf for leaf, r in zip(leaves, real, strict=True) if r]
+    return run(inexact, [leaf for leaf, r in zip(leaves, real, strict=True) if not r])
+
+
+def hoist(function: Callable[..., Any], operands: Any) -> tuple[Callable[..., Any], list[Any]]:
+    """`function` as one of its operands and of the arrays it closes over, and those arrays."""
+    leaves, tree = jax.tree.flatten(operands)
+    leaves = [leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in leaves]
+    traced, shape = jax.make_jaxpr(lambda *flat: function(*jax.tree.unflatten(tree, flat)), return_shape=True)(*leaves)
+    out = jax.tree.structure(shape)
+
+    def pure(operands: Any, consts: list[Any]) -> Any:
+        values = jax.core.eval_jaxpr(traced.jaxpr, consts, *jax.tree.leaves(operands))
+        return jax.tree.unflatten(out, values)
+
+    return pure, list(traced.consts)

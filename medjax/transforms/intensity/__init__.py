@@ -1,0 +1,1 @@
+"""One intensity transform a file, the random form beside its deterministic twin."""

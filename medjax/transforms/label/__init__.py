@@ -1,0 +1,1 @@
+"""One label transform a file, the random form beside its deterministic twin."""

@@ -1,0 +1,142 @@
+"""Rotate, scale and shift in world millimetres."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from medjax import keys, ranges
+from medjax.errors import one_of
+from medjax.geometry import Grid, Linear, center, homogeneous, matmul, namespace, transform_vector, world_axes
+from medjax.ranges import Range, number, uniform
+from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, move_fill
+from medjax.transforms.transform import SpatialTransform, static, transform
+from medjax.typing import Key, Params
+
+
+def center_name(name: str, value: Any) -> str:
+    """'image' or 'origin'."""
+    return one_of(name, value, ("image", "origin"))
+
+
+def check_shapes(grids: dict[str, Grid]) -> None:
+    """Raise a ValueError unless all images have one shape."""
+    shapes = {name: tuple(int(n) for n in grid.shape) for name, grid in grids.items()}
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"check_shape=True, but the images differ in shape: {shapes}")
+
+
+def rotation(radians: Any) -> Any:
+    """Rz Rx Ry (3, 3), right-handed about the RAS axes."""
+    xp = namespace(radians)
+    one, zero = xp.ones_like(radians[0]), xp.zeros_like(radians[0])
+    (cx, cy, cz), (sx, sy, sz) = xp.cos(radians), xp.sin(radians)
+    about_x = xp.stack([one, zero, zero, zero, cx, -sx, zero, sx, cx]).reshape(3, 3)
+    about_y = xp.stack([cy, zero, sy, zero, one, zero, -sy, zero, cy]).reshape(3, 3)
+    about_z = xp.stack([cz, -sz, zero, sz, cz, zero, zero, zero, one]).reshape(3, 3)
+    return matmul(about_z, about_x, about_y)
+
+
+def affine_map(params: Params, reference: Grid, about: str) -> Linear:
+    """Output world to input world: p_in = c + R^T (S^-1 (p_out - c) - t).
+
+    Along an axis of a single voxel nothing is scaled or shifted, and only rotations about it are left.
+    """
+    xp = namespace(reference.affine)
+    dtype = reference.affine.dtype
+    scales, degrees, shift = (xp.asarray(params[n]).astype(dtype) for n in ("scales", "degrees", "translation"))
+    flat = reference.shape[world_axes(reference.affine)[0]] == 1
+    others = xp.stack([flat[1] | flat[2], flat[0] | flat[2], flat[0] | flat[1]])
+    scales, shift = xp.where(flat, 1, scales).astype(dtype), xp.where(flat, 0, shift).astype(dtype)
+    turned = rotation(xp.deg2rad(xp.where(others, 0, degrees).astype(dtype))).T
+    linear = turned / scales[None, :]
+    middle = center(reference) if about == "image" else xp.zeros(3, dtype)
+    return Linear(homogeneous(linear, middle - transform_vector(linear, middle) - transform_vector(turned, shift)))
+
+
+@transform
+class Affine(SpatialTransform):
+    """Scale, rotate and shift the content about the image centre, in world mm; the grid stays.
+
+    p_out = c + S (R (p_in - c) + t), R = Rz Rx Ry: rotations are right-handed about the RAS axes, scale 2 makes objects
+    twice as large along world axes, a translation moves the content toward R, A, S and is scaled too (TorchIO 1.2.1).
+
+    scales: factor per world axis, > 0.  degrees: per world axis.  translation: mm per world axis.
+    center: 'image', the middle of the first image, or 'origin', the world's.
+    default_pad_value: what lies outside: 'minimum' of each channel, 'mean' of its faces, 'otsu' (mean of the faces below
+    Otsu's threshold), 'edge', 'reflect', or a number.  default_pad_label: a number.
+    image_interpolation: 'nearest' or 'linear'.  label_interpolation: 'nearest', or 'linear', the vote of the eight
+    corners.  check_shape: refuse images of different shapes; by default they move together in the world.
+
+    Shapes: (C, I, J, K) -> same; images become float32, label maps keep their dtype.  Labels: nothing new in them but
+    default_pad_label.  Raises ValueError for scales <= 0 and fills that a label map's dtype cannot hold.
+    Source: TorchIO 1.2.1, conventions of ITK's Euler transform; here empty borders do not hide a zero background from
+    'otsu', labels keep their integers, and a slice of one voxel is not shifted out of itself.
+    """
+
+    scales: Any = number(1.0, low=1e-6, shape=(3,))
+    degrees: Any = number(0.0, shape=(3,))
+    translation: Any = number(0.0, shape=(3,))
+    center: str = static("image", center_name)
+    default_pad_value: Fill = static("minimum", move_fill)
+    default_pad_label: float = static(0.0, constant)
+    image_interpolation: str = static("linear", interpolation)
+    label_interpolation: str = static("nearest", interpolation)
+    check_shape: bool = static(False)
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        return {name: jnp.asarray(getattr(self, name)) for name in ("scales", "degrees", "translation")}
+
+    def move(self, params: Params, reference: Grid) -> Linear:
+        return affine_map(params, reference, self.center)
+
+    def sampling(self) -> Sampling:
+        return Sampling(self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label)
+
+    def check(self, grids: dict[str, Grid], located: Params) -> None:
+        if self.check_shape:
+            check_shapes(grids)
+
+
+@transform
+class RandomAffine(SpatialTransform):
+    """`Affine` with random scales, degrees and translation, drawn once per subject and shared by its images.
+
+    scales: uniform per axis, x is (1 - x, 1 + x).  degrees: uniform per axis, x is (-x, x).  translation: mm, uniform
+    per axis, x is (-x, x).  isotropic: one scale for all axes.  The rest is as in `Affine`.
+    Raises ValueError if a scale can reach 0.
+    """
+
+    scales: Range = uniform(0.1, around=1.0, per_axis=True, low=1e-6)
+    degrees: Range = uniform(10.0, around=0.0, per_axis=True)
+    translation: Range = uniform(0.0, around=0.0, per_axis=True)
+    isotropic: bool = static(False)
+    center: str = static("image", center_name)
+    default_pad_value: Fill = static("minimum", move_fill)
+    default_pad_label: float = static(0.0, constant)
+    image_interpolation: str = static("linear", interpolation)
+    label_interpolation: str = static("nearest", interpolation)
+    check_shape: bool = static(False)
+
+    random = True
+
+    def __post_init__(self):
+        if self.isotropic and np.size(self.scales) not in (1, 2) and np.shape(self.scales) != (3, 2):
+            raise ValueError(f"isotropic=True takes one or two scales, got {self.scales!r}")
+        super().__post_init__()
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        drawn = {n: ranges.draw(keys.for_name(key, n), getattr(self, n)) for n in ("scales", "degrees", "translation")}
+        if self.isotropic:
+            drawn["scales"] = jnp.full(3, drawn["scales"][0])
+        return drawn
+
+    def move(self, params: Params, reference: Grid) -> Linear:
+        return affine_map(params, reference, self.center)
+
+    def sampling(self) -> Sampling:
+        return Sampling(self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label)
+
+    def check(self, grids: dict[str, Grid], located: Params) -> None:
+        if self.check_shape:
+            check_shapes(grids)

@@ -1,0 +1,190 @@
+"""A fixed shape, by cutting and padding."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+
+from medjax import keys
+from medjax.errors import one_of
+from medjax.geometry import Grid, matmul, namespace, spacing, translation
+from medjax.ops.statistics import extent_mask
+from medjax.subject import LabelMap, Subject
+from medjax.transforms.spatial.sampling import Fill, Sampling, label_pad, pad_fill
+from medjax.transforms.transform import SpatialTransform, always, static, transform
+from medjax.typing import Key, Params, Shape3
+
+UNITS = {"voxels": None, "mm": 1.0, "cm": 10.0}
+TOLERANCE = 1e-3
+"""How far apart, in voxels, the corners of two grids may be that count as one."""
+
+
+def shape_of(name: str, value: Any) -> tuple[float | None, ...] | None:
+    """Three positive sizes, None where an axis keeps its own."""
+    if value is None:
+        return None
+    values = (value,) * 3 if np.ndim(value) == 0 else tuple(value)
+    if len(values) != 3 or any(v is not None and not v > 0 for v in values):
+        raise ValueError(f"{name} must be one positive size or three (None keeps an axis), got {value!r}")
+    return tuple(None if v is None else int(v) if int(v) == v else float(v) for v in values)
+
+
+def label_values(name: str, value: Any) -> tuple[int, ...] | None:
+    """A tuple of label values."""
+    return None if value is None else tuple(int(v) for v in ([value] if np.ndim(value) == 0 else value))
+
+
+@transform
+class CropOrPad(SpatialTransform):
+    """Cut and pad images to one shape; exact, no interpolation.
+
+    target_shape: one size or three; None keeps an axis; None as a whole takes the box of the mask.
+    padding_mode: what is added: a number, 'constant' (0), 'minimum', 'maximum', 'mean' or 'median' of the image,
+    'edge', 'reflect', 'symmetric' or 'wrap'; label maps get 0 for a statistic.
+    mask_name: a label map about whose box (of its nonzero voxels, or of `labels`) the window is centred.
+    only_crop, only_pad: never pad, or never cut.  location: 'center', or 'random': where to cut, uniform over all
+    places; padding stays centred.  units: of target_shape, 'voxels', 'mm' or 'cm' (rounded to voxels).
+
+    An odd voxel is cut or padded at the low end about the centre, and the window goes to the low end about a mask, as
+    TorchIO 1.2.1 does.  Shapes: (C, I, J, K) -> (C, *target_shape); dtypes stay.  The images must share a grid, to
+    1e-3 of a voxel.  A shape that depends on values (None, only_crop, only_pad, units, p < 1) must not end a run under
+    jit.  Raises ValueError for a mask that is missing or empty, and for images on different grids.
+    """
+
+    target_shape: Any = static(None, shape_of)
+    padding_mode: Fill = static(0.0, pad_fill)
+    mask_name: str | None = static(None)
+    labels: Sequence[int] | None = static(None, label_values)
+    only_crop: bool = static(False)
+    only_pad: bool = static(False)
+    location: str = static("center", lambda name, value: one_of(name, value, ("center", "random")))
+    units: str = static("voxels", lambda name, value: one_of(name, value, tuple(UNITS)))
+    p: float = always()
+
+    exact = True
+    reshapes = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.only_crop and self.only_pad:
+            raise ValueError("only_crop and only_pad cannot both be true")
+        if self.target_shape is None and self.mask_name is None:
+            raise ValueError("give target_shape, or mask_name to take the box of a mask")
+        if self.location == "random" and self.mask_name is not None:
+            raise ValueError("location='random' cannot be joined with mask_name")
+        if self.labels is not None and self.mask_name is None:
+            raise ValueError("labels selects values of a mask: give mask_name")
+        if self.units == "voxels" and any(isinstance(n, float) for n in self.target_shape or ()):
+            raise ValueError(f"target_shape must be whole numbers of voxels, got {self.target_shape}")
+
+    @property
+    def random(self) -> bool:
+        """Whether the place is drawn."""
+        return self.location == "random"
+
+    @property
+    def locates(self) -> bool:
+        """Whether a mask must be seen first."""
+        return self.mask_name is not None
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        return {"start": random.uniform(keys.for_name(key, "start"), (3,))} if self.random else {}
+
+    def locate(self, subject: Subject) -> Params:
+        if self.mask_name is None:
+            return {}
+        image = subject[self.mask_name]
+        mask = jnp.asarray(image.data)[0]
+        mask = mask != 0 if self.labels is None else jnp.isin(mask, jnp.asarray(self.labels).astype(mask.dtype))
+        if image.extent is not None:
+            mask = mask & extent_mask(image.spatial_shape, jnp.asarray(image.extent))
+        low, high = [], []
+        for axis in range(3):
+            along = mask.any(tuple(a for a in range(3) if a != axis))
+            low.append(jnp.argmax(along))
+            high.append(along.size - jnp.argmax(along[::-1]))
+        return {"low": jnp.stack(low), "high": jnp.stack(high), "found": mask.any()}
+
+    def check(self, grids: dict[str, Grid], located: Params) -> None:
+        if located and not located["found"]:
+            what = "" if self.labels is None else f" with labels {self.labels}"
+            raise ValueError(f"mask {self.mask_name!r}{what} has no voxels, so there is nothing to crop to")
+        check_one_grid(grids, type(self).__name__)
+
+    def check_subject(self, subject: Subject) -> None:
+        if self.mask_name is not None and not isinstance(subject.images.get(self.mask_name), LabelMap):
+            maps = [n for n, i in subject.images.items() if isinstance(i, LabelMap)]
+            raise ValueError(f"mask_name={self.mask_name!r} is no label map of the subject, which has {maps}")
+
+    def regrid(self, grid: Grid, params: Params, reference: Grid) -> Grid:
+        xp = namespace(grid.affine)
+        old, target = grid.shape, self.wanted(grid, params, xp)
+        if self.only_crop:
+            target = xp.minimum(target, old)
+        if self.only_pad:
+            target = xp.maximum(target, old)
+        half = (xp.abs(target - old) + 1) // 2
+        first = xp.where(target > old, -half, half)
+        if "start" in params:
+            room = xp.maximum(old - target, 0)
+            chosen = xp.floor(xp.asarray(params["start"]) * (room + 1)).astype(np.int32)
+            first = xp.where(target > old, -half, xp.minimum(chosen, room))
+        if "low" in params:
+            low, high = xp.asarray(params["low"]), xp.asarray(params["high"])
+            first = xp.where(xp.asarray(params["found"]), (low + high - target) // 2, first)
+        if self.only_crop or self.only_pad:
+            first = xp.clip(first, xp.minimum(old - target, 0), xp.maximum(old - target, 0))
+        affine = matmul(grid.affine, translation(first.astype(grid.affine.dtype)))
+        return Grid(affine, target.astype(np.int32), self.known(grid.fixed), grid.channels)
+
+    def known(self, fixed: Shape3 | None) -> Shape3 | None:
+        """The target shape, if it does not depend on values; `fixed` is that of the grid."""
+        if self.target_shape is None or (self.units != "voxels" and self.target_shape != (None,) * 3):
+            return None
+        limit = min if self.only_crop else max
+        sizes = []
+        for axis, size in enumerate(self.target_shape):
+            if size is not None and not (self.only_crop or self.only_pad):
+                sizes.append(size)
+            elif fixed is None:
+                return None
+            else:
+                sizes.append(fixed[axis] if size is None else limit(size, fixed[axis]))
+        return sizes[0], sizes[1], sizes[2]
+
+    def wanted(self, grid: Grid, params: Params, xp: Any) -> Any:
+        """The target shape in voxels, (3,) int32."""
+        if self.target_shape is None:
+            if "low" not in params:
+                return grid.shape
+            return xp.asarray(params["high"] - params["low"]).astype(np.int32)
+        size = UNITS[self.units]
+        if size is None:
+            given = xp.asarray([0 if n is None else n for n in self.target_shape], np.int32)
+        else:
+            mm = xp.asarray([0 if n is None else n * size for n in self.target_shape], grid.affine.dtype)
+            given = xp.maximum(xp.round(mm / spacing(grid.affine)), 1).astype(np.int32)
+        return xp.where(xp.asarray([n is None for n in self.target_shape]), grid.shape, given).astype(np.int32)
+
+    def sampling(self) -> Sampling:
+        return Sampling(pad=self.padding_mode, label_pad=label_pad(self.padding_mode))
+
+
+def check_one_grid(grids: dict[str, Grid], who: str) -> None:
+    """Raise a ValueError unless all grids are one, to a thousandth of a voxel at the corners; on the host."""
+    names = list(grids)
+    first = grids[names[0]]
+    corners = np.array(np.meshgrid(*[(0, int(n) - 1) for n in first.shape], indexing="ij")).reshape(3, -1).T
+    for name in names[1:]:
+        grid = grids[name]
+        apart = max(
+            np.abs((grid.affine[:3, :3] - first.affine[:3, :3]) @ c + grid.affine[:3, 3] - first.affine[:3, 3]).max()
+            for c in corners
+        )
+        if tuple(grid.shape) != tuple(first.shape) or apart > TOLERANCE * spacing(np.asarray(first.affine)).min():
+            raise ValueError(
+                f"{who} needs images on one grid, but {names[0]!r} has shape {tuple(map(int, first.shape))} and {name!r} "
+                f"{tuple(map(int, grid.shape))}, {apart:.3g} mm apart at a corner; put Resample({names[0]!r}) before it"
+            )

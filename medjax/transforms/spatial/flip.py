@@ -1,0 +1,108 @@
+"""Mirror the content through the middle of the image."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+
+from medjax import keys
+from medjax.errors import one_of
+from medjax.geometry import Grid, Linear, flip_matrix, inverse, matmul, namespace, world_axes
+from medjax.ranges import number
+from medjax.transforms.transform import SpatialTransform, static, transform
+from medjax.typing import Key, Params
+
+WORLD_AXES = {"left": 0, "right": 0, "lr": 0, "rl": 0, "posterior": 1, "anterior": 1, "ap": 1, "pa": 1,
+              "inferior": 2, "superior": 2, "is": 2, "si": 2, "l": 0, "r": 0, "p": 1, "a": 1, "i": 2, "s": 2}  # fmt: skip
+VOXEL_AXES = {"width": 0, "height": 1, "depth": 2}
+Axis = int | str
+
+
+def axes_of(name: str, value: Any) -> tuple[Axis, ...]:
+    """Voxel axes 0, 1, 2 and anatomical names, mixed as one likes; one alone needs no tuple."""
+    values = (value,) if isinstance(value, (int, str, np.integer)) else tuple(value)
+    for axis in values:
+        if isinstance(axis, str):
+            one_of(name, axis.lower(), (*WORLD_AXES, *VOXEL_AXES))
+        else:
+            one_of(name, axis, (0, 1, 2))
+    found = tuple(VOXEL_AXES.get(a.lower(), a) if isinstance(a, str) else int(a) for a in values)
+    if not found or len(set(found)) != len(found):
+        raise ValueError(f"{name} must name at least one axis, and none twice, got {value!r}")
+    return found
+
+
+def reversed_axes(axes: Sequence[Axis], chosen: Any, reference: Grid) -> Any:
+    """Which voxel axes of the reference are reversed, (3,) bool: `chosen` says which of `axes` are."""
+    xp = namespace(reference.affine)
+    along = world_axes(reference.affine)[0]
+    found = xp.zeros(3, bool)
+    for i, axis in enumerate(axes):
+        voxel = along[WORLD_AXES[axis.lower()]] if isinstance(axis, str) else axis
+        found = found ^ ((xp.arange(3) == voxel) & chosen[i])
+    return found
+
+
+def reflection(axes: Sequence[Axis], params: Params, reference: Grid) -> Any:
+    """The mirror through the middle of the reference grid, world to world (4, 4)."""
+    xp = namespace(reference.affine)
+    reverse = reversed_axes(axes, xp.asarray(params["flip"]), reference)
+    flip = flip_matrix(reference.shape, reverse, reference.affine.dtype)
+    return matmul(reference.affine, flip, inverse(reference.affine))
+
+
+def mirrored(axes: Sequence[Axis], grid: Grid, params: Params, reference: Grid) -> Grid:
+    """The grid of an image whose data are reversed and whose affine goes through the mirror, so that it is indexing."""
+    xp = namespace(reference.affine)
+    matrix = reflection(axes, params, reference)
+    step = matmul(inverse(grid.affine), matrix, grid.affine)
+    reverse = xp.diagonal(xp.round(step[:3, :3])) < 0
+    flip = flip_matrix(grid.shape, reverse, grid.affine.dtype)
+    return grid._replace(affine=matmul(matrix, grid.affine, flip))
+
+
+@transform
+class Flip(SpatialTransform):
+    """Mirror the content through the middle of the first image: a true mirror, exact, no interpolation.
+
+    axes: voxel axes 0, 1, 2 of the first image, or anatomical names ('LR', 'Left', 'AP', 'Superior', ...), whatever its
+    orientation; both ends of an axis mean that axis.
+    Every image is reversed; the affine of the first, and of all on its grid, stays, others are set so that all agree in
+    the world.  Shapes and dtypes stay.  Inverse: itself.  Source: TorchIO 1.2.1; here indices and names may be mixed.
+    """
+
+    axes: Sequence[Axis] | Axis = static(0, axes_of)
+
+    exact = True
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        return {"flip": jnp.ones(len(self.axes), bool)}
+
+    def regrid(self, grid: Grid, params: Params, reference: Grid) -> Grid:
+        return mirrored(self.axes, grid, params, reference)
+
+    def move(self, params: Params, reference: Grid) -> Linear:
+        return Linear(reflection(self.axes, params, reference))
+
+
+@transform
+class RandomFlip(SpatialTransform):
+    """`Flip` along each of `axes` on its own, with `flip_probability`; drawn once per subject."""
+
+    axes: Sequence[Axis] | Axis = static(0, axes_of)
+    flip_probability: float = number(0.5, low=0.0, high=1.0)
+
+    random = True
+    exact = True
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        p = jnp.asarray(self.flip_probability)
+        return {"flip": random.uniform(keys.for_name(key, "flip"), (len(self.axes),), p.dtype) < p}
+
+    def regrid(self, grid: Grid, params: Params, reference: Grid) -> Grid:
+        return mirrored(self.axes, grid, params, reference)
+
+    def move(self, params: Params, reference: Grid) -> Linear:
+        return Linear(reflection(self.axes, params, reference))

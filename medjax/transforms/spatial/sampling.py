@@ -1,0 +1,146 @@
+"""Who gets which interpolation and which fill when a run of spatial transforms is read.
+
+Scalar images take `image` and come back as float32 once anything in the run may interpolate; label maps take `label`
+and keep their dtype. A fill is drawn from the image that the run reads, for each image on its own:
+
+    number                              that number
+    'channel minimum'                   least voxel of each channel
+    'border mean', 'border otsu'        of the six faces of each channel, as TorchIO's 'mean' and 'otsu' of an affine
+    'minimum', 'maximum', 'mean', 'median'   of all voxels, as TorchIO's padding modes
+    'edge', 'reflect', 'symmetric', 'wrap'   continues the image, as numpy.pad
+"""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, TypeAlias
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from medjax.errors import in_range, one_of
+from medjax.ops import statistics, warp
+from medjax.subject import Image, LabelMap
+
+Fill: TypeAlias = float | str
+STATISTICS = ("minimum", "maximum", "mean", "median")
+
+
+class Sampling(NamedTuple):
+    """What a spatial transform asks for; None where it has no say.
+
+    fill, label_fill: what lies outside of the image that is read. pad, label_pad: what a change of grid adds to it.
+    antialias: whether a coarser grid is smoothed for first.
+    """
+
+    image: str | None = None
+    label: str | None = None
+    fill: Fill | None = None
+    label_fill: Fill | None = None
+    pad: Fill | None = None
+    label_pad: Fill | None = None
+    antialias: bool | None = None
+
+    def merged(self, other: "Sampling") -> "Sampling":
+        """Both together, where they do not clash."""
+        return Sampling(*(a if b is None else b for a, b in zip(self, other, strict=True)))
+
+
+NOTHING = Sampling()
+
+
+def clash(run: Sampling, step: Sampling) -> bool:
+    """Whether one reading cannot serve both: an interpolation or fill is set in both and differs.
+
+    What a change of grid added stays only if nothing is read through it with another fill, or continued again.
+    """
+    pairs = [(run.image, step.image), (run.label, step.label), (run.antialias, step.antialias)]
+    pairs += [(run.fill, step.fill), (run.label_fill, step.label_fill)]
+    pairs += [(run.pad, step.pad), (run.label_pad, step.label_pad)]
+    pairs += [(run.pad, step.fill), (run.label_pad, step.label_fill)]
+    differ = any(a is not None and b is not None and a != b for a, b in pairs)
+    continued = run.pad in warp.EDGES and (step.pad is not None or step.fill is not None)
+    return differ or continued or (step.pad in STATISTICS and run != NOTHING)
+
+
+def interpolation(name: str, value: Any) -> str:
+    """'nearest' or 'linear'."""
+    return one_of(name, value, warp.INTERPOLATIONS)
+
+
+def move_fill(name: str, value: Any) -> Fill:
+    """The fill of an affine or elastic transform, in TorchIO's words."""
+    words = {"minimum": "channel minimum", "mean": "border mean", "otsu": "border otsu"}
+    if isinstance(value, str):
+        same = ("edge", "reflect", *words.values())
+        one_of(name, value, (*words, *same))
+        return words.get(value, value)
+    return constant(name, value)
+
+
+def pad_fill(name: str, value: Any) -> Fill:
+    """A padding mode: a number, 'constant' (0), a statistic of the image, or a way to continue it."""
+    if isinstance(value, str):
+        one_of(name, value, ("constant", *STATISTICS, *warp.EDGES))
+        return 0.0 if value == "constant" else value
+    return constant(name, value)
+
+
+def constant(name: str, value: Any) -> float:
+    """A finite number."""
+    if isinstance(value, Sequence) or not np.isscalar(value) and getattr(value, "ndim", 1) != 0:
+        raise TypeError(f"{name} must be a number or a name, got {value!r}")
+    in_range(name, np.asarray(value, np.float64))
+    return float(value)
+
+
+def label_pad(pad: Fill) -> Fill:
+    """What a padding mode means for label maps: a statistic of labels is no label, so it is 0."""
+    return 0.0 if pad in STATISTICS else pad
+
+
+def fill_value(image: Image, fill: Fill | None, dtype: Any) -> Array:
+    """The (C,) values of a fill for an image; 0 where none is asked for or the image is continued."""
+    data, channels = image.data, image.data.shape[0]
+    if fill is None or fill in warp.EDGES:
+        return jnp.zeros(channels, dtype)
+    if isinstance(fill, float):
+        return jnp.full(channels, fill, dtype)
+    extent = jnp.asarray(image.spatial_shape if image.extent is None else image.extent, jnp.int32)
+    mask = None if image.extent is None else statistics.extent_mask(image.spatial_shape, extent)
+    kept = None if mask is None else mask[None]
+    if fill == "channel minimum":
+        whole = data if kept is None else jnp.where(kept, data, largest(data.dtype))
+        return whole.min((1, 2, 3)).astype(dtype)
+    real = data.astype(jnp.promote_types(data.dtype, jnp.float32))
+    if fill == "border mean":
+        return statistics.border_mean(real, extent).astype(dtype)
+    if fill == "border otsu":
+        return statistics.otsu_border(real, extent).astype(dtype)
+    if fill == "mean":
+        value = statistics.mean_std(real, kept)[0]
+    elif fill == "median":
+        value = statistics.quantiles(real, jnp.asarray([0.5], real.dtype), kept)[0]
+    else:
+        value = statistics.extrema(real, kept)[fill == "maximum"]
+    return jnp.full(channels, value).astype(dtype)
+
+
+def largest(dtype: Any) -> Array:
+    """The greatest value of a dtype."""
+    if jnp.issubdtype(dtype, jnp.inexact):
+        return jnp.array(jnp.inf, dtype)
+    return jnp.array(True) if dtype == bool else jnp.array(jnp.iinfo(dtype).max, dtype)
+
+
+def is_label(image: Image) -> bool:
+    """Whether an image is sampled as labels."""
+    return isinstance(image, LabelMap)
+
+
+def check_label_fill(fill: Fill | None, name: str, image: Image) -> None:
+    """Raise a ValueError for a fill that a label map's dtype cannot hold."""
+    if isinstance(fill, float) and is_label(image) and not np.issubdtype(image.dtype, np.inexact):
+        info = np.iinfo(image.dtype) if image.dtype != bool else None
+        low, high = (info.min, info.max) if info else (0, 1)
+        if fill != int(fill) or not low <= fill <= high:
+            raise ValueError(f"a fill of {fill:g} does not fit label map {name!r} of {np.dtype(image.dtype)}")

@@ -1,0 +1,262 @@
+"""The interface of every transform: a frozen dataclass that is a pytree, numbers leaves and structure static.
+
+To add one: subclass `SpatialTransform`, `IntensityTransform` or `LabelTransform`, decorate it with `@transform`,
+declare its fields (`ranges.uniform`, `ranges.number` for numbers, `static` for structure) and write the two or three
+methods that its kind asks for. Everything else (keys, p, include, batches, fusion, replay) is done by free functions
+in `apply.py` over these methods.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
+
+import jax
+import numpy as np
+
+from medjax.errors import in_range
+from medjax.geometry import Grid, Map
+from medjax.ranges import as_floats, leaf, number, uniform
+from medjax.subject import Image, Subject
+from medjax.transforms import apply
+from medjax.transforms.spatial.sampling import NOTHING, Sampling
+from medjax.typing import Key, Params
+
+T = TypeVar("T")
+REGISTRY: dict[str, type["Transform"]] = {}
+
+
+def static(default: Any = MISSING, convert: Callable[[str, Any], Any] | None = None, *, kw_only: Any = MISSING) -> Any:
+    """A field of structure: hashable, part of the compiled program; `convert(name, value)` checks it when built."""
+    return field(default=default, kw_only=kw_only, metadata={"static": True, "convert": convert})
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(static, leaf, number, uniform))
+def transform(cls: type[T]) -> type[T]:
+    """Make a class a transform: a frozen dataclass, compared by identity, a pytree, and known by its name."""
+    made = dataclass(frozen=True, eq=False, repr=False)(cls)
+    register(made)
+    REGISTRY[made.__name__] = made
+    return made
+
+
+def register(cls: Any) -> None:
+    """Register the pytree of a transform. Unflattening bypasses `__init__`, which would check tracers."""
+    leaves = tuple(f.name for f in fields(cls) if not f.metadata.get("static"))
+    statics = tuple(f.name for f in fields(cls) if f.metadata.get("static"))
+
+    def flatten(t: Any):
+        return tuple(getattr(t, n) for n in leaves), tuple(getattr(t, n) for n in statics)
+
+    def flatten_with_keys(t: Any):
+        children, aux = flatten(t)
+        return tuple((jax.tree_util.GetAttrKey(n), c) for n, c in zip(leaves, children, strict=True)), aux
+
+    def unflatten(aux: tuple[Any, ...], children: tuple[Any, ...]) -> Any:
+        t = object.__new__(cls)
+        for name, value in (*zip(statics, aux, strict=True), *zip(leaves, children, strict=True)):
+            object.__setattr__(t, name, value)
+        return t
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+
+
+def names(name: str, value: Any) -> tuple[str, ...] | None:
+    """A tuple of names from a sequence of them."""
+    if value is None:
+        return None
+    if isinstance(value, str) or not all(isinstance(v, str) for v in value):
+        raise TypeError(f"{name} must be a sequence of image names, got {value!r}")
+    return tuple(value)
+
+
+def renamed(name: str, value: Any) -> tuple[tuple[str, str], ...] | None:
+    """Pairs (image, name of its copy) from a dictionary."""
+    if value is None:
+        return None
+    pairs = dict(value)
+    if not all(isinstance(v, str) for pair in pairs.items() for v in pair):
+        raise TypeError(f"{name} must map image names to new names, got {value!r}")
+    return tuple(pairs.items())
+
+
+def probability(name: str, value: Any) -> float:
+    """A number from 0 to 1."""
+    p = float(as_floats(name, value))
+    in_range(name, np.asarray(p), 0.0, 1.0)
+    return p
+
+
+def always() -> Any:
+    """The field p of a transform that changes shapes: there it is structure, for a shape cannot hang on a coin."""
+    return static(1.0, probability, kw_only=True)
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class Transform:
+    """Abstract. Called with a subject and a key it gives the transformed subject; nothing is changed in place.
+
+    p: probability that the transform is applied, once per subject.
+    include, exclude: names of the images it is limited to, or that it leaves alone.
+    keep: {image: name} stores what an image was before under a new name.
+    """
+
+    p: float = number(1.0, low=0.0, high=1.0, kw_only=True)
+    include: Sequence[str] | None = static(None, names, kw_only=True)
+    exclude: Sequence[str] | None = static(None, names, kw_only=True)
+    keep: dict[str, str] | None = static(None, renamed, kw_only=True)
+
+    kind: ClassVar[str]
+    random: ClassVar[bool] = False
+    """Whether `draw` uses its key."""
+
+    def __post_init__(self):
+        for f in fields(self):
+            convert = f.metadata.get("convert")
+            if convert is not None:
+                object.__setattr__(self, f.name, convert(f.name, getattr(self, f.name)))
+        if self.include is not None and self.exclude is not None:
+            raise ValueError(f"{type(self).__name__}: give include or exclude, not both")
+
+    def __call__(self, x: Any, key: Any = None, *, labels: Sequence[str] = ()) -> Any:
+        """Transform a Subject, an Image, an array (C, I, J, K) or a dict of arrays; the same type comes back.
+
+        key: one key, needed if anything is random (p < 1 too). labels: which names of a dict are label maps. Under
+        `jax.vmap` the batch is a loop, whose cost follows p; it has gradients, but no forward mode: `apply` has both.
+        """
+        return apply.call(self, x, key, labels)
+
+    def batch(self, batch: Any, key: Any = None, *, labels: Sequence[str] = ()) -> Any:
+        """Transform a batch, every element with its own key: (B,) keys, or one that each element's place is folded in."""
+        return apply.batch(self, batch, key, labels)
+
+    def sample(self, key: Any, subject: Any) -> Params:
+        """All that is drawn for a subject, the coin of p too; reads geometry, never voxels."""
+        return apply.sample(self, key, subject)
+
+    def apply(self, subject: Any, params: Params) -> Any:
+        """What a call with these params does, exactly."""
+        return apply.replay(self, subject, params)
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other arguments."""
+        return type(self)(**{**{f.name: getattr(self, f.name) for f in fields(self)}, **changes})
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        """What is random, from a key and the grid of the image (of the reference, for a spatial transform)."""
+        del key, grid
+        return {}
+
+    def check_subject(self, subject: Subject) -> None:
+        """Raise a ValueError if a subject lacks what is named here; on the host alone."""
+        del subject
+
+    def __repr__(self) -> str:
+        changed = [
+            f"{f.name}={plain(getattr(self, f.name))!r}"
+            for f in fields(self)
+            if repr(plain(getattr(self, f.name))) != repr(plain(default_of(f)))
+        ]
+        return f"{type(self).__name__}({', '.join(changed)})"
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class SpatialTransform(Transform):
+    """Abstract. Gives each image a new grid (`regrid`), or moves the content in the world (`move`), or both.
+
+    Neighbours are fused into one map and read once (see `fuse.py`).
+    """
+
+    kind: ClassVar[str] = "spatial"
+    exact: ClassVar[bool] = False
+    """Whether it only permutes, drops or repeats voxels."""
+    reshapes: ClassVar[bool] = False
+    """Whether it may change the shape: then its p is structure, `p: float = always()`."""
+    rescales: ClassVar[bool] = False
+    """Whether it changes the spacing: a second such transform begins a new run."""
+    scalars_only = False
+    """Whether label maps are left alone; not annotated, since some make it a field in its place among the others."""
+    reference: ClassVar[str | None] = None
+    """Name of the image that `regrid` and `move` get as the reference; None for the first."""
+    locates: ClassVar[bool] = False
+    """Whether it must see voxels to place itself: then it begins a new run."""
+
+    def regrid(self, grid: Grid, params: Params, reference: Grid) -> Grid:
+        """The grid that an image on `grid` gets; `reference` is the grid of the subject's first image."""
+        del params, reference
+        return grid
+
+    def move(self, params: Params, reference: Grid) -> Map | None:
+        """The map of the world, output mm to input mm."""
+        del params, reference
+        return None
+
+    def sampling(self) -> Sampling:
+        """Which interpolation and fill it asks for."""
+        return NOTHING
+
+    def locate(self, subject: Subject) -> Params:
+        """What it must read from voxels, traced; handed to `regrid` among the params."""
+        del subject
+        return {}
+
+    def check(self, grids: dict[str, Grid], located: Params) -> None:
+        """Raise a ValueError if these images, or what was located, cannot be transformed; on the host alone."""
+        del grids, located
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class IntensityTransform(Transform):
+    """Abstract. Changes the voxels of scalar images where they are; label maps are left alone.
+
+    shared: draw once for all images of a subject instead of for each.
+    """
+
+    shared: bool = static(False, kw_only=True)
+
+    kind: ClassVar[str] = "intensity"
+    measures: ClassVar[bool] = False
+    """Whether `apply_to` takes, as a third argument, what `measure` found in the whole image."""
+
+    def measure(self, image: Image, subject: Subject) -> Params:
+        """Numbers of the whole image that `apply_to` needs, traced."""
+        del image, subject
+        return {}
+
+    def apply_to(self, image: Image, params: Params, *measured: Params) -> Image:
+        """The transformed image, float32 (or float64)."""
+        raise NotImplementedError(f"{type(self).__name__} must define apply_to")
+
+    def verify(self, measured: Params, name: str) -> None:
+        """Raise a ValueError if what was measured in image `name` makes no sense; on the host alone."""
+        del measured, name
+
+
+@dataclass(frozen=True, eq=False, repr=False)
+class LabelTransform(Transform):
+    """Abstract. Changes label maps; scalar images are left alone."""
+
+    kind: ClassVar[str] = "label"
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        """The transformed label map."""
+        raise NotImplementedError(f"{type(self).__name__} must define apply_to")
+
+
+def default_of(f: Any) -> Any:
+    """A field's default as it looks once the transform is built."""
+    convert = f.metadata.get("convert")
+    return convert(f.name, f.default) if convert is not None and f.default is not MISSING else f.default
+
+
+def plain(value: Any) -> Any:
+    """Arrays as short nested tuples of numbers, for printing."""
+    if hasattr(value, "tolist") and not isinstance(value, jax.core.Tracer):
+        return nested(value.tolist())
+    return value
+
+
+def nested(value: Any) -> Any:
+    """Nested lists as tuples, floats to six digits."""
+    if isinstance(value, list):
+        return tuple(nested(v) for v in value)
+    return float(f"{value:.6g}") if isinstance(value, float) else value
