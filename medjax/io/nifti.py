@@ -5,14 +5,15 @@ import math
 import warnings
 import zlib
 from collections.abc import Iterator
+from io import BufferedIOBase
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any
 
-import nibabel as nib
+import nibabel
 import numpy as np
-from nibabel.arrayproxy import ArrayProxy
+from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHError, MGHHeader
-from nibabel.spatialimages import HeaderDataError, SpatialImage
+from nibabel.spatialimages import HeaderDataError
 
 from medjax.io.registry import Format, Header, register
 
@@ -23,7 +24,8 @@ except ImportError:
     import gzip
     import zlib as deflate
 
-_LIBRARY_ERRORS = (nib.filebasedimages.ImageFileError, HeaderDataError, MGHError, zlib.error, deflate.error)
+nib: Any = nibabel  # its type hints know less than it does
+_LIBRARY_ERRORS: Any = (ImageFileError, HeaderDataError, MGHError, zlib.error, deflate.error)
 _TO_MM = {1: 1e3, 3: 1e-3}  # NIfTI unit code to mm: metre, micrometre; 0 (unknown) and 2 are taken as mm
 
 # What a NIfTI header says and medjax does not use, by what it depends on.
@@ -31,10 +33,9 @@ _ALWAYS = ("xyzt_units", "toffset", "descrip", "aux_file")
 _OF_THE_GRID = ("dim_info", "slice_start", "slice_end", "slice_code", "slice_duration")
 _OF_THE_VALUES = ("intent_code", "intent_p1", "intent_p2", "intent_p3", "intent_name")
 
-# From an array's dtype to the one written.
 _NIFTI_NAMES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"]
 _WIDENED = {"bool": "uint8", "float16": "float32", "bfloat16": "float32"}
-_NIFTI_DTYPES = _WIDENED | {n: n for n in _NIFTI_NAMES}
+_NIFTI_DTYPES = _WIDENED | {n: n for n in _NIFTI_NAMES}  # from an array's dtype to that of its file
 _MGH_DTYPES = _WIDENED | {"int8": "int16", "uint16": "int32"} | {n: n for n in ["uint8", "int16", "int32", "float32"]}
 
 
@@ -78,11 +79,11 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray, metadata: dic
         with gzip.GzipFile("", "wb", 1, file, mtime=0) if zipped else contextlib.nullcontext(file) as stream:
             header.write_to(stream)
             for channel in array:
-                stream.write(np.ascontiguousarray(channel.T, dtype=dtype))
+                stream.write(np.ascontiguousarray(channel.T, dtype=dtype).data)
 
 
 def write_mgh(path: Path, array: np.ndarray, affine: np.ndarray, metadata: dict) -> None:
-    """`medjax.io.write` for .mgh and .mgz, with TR, TE, TI, flip angle; what MGH lacks is widened, or refused if lossy."""
+    """`medjax.io.write` for .mgh and .mgz, TR, TE, TI, flip angle kept; dtypes are widened without loss or refused."""
     source = metadata.get("header")
     header = source.copy() if isinstance(source, MGHHeader) else MGHHeader()
     dtype = storable(path, array.dtype, _MGH_DTYPES)
@@ -102,18 +103,18 @@ def _named(path: Path) -> Iterator[None]:
         raise ValueError(f"{path} cannot be read, it is damaged or of another format: {error}") from error
 
 
-def _stream(file: Path) -> BinaryIO:
-    return gzip.open(file) if file.suffix.lower() in (".gz", ".mgz") else open(file, "rb")
+def _stream(file: Path) -> BufferedIOBase:
+    return gzip.GzipFile(file) if file.suffix.lower() in (".gz", ".mgz") else open(file, "rb")
 
 
-def _open(path: Path) -> tuple[Path, ArrayProxy, np.dtype, Header]:
+def _open(path: Path) -> tuple[Path, Any, np.dtype, Header]:
     """The file of the voxels, how they lie in it, the dtype of its numbers (of one part, if RGB), and the header."""
     with _named(path), _stream(path) as stream:  # opened here: nibabel calls a file it may not read one of unknown type
         if path.suffix.lower() in (".mgh", ".mgz"):  # which nibabel would leave open
             image = nib.MGHImage.from_file_map({"image": nib.FileHolder(str(path), stream)}, mmap=False)
         else:
             image = nib.load(path, mmap=False)
-        if not isinstance(image, SpatialImage):
+        if not isinstance(image, nib.spatialimages.SpatialImage):
             raise ValueError(f"a {type(image).__name__} is no volume")
     header, proxy, affine = image.header, image.dataobj, image.affine
     if isinstance(header, nib.Nifti1Header):
@@ -128,7 +129,7 @@ def _open(path: Path) -> tuple[Path, ArrayProxy, np.dtype, Header]:
     return Path(image.file_map["image"].filename), proxy, stored, Header(shape, affine, dtype, {"header": header})
 
 
-def _is_scaled(proxy: ArrayProxy) -> bool:
+def _is_scaled(proxy: Any) -> bool:
     return not proxy.dtype.names and (proxy.slope, proxy.inter) != (1, 0)
 
 
@@ -136,16 +137,16 @@ def volume_shape(path: Path | str, shape: tuple[int, ...], parts: int) -> tuple[
     """(C, I, J, K) of a file's shape, whose fifth axis is that of vectors; `parts`: numbers in one (RGB) voxel."""
     match shape:
         case (i, j):
-            volume = (1, i, j, 1)
+            c, k = 1, 1
         case (i, j, k):
-            volume = (1, i, j, k)
+            c = 1
         case (i, j, k, c) | (i, j, k, 1, c):
-            volume = (c, i, j, k)
+            pass
         case _:
-            volume = (0,)
-    if min(volume) < 1 or (parts > 1 and volume[0] > 1):
+            c = i = j = k = 0
+    if min(c, i, j, k) < 1 or (parts > 1 and c > 1):
         raise ValueError(f"{path}: shape {shape} is none of (I, J), (I, J, K), (I, J, K, T) and (I, J, K, 1, C).")
-    return (parts * volume[0], *volume[1:])
+    return parts * c, i, j, k
 
 
 def _voxels(file: Path, offset: int, count: int, dtype: np.dtype) -> np.ndarray:
@@ -157,7 +158,7 @@ def _voxels(file: Path, offset: int, count: int, dtype: np.dtype) -> np.ndarray:
     buffer, filled = _aligned(size), 0
     with _stream(file) as stream:
         stream.seek(offset)
-        while filled < size and (got := stream.readinto(memoryview(buffer)[filled:])):
+        while filled < size and (got := stream.readinto(buffer.data[filled:])):
             filled += got
         if filled < size:
             raise EOFError(f"it ends after {filled} of {size} bytes of voxels")
@@ -175,17 +176,16 @@ def _scaled(voxels: np.ndarray, slope: float, inter: float, dtype: np.dtype) -> 
     result = _aligned(voxels.size * dtype.itemsize).view(dtype)
     step = 1 << 16  # float64 values of one step stay in the cache
     for start in range(0, voxels.size, step):
-        part = slice(start, start + step)
-        result[part] = voxels[part] * np.float64(slope) + inter
+        result[start : start + step] = voxels[start : start + step] * np.float64(slope) + inter
     return result
 
 
-def _in_mm(affine: np.ndarray, header: nib.Nifti1Header) -> np.ndarray:
+def _in_mm(affine: np.ndarray, header: Any) -> np.ndarray:
     scale = _TO_MM.get(int(header["xyzt_units"]) & 7, 1)
     return affine * [[scale], [scale], [scale], [1]]
 
 
-def _forms_differ(header: nib.Nifti1Header) -> bool:
+def _forms_differ(header: Any) -> bool:
     """Whether sform and qform are both set and place some corner of the volume more than 1e-3 mm apart.
 
     More where float32 holds the qform no better: the quaternion's a = sqrt(1 - b^2 - c^2 - d^2) is not stored, which
@@ -204,7 +204,7 @@ def _forms_differ(header: nib.Nifti1Header) -> bool:
     return bool(gap > 1e-3 + reach * 5e-7 / max(a, 3e-4))
 
 
-def nifti_header(shape: tuple, dtype: np.dtype, affine: np.ndarray, source: object) -> nib.Nifti1Header:
+def nifti_header(shape: tuple, dtype: np.dtype, affine: np.ndarray, source: Any) -> Any:
     """A header for an array of `shape` (C, I, J, K), with what a NIfTI `source` says and still holds for it."""
     c, *grid = shape
     header = nib.Nifti2Header() if isinstance(source, nib.Nifti2Header) or max(shape) > 32767 else nib.Nifti1Header()
@@ -214,7 +214,7 @@ def nifti_header(shape: tuple, dtype: np.dtype, affine: np.ndarray, source: obje
         source = nib.Nifti1Header()
         source.set_xyzt_units("mm")
     old = source.get_data_shape()
-    kept = list(_ALWAYS)
+    kept = _ALWAYS
     if tuple(grid) == old[:3] and np.allclose(_in_mm(source.get_best_affine(), source), affine, atol=1e-3):
         kept += _OF_THE_GRID
     if len(old) <= 4 and (c > 1) == (math.prod(old[3:]) > 1):

@@ -139,7 +139,7 @@ def _reader(path: str | os.PathLike) -> tuple[Path, Format]:
 
 def _match(path: Path) -> Format | None:
     name = path.name.lower() + ("/" if path.is_dir() else "")
-    suffix = max((suffix for suffix in _BY_SUFFIX if name.endswith(suffix)), key=len, default=None)
+    suffix = max((suffix for suffix in _BY_SUFFIX if name.endswith(suffix)), key=len, default="")
     return _BY_SUFFIX.get(suffix)
 
 

@@ -34,17 +34,16 @@ def extent_mask(shape: Shape3, extent: ArrayLike) -> Mask:
 def mean_std(x: Volume, mask: AnyMask = None) -> tuple[Scalar, Scalar, Int[Array, ""]]:
     """Mean, unbiased standard deviation (n - 1) and number of voxels n.
 
-    The deviation is 0 for n < 2; where it is 0, so is its gradient. Two passes: with d = x - c, mean = c + sum d / n and
-    std^2 = (sum d^2 - (sum d)^2 / n) / (n - 1) for whatever c, so c is the mean as first computed, without a gradient.
-    Source: Chan, Golub and LeVeque, "Algorithms for computing the sample variance", 1983.
+    The deviation is 0 for n < 2; where it is 0, so is its gradient. Three passes, so that float32 is enough: the mean as
+    first summed, the mean of what is left after taking that away, the squares about the two together.
     """
     n = jnp.asarray(x.size, jnp.int32) if mask is None else count(jnp.broadcast_to(mask, x.shape))
     size = jnp.maximum(n, 1).astype(x.dtype)
-    centre = jax.lax.stop_gradient(within(x, mask, 0).sum() / size)
-    d = within(x - centre, mask, 0)
-    variance = ((d**2).sum() - d.sum() ** 2 / size) / jnp.maximum(size - 1, 1)
-    varies = variance > 0
-    return centre + d.sum() / size, jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)), 0), n
+    near = jax.lax.stop_gradient(within(x, mask, 0).sum() / size)
+    mean = near + within(x - near, mask, 0).sum() / size
+    square = within((x - jax.lax.stop_gradient(mean)) ** 2, mask, 0).sum() / jnp.maximum(size - 1, 1)
+    varies = square > 0
+    return mean, jnp.where(varies, jnp.sqrt(jnp.where(varies, square, 1)), 0), n
 
 
 def extrema(x: Volume, mask: AnyMask = None) -> tuple[Scalar, Scalar]:
@@ -73,7 +72,7 @@ def border_mean(x: Volume, extent: ArrayLike) -> Float[Array, "C"]:
     extent: (3,) int32, how much of the grid is real; the faces are those of the real part.
     """
     values, real = faces(x, extent)
-    return jnp.where(real, values, 0).sum(1) / real.sum(dtype=jnp.int32).astype(x.dtype)
+    return jnp.where(real, values, 0).sum(1) / real.sum(1, dtype=jnp.int32).astype(x.dtype)
 
 
 def otsu_border(x: Volume, extent: ArrayLike) -> Float[Array, "C"]:
@@ -170,10 +169,11 @@ def select(x: Volume, sample: Float[Array, "M"], rank: Int[Array, ""], n: Int[Ar
     _, low, high, first, last = jax.lax.while_loop(unfinished, cut, (zero, -top, top + 1, zero, n))
 
     rows = x.reshape(-1, x.shape[-1])
-    inside = (ordinal(rows) >= low) & (ordinal(rows) < high)
-    chosen = jnp.nonzero(inside.any(1), size=min(NEAR, len(rows)), fill_value=len(rows))
-    near = jnp.where(inside, rows, jnp.inf).at[chosen].get(mode="fill", fill_value=jnp.inf).ravel()
-    near = -jax.lax.top_k(-near, min(NEAR, near.size))[0]
+    inside = lambda y: (ordinal(y) >= low) & (ordinal(y) < high)
+    hits = inside(rows).astype(jnp.bfloat16).sum(1, dtype=jnp.float32)
+    chosen = jnp.nonzero(hits, size=min(NEAR, len(rows)), fill_value=len(rows))
+    near = rows.at[chosen].get(mode="fill", fill_value=jnp.nan).ravel()
+    near = -jax.lax.top_k(jnp.where(inside(near), -near, -jnp.inf), min(NEAR, near.size))[0]
     pick = lambda r: jnp.where(high == low + 1, number(low, x.dtype), near[r - first])
     following = jnp.minimum(rank + 1, n - 1)
     beyond = lambda: jnp.where(x >= number(high, x.dtype), x, jnp.inf).min()
@@ -196,7 +196,7 @@ def number(ordinal: Int[Array, "..."], dtype: jnp.dtype) -> Float[Array, "..."]:
     return jnp.where(ordinal < 0, -value, value)
 
 
-def faces(x: Volume, extent: ArrayLike) -> tuple[Float[Array, "C F"], Bool[Array, "F"]]:
+def faces(x: Volume, extent: ArrayLike) -> tuple[Float[Array, "C F"], Bool[Array, "1 F"]]:
     """The six faces of the real part of the grid, flat, and which of their voxels are real."""
     end = jnp.asarray(extent, jnp.int32)
     mask = extent_mask(x.shape[1:], end)
@@ -206,11 +206,11 @@ def faces(x: Volume, extent: ArrayLike) -> tuple[Float[Array, "C F"], Bool[Array
             face = jax.lax.dynamic_index_in_dim(x, index, axis + 1, keepdims=False)
             values.append(face.reshape(len(x), -1))
             real.append(jax.lax.index_in_dim(mask, 0, axis, keepdims=False).ravel())
-    return jnp.concatenate(values, 1), jnp.concatenate(real)
+    return jnp.concatenate(values, 1), jnp.concatenate(real)[None]
 
 
 def otsu_threshold(
-    x: Float[Array, "C N"], mask: Bool[Array, "N"], low: Float[Array, "C 1"], high: Float[Array, "C 1"]
+    x: Float[Array, "C N"], mask: Bool[Array, "1 N"], low: Float[Array, "C 1"], high: Float[Array, "C 1"]
 ) -> Float[Array, "C 1"]:
     """ITK's Otsu threshold of each row: the upper edge of the bin that best parts the histogram in two.
 
@@ -218,9 +218,9 @@ def otsu_threshold(
     """
     width = (high - low) * (1 + 0.01 / BINS) / BINS
     bins = jnp.clip(((x - low) / jnp.where(width > 0, width, 1)).astype(jnp.int32), 0, BINS - 1)
-    histogram = jax.vmap(lambda b: jnp.zeros(BINS, jnp.int32).at[b].add(mask.astype(jnp.int32)))(bins)
+    histogram = jax.vmap(lambda b: jnp.zeros(BINS, jnp.int32).at[b].add(mask[0].astype(jnp.int32)))(bins)
     below = jnp.cumsum(histogram, 1)
-    moment = jnp.cumsum(histogram * jnp.arange(BINS, dtype=jnp.int32), 1)
+    moment = jnp.cumsum(histogram * jnp.arange(BINS, dtype=jnp.int32)[None], 1)
     n, m, total, sum_ = (v.astype(x.dtype) for v in (below, moment, below[:, -1:], moment[:, -1:]))
     gap = m / jnp.maximum(n, 1) - (sum_ - m) / jnp.maximum(total - n, 1)
     best = jnp.argmax(n * (total - n) * gap**2, 1, keepdims=True)  # between-class variance, but for a factor

@@ -234,6 +234,18 @@ def test_mgh(tmp_path, suffix, shape, dtype):
     check_against_nibabel(save(tmp_path / f"a{suffix}", volume(shape, dtype), cls=nib.MGHImage))
 
 
+@pytest.mark.parametrize("suffix", [".nii", ".nii.gz", ".mgh", ".mgz", ".img"])
+def test_no_file_is_left_open(tmp_path, suffix):
+    cls = {".mgh": nib.MGHImage, ".mgz": nib.MGHImage, ".img": nib.Nifti1Pair}.get(suffix, nib.Nifti1Image)
+    path = save(tmp_path / f"a{suffix}", volume(), cls=cls)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        array, header = io.read(path)
+        if suffix != ".img":
+            io.write(path, array, *header[1::2])
+    assert not caught
+
+
 def test_the_result_outlives_the_file(tmp_path):
     path = save(tmp_path / "a.nii", volume())
     array, _ = io.read(path)
@@ -486,6 +498,7 @@ def test_real_files_survive_a_round_trip(tmp_path, name):
     for field in ("xyzt_units", "descrip", "toffset", "sform_code", "qform_code", "intent_code", "slice_code"):
         assert after.header[field] == before.header[field], field
     np.testing.assert_allclose(after.header.get_zooms(), before.header.get_zooms(), rtol=1e-6)
+    io.read_header(path.with_name("again.nii.gz"))  # the new forms do not differ, or this warns
     assert list(after.header.extensions) == list(before.header.extensions)
 
 

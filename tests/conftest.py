@@ -1,0 +1,55 @@
+"""Strict settings for every test, and the real volumes they share."""
+
+import os
+
+os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
+
+from pathlib import Path
+
+import jax
+import nibabel
+import nilearn
+import numpy as np
+import pytest
+
+import medjax as mj
+
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+
+NILEARN = Path(nilearn.__file__).parent / "datasets" / "data"
+NIBABEL = Path(nibabel.__file__).parent / "tests" / "data"
+T1 = NILEARN / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+GREY = NILEARN / "mni_icbm152_gm_tal_nlin_sym_09a_converted.nii.gz"
+OBLIQUE = np.array([[0.94, -0.36, 0.42, 200.0], [0.30, 1.86, 0.31, -150.0], [-0.17, -0.64, 1.41, 320.0], [0, 0, 0, 1]])
+"""An oblique affine with anisotropic spacing (1, 2, 1.5) mm and an origin hundreds of millimetres away."""
+OBLIQUE[:3, :3] = np.linalg.qr(OBLIQUE[:3, :3])[0] * np.sign(np.diag(np.linalg.qr(OBLIQUE[:3, :3])[1])) * (1, 2, 1.5)
+
+
+def blobs(shape=(23, 31, 18), seed=0):
+    """An asymmetric volume (I, J, K) of smooth blobs from 0 to 1, float32."""
+    from scipy.ndimage import gaussian_filter
+
+    data = gaussian_filter(np.random.default_rng(seed).normal(size=shape), 1.5)
+    return ((data - data.min()) / np.ptp(data)).astype(np.float32)
+
+
+def small_subject(affine=OBLIQUE, shape=(23, 31, 18), seed=0, **metadata):
+    """A subject of blobs with a label map of values 0, 1 and 3."""
+    data = blobs(shape, seed)
+    label = ((data > 0.5) + 2 * (data > 0.6)).astype(np.uint8)
+    return mj.Subject(t1=mj.ScalarImage(data[None], affine), label=mj.LabelMap(label[None], affine), **metadata)
+
+
+@pytest.fixture
+def subject():
+    """A small subject on an oblique anisotropic grid."""
+    return small_subject(name="small")
+
+
+@pytest.fixture(scope="session")
+def mni():
+    """The MNI152 T1 (int16 or float, 197 x 233 x 189, 1 mm) with a label map of its grey matter."""
+    grey = mj.LabelMap((mj.ScalarImage(GREY).numpy() > 0.5 * mj.ScalarImage(GREY).numpy().max()).astype(np.uint8),
+                       mj.ScalarImage(GREY).affine)  # fmt: skip
+    return mj.Subject(t1=mj.ScalarImage(T1).load(), label=grey)
