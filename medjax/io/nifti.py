@@ -118,7 +118,7 @@ def _open(path: Path) -> tuple[Path, Any, np.dtype, Header]:
             raise ValueError(f"a {type(image).__name__} is no volume")
     header, proxy, affine = image.header, image.dataobj, image.affine
     if isinstance(header, nib.Nifti1Header):
-        affine = _in_mm(affine, header)
+        affine = in_mm(affine, header)
         if np.isfinite(affine).all() and _forms_differ(header):
             warnings.warn(f"{path}: sform and qform are both set and differ; the sform is used.", stacklevel=4)
     stored = proxy.dtype[0] if proxy.dtype.names else proxy.dtype
@@ -180,7 +180,7 @@ def _scaled(voxels: np.ndarray, slope: float, inter: float, dtype: np.dtype) -> 
     return result
 
 
-def _in_mm(affine: np.ndarray, header: Any) -> np.ndarray:
+def in_mm(affine: np.ndarray, header: Any) -> np.ndarray:
     scale = _TO_MM.get(int(header["xyzt_units"]) & 7, 1)
     return affine * [[scale], [scale], [scale], [1]]
 
@@ -199,8 +199,8 @@ def _forms_differ(header: Any) -> bool:
         return False  # a qform that is no rotation is no second opinion
     last = np.array((*header.get_data_shape(), 1, 1)[:3]) - 1
     corners = np.vstack([np.indices((2, 2, 2)).reshape(3, 8) * last[:, None], np.ones(8)])
-    gap = np.linalg.norm((_in_mm(sform - qform, header) @ corners)[:3], axis=0).max()
-    reach = np.linalg.norm(_in_mm(sform, header)[:3, :3] @ last)
+    gap = np.linalg.norm((in_mm(sform - qform, header) @ corners)[:3], axis=0).max()
+    reach = np.linalg.norm(in_mm(sform, header)[:3, :3] @ last)
     return bool(gap > 1e-3 + reach * 5e-7 / max(a, 3e-4))
 
 
@@ -215,7 +215,7 @@ def nifti_header(shape: tuple, dtype: np.dtype, affine: np.ndarray, source: Any)
         source.set_xyzt_units("mm")
     old = source.get_data_shape()
     kept = _ALWAYS
-    if tuple(grid) == old[:3] and np.allclose(_in_mm(source.get_best_affine(), source), affine, atol=1e-3):
+    if tuple(grid) == old[:3] and np.allclose(in_mm(source.get_best_affine(), source), affine, atol=1e-3):
         kept += _OF_THE_GRID
     if len(old) <= 4 and (c > 1) == (math.prod(old[3:]) > 1):
         kept += _OF_THE_VALUES

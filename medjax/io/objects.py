@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from nibabel.nifti1 import Nifti1Image
+from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.spatialimages import SpatialImage
 
 from medjax.errors import needs_extra
@@ -40,6 +40,8 @@ def from_nibabel(image: SpatialImage) -> tuple[np.ndarray, np.ndarray, dict[str,
     c, *grid = nifti.volume_shape("the nibabel image", data.shape, 1)
     data = np.moveaxis(data.reshape(*grid, c), -1, 0)
     affine = np.eye(4) if image.affine is None else np.asarray(image.affine, np.float64)
+    if isinstance(image.header, Nifti1Header):
+        affine = nifti.in_mm(affine, image.header)
     return data, affine, {"header": image.header}
 
 
