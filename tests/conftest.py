@@ -4,6 +4,7 @@ import os
 
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
+from contextlib import contextmanager
 from pathlib import Path
 
 import jax
@@ -53,3 +54,19 @@ def mni():
     grey = mj.LabelMap((mj.ScalarImage(GREY).numpy() > 0.5 * mj.ScalarImage(GREY).numpy().max()).astype(np.uint8),
                        mj.ScalarImage(GREY).affine)  # fmt: skip
     return mj.Subject(t1=mj.ScalarImage(T1).load(), label=grey)
+
+
+@contextmanager
+def compilations():
+    """Counts the programs that are compiled inside: `with compilations() as count: ...; count()`."""
+    seen = []
+
+    def listen(event, duration, **_):
+        if event == "/jax/core/compile/backend_compile_duration":
+            seen.append(duration)
+
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    try:
+        yield lambda: len(seen)
+    finally:
+        jax.monitoring.unregister_event_duration_listener(listen)

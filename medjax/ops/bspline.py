@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from medjax.ops.warp import Coordinates
+from medjax.ops.warp import Coordinates, indices, map_coordinates
 from medjax.typing import Shape3
 
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -75,12 +75,13 @@ def field_at(control: Float[Array, "D n0 n1 n2"], coordinates: Coordinates) -> F
     return total
 
 
-def field_on(
-    control: Float[Array, "D n0 n1 n2"], matrix: Float[Array, "4 4"], shape: Shape3, points: Coordinates
-) -> Float[Array, "D I J K"]:
-    """The field at `points`, a grid of `shape` under `matrix`; by products where the grids are aligned."""
+def field_on(control: Float[Array, "D n0 n1 n2"], matrix: Float[Array, "4 4"], shape: Shape3) -> Float[Array, "D I J K"]:
+    """The field on the voxels of a grid of `shape`; by products where its axes run along those of the control grid.
+
+    matrix: voxel index to control coordinate.
+    """
     return jax.lax.cond(
         is_aligned(matrix, shape),
         lambda: field_aligned(control, matrix, shape),
-        lambda: field_at(control, points),
+        lambda: field_at(control, map_coordinates(matrix, indices(shape, matrix.dtype))),
     )

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import NamedSharding, PartitionSpec
 
 from medjax import keys
 from medjax.errors import needs_key
@@ -48,7 +49,7 @@ def batch(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
     if is_traced(t, subject, key):
         return restore(each(t, subject, key)[0])
     check_subject(t, subject)
-    result, record = compiled_each(t, subject, key)
+    result, record = compiled_each(t, subject, key, batch_sharding(subject))
     return restore(after_batch(t, subject, result, record, size))
 
 
@@ -237,7 +238,26 @@ def each(t: Any, subject: Subject, key: Key | None) -> tuple[Subject, Any]:
     return jax.lax.map(lambda operands: element((t, *operands)), (subject, key))
 
 
-compiled_each = jax.jit(each)
+@partial(jax.jit, static_argnames="sharding")
+def compiled_each(t: Any, subject: Subject, key: Key | None, sharding: NamedSharding | None) -> tuple[Subject, Any]:
+    """`each`, compiled; a batch that is split over devices stays so, every device running its own elements.
+
+    Left to automatic sharding, the loop over elements would gather the whole batch on every device.
+    """
+    if sharding is None:
+        return each(t, subject, key)
+    split = PartitionSpec(sharding.spec[0])
+    run = jax.shard_map(each, mesh=sharding.mesh, in_specs=(PartitionSpec(), split, split), out_specs=split)
+    return run(t, subject, key)
+
+
+def batch_sharding(subject: Subject) -> NamedSharding | None:
+    """How the leading axis of a batch is split over devices, if it is."""
+    for leaf in jax.tree.leaves(subject):
+        sharding = getattr(leaf, "sharding", None)
+        if isinstance(sharding, NamedSharding) and sharding.num_devices > 1 and sharding.spec and sharding.spec[0]:
+            return sharding
+    return None
 
 
 # -- on the host
@@ -352,7 +372,7 @@ def known_shape(steps: Sequence[Step], group: Group, place: Place) -> Known:
     Exact where the types say it, and after indexing alone; else of a bucket, so that few programs serve many shapes.
     """
     shape = concrete(place).grid.fixed
-    return (shape, True) if place.grid.fixed or place.cost <= fuse.INDEXED else (buckets.bucket(shape), False)
+    return (shape, True) if place.grid.fixed or place.cost <= fuse.INDEXED else (buckets.rounded(shape), False)
 
 
 def touched(steps: Sequence[Step], group: Group, name: str, place: Place) -> bool:

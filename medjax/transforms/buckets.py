@@ -15,6 +15,12 @@ def bucket(shape: tuple[int, ...]) -> Shape3:
     return i, j, k
 
 
+def rounded(shape: tuple[int, ...]) -> Shape3:
+    """The shape in which a result of `shape` is computed: each axis the next multiple of 16, singletons as they are."""
+    i, j, k = (n if n <= 1 else -(-n // 16) * 16 for n in shape)
+    return i, j, k
+
+
 def padded(image: Image, shape: Shape3) -> Image:
     """The image at the low corner of a volume of zeros of `shape`, with its extent. Memory beyond it is not touched."""
     data = zeros((image.shape[0], *shape), image.dtype)

@@ -106,6 +106,8 @@ def advance_one(place: Place, t: Any, draw: Params, on: Any, reference: Grid, mo
             low, high = seen(place, step, new.shape, xp)
         else:
             same = (xp.abs(step - xp.round(step)) < 1e-5).all()
+            if t.sampling().antialias:  # indexing would leave out the smoothing for a coarser grid
+                same = same & ((step[:3, :3] ** 2).sum(1) < 1 + 1e-5).all()
             cost = xp.where(same, INDEXED, cost)
             box = seen(place, step, new.shape, xp)
             low, high = xp.where(same, box[0], low), xp.where(same, box[1], high)
@@ -207,9 +209,7 @@ def read_data(image: Image, steps: Sequence[Step], begin: Place, end: Place, out
         return warp.reindex(data, matrix, voxels(), extent=extent, fill=value).astype(dtype)
 
     def linear() -> Array:
-        matrix = linear_part(begin, end)
-        index = tuple(v.astype(matrix.dtype) for v in voxels())
-        return sample(warp.map_coordinates(matrix, (index[0], index[1], index[2])))
+        return sample(warp.map_coordinates(linear_part(begin, end), voxels()))
 
     def deformed() -> Array:
         points = deform(end, out, voxels(), plain=edge is None)
@@ -254,19 +254,17 @@ def deform(end: Place, out: Shape3, index: warp.Coordinates, *, plain: bool) -> 
     Until the first elastic move the grid is kept as a matrix, so that a field along its axes costs three products;
     `plain` says that `index` is the grid itself. Fields are materialised, or every corner would compute them again.
     """
-    matrix = end.grid.affine
-    points = warp.map_coordinates(matrix, tuple(v.astype(matrix.dtype) for v in index))
-    regular = plain
+    matrix, regular = end.grid.affine, plain
+    points = warp.map_coordinates(matrix, index)
     for move in reversed(end.moves):
         if isinstance(move, Linear):
             matrix = geometry.matmul(move.matrix, matrix)
-            points = warp.map_coordinates(move.matrix, points)
+            points = warp.map_coordinates(matrix, index) if regular else warp.map_coordinates(move.matrix, points)
             continue
-        to_grid = warp.map_coordinates(move.to_grid, points)
         if regular:
-            field = bspline.field_on(move.control, geometry.matmul(move.to_grid, matrix), out, to_grid)
+            field = bspline.field_on(move.control, geometry.matmul(move.to_grid, matrix), out)
         else:
-            field = bspline.field_at(move.control, to_grid)
+            field = bspline.field_at(move.control, warp.map_coordinates(move.to_grid, points))
         x, y, z = (p + d for p, d in zip(points, jax.lax.optimization_barrier(field), strict=True))
         points, regular = (x, y, z), False
     return points

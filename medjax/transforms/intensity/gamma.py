@@ -1,6 +1,7 @@
 """Change contrast by a power of the intensities."""
 
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from medjax import keys, ranges
 from medjax.geometry import Grid
@@ -11,9 +12,9 @@ from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
 
-def raised(image: Image, params: Params) -> Image:
+def raised(image: Image, gamma: Array) -> Image:
     """sign(x) |x|^gamma, gamma for each channel or for all."""
-    gamma = jnp.asarray(params["gamma"]).astype(image.data.dtype).reshape(-1, 1, 1, 1)
+    gamma = gamma.astype(image.data.dtype).reshape(-1, 1, 1, 1)
     return image.replace(data=pointwise.signed_power(image.data, gamma))
 
 
@@ -31,7 +32,7 @@ class Gamma(IntensityTransform):
         return {"gamma": jnp.asarray(self.gamma)}
 
     def apply_to(self, image: Image, params: Params) -> Image:
-        return raised(image, params)
+        return raised(image, params["gamma"])
 
 
 @transform
@@ -48,7 +49,7 @@ class RandomGamma(IntensityTransform):
 
     def draw(self, key: Key, grid: Grid) -> Params:
         shape = (grid.channels if self.channelwise else 1,)
-        return {"gamma": jnp.exp(ranges.draw(keys.for_name(key, "log_gamma"), self.log_gamma, shape))}
+        return {"log_gamma": ranges.draw(keys.for_name(key, "log_gamma"), self.log_gamma, shape)}
 
     def apply_to(self, image: Image, params: Params) -> Image:
-        return raised(image, params)
+        return raised(image, jnp.exp(params["log_gamma"]))

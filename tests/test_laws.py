@@ -1,0 +1,242 @@
+"""The table of laws: every public transform has a row, and every row obeys every law.
+
+Exceptions are data of the row, with a reason, and are printed. To add a transform, add a row.
+"""
+
+import json
+from dataclasses import dataclass, field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import OBLIQUE, compilations, small_subject
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+
+import medjax as mj
+from medjax.transforms.transform import REGISTRY
+
+SHAPE = (9, 10, 8)
+CROP = (8, 8, 8)
+rng = np.random.default_rng(0)
+
+
+@dataclass
+class Case:
+    """A row: the arguments, whether the shape depends on values (then a CropOrPad follows), and what is excepted."""
+
+    args: dict = field(default_factory=dict)
+    reshapes: bool = False
+    skip: dict = field(default_factory=dict)
+    strength: dict = field(default_factory=dict)
+
+
+CASES = {
+    "Affine": Case(dict(scales=(1.1, 0.9, 1.2), degrees=(10, -20, 30), translation=(1, 2, -1)), strength=dict(degrees=5)),
+    "RandomAffine": Case(dict(translation=2), strength=dict(degrees=5, scales=0.2)),
+    "ElasticDeformation": Case(dict(control_points=rng.uniform(-1, 1, (5, 4, 6, 3)), max_displacement=0.5)),
+    "RandomElasticDeformation": Case(
+        dict(num_control_points=5, max_displacement=1.0), strength=dict(max_displacement=0.5)
+    ),
+    "Flip": Case(dict(axes=("LR", 2))),
+    "RandomFlip": Case(dict(axes=(0, 1, 2)), strength=dict(flip_probability=0.3)),
+    "Resample": Case(dict(target=(1.3, 1.1, 2.0)), reshapes=True, strength=dict(target=1.7)),
+    "CropOrPad": Case(dict(target_shape=(12, 7, 9))),
+    "ToCanonical": Case(reshapes=True),
+    "ZNormalization": Case(dict(masking_method="label")),
+    "RescaleIntensity": Case(dict(percentiles=(5, 95)), strength=dict(percentiles=(1, 90))),
+    "Gamma": Case(dict(gamma=1.3), strength=dict(gamma=0.7)),
+    "RandomGamma": Case(strength=dict(log_gamma=0.1)),
+    "Noise": Case(dict(mean=0.1, std=0.2), strength=dict(std=0.1)),
+    "RandomNoise": Case(strength=dict(std=0.1)),
+    "BiasField": Case(dict(coefficients=rng.uniform(-0.5, 0.5, 20))),
+    "RandomBiasField": Case(strength=dict(coefficients=0.2)),
+    "Blur": Case(dict(std=(1.0, 2.0, 0.5)), strength=dict(std=0.7)),
+    "RandomBlur": Case(strength=dict(std=1.0)),
+    "Compose": Case(dict(transforms=[mj.RandomGamma(p=0.5), mj.RandomAffine(p=0.5), mj.RandomFlip(), mj.RandomNoise()])),
+}
+
+
+def transform_of(name, **changes):
+    """The transform of a row, ending in a fixed shape."""
+    case = CASES[name]
+    t = REGISTRY[name](**{**case.args, **changes})
+    return mj.Compose([t, mj.CropOrPad(CROP)]) if case.reshapes else t
+
+
+def subject_of(seed=0, spacing=1.0, **metadata):
+    """A small subject; `spacing` scales the oblique grid."""
+    return small_subject(OBLIQUE @ np.diag([spacing, spacing, spacing, 1]), SHAPE, seed, **metadata)
+
+
+def key(i=3):
+    return jax.random.key(i)
+
+
+def same(one, other, tolerance=1e-5):
+    """Images within a tolerance of their range, labels but for a tie in a thousand, affines to 1e-4 mm."""
+    assert list(one.images) == list(other.images)
+    for name, a in one.images.items():
+        b = other[name]
+        x, y = np.asarray(a.data, np.float64), np.asarray(b.data, np.float64)
+        assert x.shape == y.shape and a.dtype == b.dtype
+        if isinstance(a, mj.LabelMap):
+            assert (x != y).mean() <= (1e-3 if tolerance else 0)
+        else:
+            assert np.abs(x - y).max() <= tolerance * max(np.ptp(y), 1e-3)
+        np.testing.assert_allclose(np.asarray(a.affine), np.asarray(b.affine), atol=1e-4)
+
+
+def law_jit_is_eager(name):
+    t, s = transform_of(name), subject_of()
+    same(jax.jit(t)(s, key()), t(s, key()))
+
+
+def law_vmap_is_loop(name):
+    t, subjects = transform_of(name), [subject_of(i) for i in range(3)]
+    keys = jax.random.split(key(), 3)
+    batch = mj.stack(subjects)
+    loop = [t(s, k) for s, k in zip(subjects, keys, strict=True)]
+    for result in (jax.jit(jax.vmap(t))(batch, keys), t.batch(batch, keys)):
+        for one, other in zip(mj.unstack(result), loop, strict=True):
+            same(one, other)
+    params = jax.vmap(t.sample)(keys, batch)
+    for i, s in enumerate(subjects):
+        assert_equal(jax.tree.map(lambda leaf, i=i: leaf[i], params), t.sample(keys[i], s))
+
+
+def law_replay_exact(name):
+    t, s = transform_of(name), subject_of()
+    same(t.apply(s, t.sample(key(), s)), t(s, key()), tolerance=0)
+
+
+def law_gated_out_is_bit_identical(name):
+    t, s = REGISTRY[name](**{**CASES[name].args, "p": 0.0}), subject_of()
+    same(t(s, key()), s, tolerance=0)
+
+
+def law_gradient_is_central_difference(name):
+    with jax.enable_x64(True):
+        t = jax.tree.map(lambda leaf: jnp.asarray(leaf, jnp.float64), transform_of(name))
+        s, k = subject_of(), key(5)
+        image = jnp.asarray(s.t1.data, jnp.float64) + 0.1
+        shape = jax.eval_shape(lambda: t.apply(s.replace(t1=s.t1.replace(data=image)), t.sample(k, s)).t1.data).shape
+        weights = jnp.asarray(np.random.default_rng(1).normal(size=shape))
+
+        def loss(operands):
+            t, image = operands
+            out = t.apply(s.replace(t1=s.t1.replace(data=image)), t.sample(k, s)).t1.data
+            return (out * weights).sum()
+
+        value = jax.jit(loss)
+        gradient = jax.jit(jax.grad(loss))((t, image))
+        assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+        for part in (0, 1):
+            direction = [jax.tree.map(jnp.zeros_like, o) for o in (t, image)]
+            draw = np.random.default_rng(2)
+            direction[part] = jax.tree.map(lambda leaf, d=draw: jnp.asarray(d.normal(size=leaf.shape)), (t, image)[part])
+            step = 1e-6
+
+            def moved(sign, direction=tuple(direction), step=step):
+                return value(jax.tree.map(lambda a, d: a + sign * step * d, (t, image), direction))
+
+            numeric = (moved(1) - moved(-1)) / (2 * step)
+            products = jax.tree.map(lambda g, d: (g * d).sum(), gradient, tuple(direction))
+            analytic = sum(jax.tree.leaves(products))
+            assert abs(numeric - analytic) <= 1e-4 * max(abs(numeric), abs(analytic), 1e-2)
+
+
+def law_second_call_compiles_nothing(name):
+    t, s = transform_of(name), subject_of(age=45)
+    t(s, key())
+    t.batch(mj.stack([s, s]), key())
+    stronger = transform_of(name, **CASES[name].strength)
+    other = subject_of(1, spacing=1.25, age=46)
+    with compilations() as count:
+        stronger(other, key(7))
+        stronger.batch(mj.stack([other, other]), key(8))
+    assert count() == 0
+
+
+def law_config_round_trip(name):
+    t, s = transform_of(name), subject_of()
+    config = json.loads(json.dumps(mj.to_config(t)))
+    again = mj.from_config(config)
+    assert mj.to_config(again) == mj.to_config(t)
+    same(again(s, key()), t(s, key()), tolerance=0)
+
+
+def law_labels(name):
+    t, s = transform_of(name), subject_of()
+    before, after = s.label.numpy(), t(s, key()).label.numpy()
+    assert set(np.unique(after)) <= {0, *np.unique(before)} and after.dtype == before.dtype
+    if t.kind == "intensity":
+        assert (after == before).all()
+
+
+def law_lowers_everywhere(name):
+    t, s = transform_of(name), subject_of()
+
+    def run(data, label, affine, key):
+        images = {"t1": mj.ScalarImage.of(data, affine), "label": mj.LabelMap.of(label, affine)}
+        return {n: i.data for n, i in t(mj.Subject(images), jax.random.wrap_key_data(key)).images.items()}
+
+    arguments = (s.t1.data, s.label.data, np.asarray(s.t1.affine, np.float32), np.zeros(2, np.uint32))
+    jax.export.export(jax.jit(run), platforms=["cpu", "cuda", "tpu"])(*arguments)
+
+
+def law_eight_devices_are_one(name):
+    t = transform_of(name)
+    batch = mj.stack([subject_of(i) for i in range(8)])
+    keys = jax.random.split(key(), 8)
+    mesh = Mesh(np.array(jax.devices()[:8]), ("batch",))
+    split = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("batch")))
+    result = t.batch(split, keys)
+    assert len(result.t1.data.sharding.device_set) == 8
+    same(result, t.batch(batch, keys))
+
+
+def assert_equal(one, other):
+    """Bit-equal trees, keys included."""
+    for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
+        if jnp.issubdtype(a.dtype, jax.dtypes.prng_key):
+            a, b = jax.random.key_data(a), jax.random.key_data(b)
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
+
+
+LAWS = [
+    law_jit_is_eager,
+    law_vmap_is_loop,
+    law_replay_exact,
+    law_gated_out_is_bit_identical,
+    law_gradient_is_central_difference,
+    law_second_call_compiles_nothing,
+    law_config_round_trip,
+    law_labels,
+    law_lowers_everywhere,
+]
+KERNELS = ["RandomAffine", "RandomElasticDeformation", "RandomFlip", "RandomBlur", "RandomNoise", "ZNormalization"]
+"""One transform for each kernel: linear and deformed warp, indexing, axis operator, random field, statistics."""
+
+
+@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("name", CASES)
+def test_law(name, law):
+    if law.__name__ in CASES[name].skip:
+        pytest.skip(CASES[name].skip[law.__name__])
+    law(name)
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_eight_devices_are_one(name):
+    law_eight_devices_are_one(name)
+
+
+def test_every_public_transform_has_a_row():
+    public = {n for n, c in vars(mj).items() if isinstance(c, type) and issubclass(c, mj.Transform) and n in REGISTRY}
+    assert public == set(CASES) == set(REGISTRY)
+
+
+def test_no_row_skips_what_none_may():
+    never = {"law_jit_is_eager", "law_vmap_is_loop", "law_replay_exact", "law_config_round_trip", "law_labels"}
+    assert not any(never & set(case.skip) for case in CASES.values())
