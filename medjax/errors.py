@@ -1,7 +1,8 @@
 """Checks whose messages say what was given, what is allowed and what to write instead."""
 
 import difflib
-from collections.abc import Collection, Iterable
+from collections.abc import Collection, Iterable, Iterator
+from contextlib import contextmanager
 from typing import NoReturn, TypeVar
 
 import numpy as np
@@ -37,11 +38,28 @@ def needs_extra(package: str, extra: str, purpose: str) -> NoReturn:
     raise ImportError(f"{purpose} needs {package}, which is not installed: pip install 'medjax[{extra}]'")
 
 
-def needs_key(name: str) -> NoReturn:
+def needs_key(name: str, instead: str = "transform(subject, jax.random.key(0))") -> NoReturn:
     """Raise the TypeError of a random transform called without a key."""
-    raise TypeError(f"{name} draws random numbers, so it needs a key: transform(subject, jax.random.key(0))")
+    raise TypeError(f"{name} draws random numbers, so it needs a key: {instead}")
 
 
 def needs_concrete(what: str, instead: str) -> NoReturn:
     """Raise the error of a result whose shape depends on values that are traced."""
     raise TypeError(f"{what} depends on values that are not known while tracing (jit, vmap or batch): {instead}")
+
+
+@contextmanager
+def about(what: str) -> Iterator[None]:
+    """Say of what an error is: it is raised again with `what` before its text.
+
+    OSError, ValueError, TypeError, ImportError and MemoryError keep their type, others become RuntimeError (an
+    IndexError would end a loop over a data set without a word).
+    """
+    try:
+        yield
+    except OSError as error:
+        raise type(error)(error.errno, f"{what}: {error.strerror or error}", error.filename) from error
+    except Exception as error:
+        kinds = (ValueError, TypeError, ImportError, MemoryError)
+        kind = next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)
+        raise kind(f"{what}: {error}") from error

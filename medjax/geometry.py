@@ -96,6 +96,28 @@ def center(grid: Grid) -> Any:
     return transform_point(grid.affine, (grid.shape.astype(grid.affine.dtype) - 1) / 2)
 
 
+def bounding_box(grid: Grid) -> tuple[np.ndarray, np.ndarray]:
+    """The least and the greatest world coordinates of a field of view, (..., 3) mm; on the host, for batches too."""
+    affine, shape = np.asarray(grid.affine, np.float64), np.asarray(grid.shape, np.float64)
+    middle = (affine[..., :3, :3] * ((shape - 1) / 2)[..., None, :]).sum(-1) + affine[..., :3, 3]
+    reach = (np.abs(affine[..., :3, :3]) * (shape / 2)[..., None, :]).sum(-1)
+    return middle - reach, middle + reach
+
+
+def check_overlap(grids: dict[str, Grid]) -> None:
+    """Raise a ValueError unless the bounding box of every field of view meets that of the first; on the host."""
+    boxes = {name: bounding_box(grid) for name, grid in grids.items()}
+    names = list(boxes)
+    for name in names[1:]:
+        (low, high), (start, end) = boxes[names[0]], boxes[name]
+        if not np.all((low < end) & (start < high)):
+            spans = [" to ".join(str(np.round(v, 1).tolist()) for v in boxes[n]) for n in (names[0], name)]
+            raise ValueError(
+                f"{names[0]} and {name} do not overlap in the world, one spans {spans[0]} mm and the other "
+                f"{spans[1]} mm: check their affines"
+            )
+
+
 def check_affine(affine: Any, what: str = "affine") -> np.ndarray:
     """A float64 (4, 4) array; raises ValueError if it is not one, not finite or singular."""
     matrix = np.array(affine, np.float64)
@@ -119,12 +141,12 @@ def world_axes(affine: Any) -> Any:
     cosines = direction(affine)
     size = xp.abs(cosines)
     axes, signs = xp.zeros(3, np.int32), xp.zeros(3, affine.dtype)
-    rows, columns = xp.arange(3)[:, None], xp.arange(3)[None, :]
+    rows, columns = xp.arange(3, dtype=np.int32)[:, None], xp.arange(3, dtype=np.int32)[None, :]
     for _ in range(3):
-        flat = xp.argmax(size)
+        flat = xp.argmax(size).astype(np.int32)
         world, voxel = flat // 3, flat % 3
-        here = xp.arange(3) == world
-        axes = xp.where(here, voxel.astype(np.int32), axes)
+        here = xp.arange(3, dtype=np.int32) == world
+        axes = xp.where(here, voxel, axes)
         signs = xp.where(here, xp.sign(cosines[world, voxel]), signs)
         size = xp.where((rows == world) | (columns == voxel), xp.asarray(-1, size.dtype), size)
     return axes, signs

@@ -90,8 +90,9 @@ def draw(key: Key, values: jax.Array | np.ndarray, shape: tuple[int, ...] = ()) 
     values = jnp.asarray(values)
     low, high = values[..., 0], values[..., 1]
     unit = random.uniform(key, shape + low.shape, values.dtype)
-    # The barrier keeps the sum from being contracted with the product, whose last bit would then hang on the program.
-    return low + jax.lax.optimization_barrier((high - low) * unit)
+    product = (high - low) * unit
+    # The test keeps a compiler from contracting product and sum, whose last bit would then hang on the program.
+    return low + jnp.where(jnp.isnan(product), 0, product)
 
 
 def draw_integer(key: Key, values: jax.Array | np.ndarray, shape: tuple[int, ...] = ()) -> jax.Array:

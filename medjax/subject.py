@@ -1,7 +1,7 @@
 """Images and subjects: immutable pytrees of voxels and affines, with metadata that is carried beside them."""
 
 import copy
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, Self
 
@@ -11,8 +11,9 @@ import numpy as np
 
 from medjax import geometry, io
 from medjax.errors import one_of
+from medjax.io import memory
 from medjax.metadata import Box, carried
-from medjax.typing import Affine, Index, Voxels
+from medjax.typing import Affine, Index, Shape3, Voxels
 
 DATA = "data"
 LOCATION = "location"
@@ -382,22 +383,24 @@ def unflatten_subject(aux: tuple[tuple[str, ...], Box], children: tuple[Any, ...
 jax.tree_util.register_pytree_with_keys(Subject, flatten_subject_with_keys, unflatten_subject, flatten_subject)
 
 
-def stack(subjects: list[Subject], *, shape: tuple[int, int, int] | None = None) -> Subject:
+def stack(subjects: list[Subject], *, shape: Shape3 | Mapping[str, Shape3] | None = None) -> Subject:
     """A batch: every leaf gets a leading axis B, every metadatum becomes a tuple of B.
 
-    `shape` pads the spatial axes at the high end, and then each image carries its `extent`. Without it the shapes must
-    agree. Raises ValueError, naming both subjects, where they differ in names, kinds, channels, dtype or shape.
+    `shape` pads the spatial axes at the high end, and then each image carries its `extent`; {name: shape} pads the
+    images that it names. Without it the shapes must agree. Voxels on the host stay there, in their order in memory.
+    Raises ValueError, naming both subjects, where they differ in names, kinds, channels, dtype or shape.
     """
     if not subjects:
         raise ValueError("stack needs at least one subject")
     subjects = [subject.load() for subject in subjects]
     first = subjects[0]
+    shapes = shape if isinstance(shape, Mapping) else {} if shape is None else dict.fromkeys(first.images, shape)
     for number, subject in enumerate(subjects[1:], 1):
-        compare(first, subject, f"subjects 0 and {number}", shape)
+        compare(first, subject, f"subjects 0 and {number}", shapes)
     items: dict[str, Any] = {}
     for name, item in first.items():
         if isinstance(item, Image):
-            items[name] = stack_images([subject[name] for subject in subjects], name, shape)
+            items[name] = stack_images([subject[name] for subject in subjects], name, shapes.get(name))
         elif is_leaf_item(name, item):
             items[name] = None if item is None else jnp.stack([jnp.asarray(s[name]) for s in subjects])
     names = dict.fromkeys(name for subject in subjects for name in subject.metadata)
@@ -405,8 +408,8 @@ def stack(subjects: list[Subject], *, shape: tuple[int, int, int] | None = None)
     return Subject(items)
 
 
-def compare(first: Subject, other: Subject, which: str, shape: Any) -> None:
-    """Raise a ValueError unless two subjects can be stacked."""
+def compare(first: Subject, other: Subject, which: str, padded: Collection[str]) -> None:
+    """Raise a ValueError unless two subjects can be stacked, the images named in `padded` brought to one shape."""
 
     def kinds(subject: Subject) -> dict[str, str]:
         return {n: type(i).__name__ for n, i in subject.items() if is_leaf_item(n, i)}
@@ -418,36 +421,43 @@ def compare(first: Subject, other: Subject, which: str, shape: Any) -> None:
         raise ValueError(f"{which} differ in their images and do not stack: {texts(first)} against {texts(other)}")
     for name, image in first.images.items():
         a, b = image.data, other[name].data
-        if a.dtype != b.dtype or a.shape[0] != b.shape[0] or (shape is None and a.shape != b.shape):
+        if a.dtype != b.dtype or a.shape[0] != b.shape[0] or (name not in padded and a.shape != b.shape):
             raise ValueError(
                 f"{which} do not stack: {name} is {a.dtype} {a.shape} in one and {b.dtype} {b.shape} in the other"
                 + ("; give stack(..., shape=) to pad them" if a.shape[1:] != b.shape[1:] else "")
             )
 
 
-def stack_images(images: list[Image], name: str, shape: tuple[int, int, int] | None) -> Image:
+def stack_images(images: list[Image], name: str, shape: Shape3 | None) -> Image:
     """One batched image of several."""
-    extent = None
-    if shape is None:
-        arrays = [image.data for image in images]
+    arrays, extent = [image.data for image in images], None
+    if shape is not None:
+        data = stack_arrays([image.numpy() for image in images], name, shape)
+        extent = np.array([image.spatial_shape for image in images], np.int32)
+    else:
         on_device = any(isinstance(a, jax.Array) for a in arrays)
-        data = jnp.stack([jnp.asarray(a) for a in arrays]) if on_device else np.stack(arrays)
+        data = jnp.stack([jnp.asarray(a) for a in arrays]) if on_device else stack_arrays(arrays, name)
         if images[0].extent is not None:
             extent = np.stack([np.asarray(image.extent) for image in images])
-    else:
-        shape = tuple(int(n) for n in shape)
-        first = images[0].data
-        data = np.zeros((len(images), first.shape[0], *shape), first.dtype)
-        for row, image in zip(data, images, strict=True):
-            found = image.spatial_shape
-            if any(n > m for n, m in zip(found, shape, strict=True)):
-                raise ValueError(f"shape={shape} is smaller than {name} of shape {found}")
-            row[(slice(None), *map(slice, found))] = image.numpy()
-        extent = np.array([image.spatial_shape for image in images], np.int32)
     return type(images[0]).of(
         data, np.stack([np.asarray(image.affine, np.float64) for image in images]), extent,
         metadata=tuple(image.metadata for image in images),
     )  # fmt: skip
+
+
+def stack_arrays(arrays: list[np.ndarray], name: str, shape: Shape3 | None = None) -> np.ndarray:
+    """Host arrays (C, I, J, K) as one (B, C, I, J, K), aligned, each with its axes in memory as the first has them."""
+    first = arrays[0]
+    size = first.shape if shape is None else (first.shape[0], *(int(n) for n in shape))
+    outer_to_inner = sorted(range(4), key=lambda axis: -abs(first.strides[axis]))
+    make = memory.empty if shape is None else memory.zeros
+    data = make((len(arrays), *(size[axis] for axis in outer_to_inner)), first.dtype)
+    data = data.transpose(0, *(1 + outer_to_inner.index(axis) for axis in range(4)))
+    for row, array in zip(data, arrays, strict=True):
+        if any(n > m for n, m in zip(array.shape, size, strict=True)):
+            raise ValueError(f"shape={shape} is smaller than {name} of shape {array.shape[1:]}")
+        row[tuple(map(slice, array.shape))] = array
+    return data
 
 
 def unstack(batch: Subject) -> list[Subject]:

@@ -17,3 +17,8 @@ Index: TypeAlias = Int[ArrayLike, "*B 3"]
 Key: TypeAlias = PRNGKeyArray
 Params: TypeAlias = Mapping[str, Any]
 Shape3: TypeAlias = tuple[int, int, int]
+
+
+def working(dtype: Any) -> np.dtype:
+    """The type that numbers of `dtype` are computed in: float64 stays, everything else becomes float32."""
+    return np.dtype(np.float64 if dtype == np.float64 else np.float32)

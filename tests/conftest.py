@@ -27,6 +27,16 @@ OBLIQUE = np.array([[0.94, -0.36, 0.42, 200.0], [0.30, 1.86, 0.31, -150.0], [-0.
 OBLIQUE[:3, :3] = np.linalg.qr(OBLIQUE[:3, :3])[0] * np.sign(np.diag(np.linalg.qr(OBLIQUE[:3, :3])[1])) * (1, 2, 1.5)
 
 
+def oriented(codes, spacing=(1.0, 1.0, 1.0), origin=(0.0, 0.0, 0.0)):
+    """An affine whose voxel axes run along the world axes that `codes` names, as "PIR"."""
+    affine = np.zeros((4, 4))
+    for axis, code in enumerate(codes):
+        world = next(i for i, pair in enumerate(("LR", "PA", "IS")) if code in pair)
+        affine[world, axis] = spacing[axis] * (1 if code in "RAS" else -1)
+    affine[:3, 3], affine[3, 3] = origin, 1
+    return affine
+
+
 def blobs(shape=(23, 31, 18), seed=0):
     """An asymmetric volume (I, J, K) of smooth blobs from 0 to 1, float32."""
     from scipy.ndimage import gaussian_filter

@@ -15,6 +15,7 @@ from nibabel.filebasedimages import ImageFileError
 from nibabel.freesurfer.mghformat import MGHError, MGHHeader
 from nibabel.spatialimages import HeaderDataError
 
+from medjax.io import memory
 from medjax.io.registry import Format, Header, register
 
 try:
@@ -155,7 +156,7 @@ def _voxels(file: Path, offset: int, count: int, dtype: np.dtype) -> np.ndarray:
     # Before memory is asked for: the shape may be that of a damaged header. A byte of deflate stands for 1032 at most.
     if offset + size > file.stat().st_size * 1032:
         raise EOFError(f"it is too short for {size} bytes of voxels")
-    buffer, filled = _aligned(size), 0
+    buffer, filled = memory.empty((size,), np.dtype(np.uint8)), 0
     with _stream(file) as stream:
         stream.seek(offset)
         while filled < size and (got := stream.readinto(buffer.data[filled:])):
@@ -167,13 +168,8 @@ def _voxels(file: Path, offset: int, count: int, dtype: np.dtype) -> np.ndarray:
     return buffer.view(dtype)
 
 
-def _aligned(size: int) -> np.ndarray:
-    buffer = np.empty(size + 64, np.uint8)
-    return buffer[-buffer.ctypes.data % 64 :][:size]
-
-
 def _scaled(voxels: np.ndarray, slope: float, inter: float, dtype: np.dtype) -> np.ndarray:
-    result = _aligned(voxels.size * dtype.itemsize).view(dtype)
+    result = memory.empty(voxels.shape, dtype)
     step = 1 << 16  # float64 values of one step stay in the cache
     for start in range(0, voxels.size, step):
         result[start : start + step] = voxels[start : start + step] * np.float64(slope) + inter

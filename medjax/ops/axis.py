@@ -1,86 +1,113 @@
 """Linear operators along one axis of a volume, built from traced numbers."""
 
 import math
+from functools import partial
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, Shaped
 
 from medjax.typing import Volume
 
-HIGHEST = jax.lax.Precision.HIGHEST
-NARROW = 8  # radius up to which shifting and adding beats a matrix product (on a CPU: up to 16)
+NARROW = 8  # voxels; up to this radius adding shifted volumes beats a product with a matrix
 LONGEST = 1024  # voxels; the longest radius of a Gaussian
 
 
-def correlate(x: Float[Array, "*shape"], axis: int, matrix: Float[Array, "M N"]) -> Float[Array, "*out"]:
+def correlate(x: Float[Array, "*shape"], axis: int, matrix: Float[Array, "M N"]) -> Float[Array, "*result"]:
     """Multiply along an axis: y[.., m, ..] = sum over n of matrix[m, n] x[.., n, ..], in full precision."""
     axis %= x.ndim
     if axis == x.ndim - 1:
-        return jnp.tensordot(x, matrix, (axis, 1), precision=HIGHEST)
+        return jnp.tensordot(x, matrix, (axis, 1), precision=jax.lax.Precision.HIGHEST)
     before, after = x.shape[:axis], x.shape[axis + 1 :]
-    product = jnp.einsum("mn,bna->bma", matrix, x.reshape(-1, x.shape[axis], math.prod(after)), precision=HIGHEST)
+    flat = x.reshape(math.prod(before), x.shape[axis], math.prod(after))
+    product = jnp.einsum("mn,bna->bma", matrix, flat, precision=jax.lax.Precision.HIGHEST)
     return product.reshape(*before, len(matrix), *after)
 
 
+def correlate_near(x: Volume, axis: int, band: Float[Array, "N 2R+1"]) -> Volume:
+    """Multiply along an axis by a banded matrix: y[.., n, ..] = sum over r of band[n, R + r] x[.., n + r, ..]."""
+    size, width = band.shape
+    reach = width // 2
+    # Without the barrier XLA would pad again at every read.
+    padded = jax.lax.optimization_barrier(jnp.pad(x, [(reach, reach) if a == axis else (0, 0) for a in range(4)]))
+    shifted = (jax.lax.slice_in_dim(padded, start, start + size, axis=axis) for start in range(width))
+    return sum(along(axis, weights) * values for weights, values in zip(band.T, shifted, strict=True))
+
+
 def gaussian_blur(x: Volume, sigma: Float[Array, "3"], *, extent: ArrayLike) -> Volume:
-    """Convolve each channel with a Gaussian of standard deviation `sigma` in voxels, below 256 on each axis.
+    """Convolve each channel with a Gaussian of standard deviation `sigma`, voxels, below 256 on each axis.
 
     Weights exp(-r^2 / 2 sigma^2) for whole |r| <= floor(4 sigma + 0.5), of sum 1; the volume is mirrored about the
     outer faces of its edge voxels, as often as it takes. So sigma < 1/8 changes nothing, exactly.
     Source: `scipy.ndimage.gaussian_filter`.
 
-    extent: (3,) int32, how much of the grid is real: edges lie there, what is beyond is not read and has no meaning after.
+    extent: (3,) int32, how much of the grid is real: edges lie there, and what is beyond is not read; 0 after.
     """
     end = jnp.asarray(extent, jnp.int32)
-    for axis in (2, 1, 0):  # along memory first: measured
-        x = blur_axis(x, axis + 1, sigma[axis], end[axis])
-    return x
+
+    def blur(narrow: bool, x: Volume, sigma: Array) -> Volume:
+        for axis in (3, 2, 1):  # memory order first
+            x = blur_axis(x, sigma[axis - 1], end[axis - 1], axis, narrow)
+        return x
+
+    return jax.lax.cond(jnp.all(radius(sigma) <= NARROW), partial(blur, True), partial(blur, False), x, sigma)
 
 
-def blur_axis(x: Volume, axis: int, sigma: Float[Array, ""], extent: Int[Array, ""]) -> Volume:
-    """`gaussian_blur` along one axis: nothing, a few shifts, or a matrix, by the radius."""
-    size = x.shape[axis]
-    index = jnp.arange(size, dtype=jnp.int32)
-    reach = min(NARROW, size - 1)
-    along = [size if a == axis else 1 for a in range(4)]
-
-    def real(x: Volume) -> Volume:
-        return jnp.where((index < extent).reshape(along), x, 0)
-
-    @jax.checkpoint
-    def shifts(x: Volume, sigma: Array) -> Volume:
-        steps = jnp.arange(-reach, reach + 1, dtype=jnp.int32)
-        band = reflected_gaussian(sigma, index[None], index[None] + steps[:, None], extent, size)
-        padded = jnp.pad(real(x), [(reach, reach) if a == axis else (0, 0) for a in range(4)])
-        moved = (jax.lax.slice_in_dim(padded, start, start + size, axis=axis) for start in range(2 * reach + 1))
-        return sum(weights.reshape(along) * values for weights, values in zip(band, moved, strict=True))
-
-    def product(x: Volume, sigma: Array) -> Volume:
-        return correlate(real(x), axis, reflected_gaussian(sigma, index[:, None], index[None], extent, size))
-
-    span = radius(sigma)
-    branch = (span > 0).astype(jnp.int32) + (span > NARROW).astype(jnp.int32)
-    return jax.lax.switch(branch, (lambda x, sigma: x, shifts, product), x, sigma)
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
+def blur_axis(x: Volume, sigma: Float[Array, ""], extent: Int[Array, ""], axis: int, narrow: bool) -> Volume:
+    """`gaussian_blur` along one axis; `narrow` promises a radius up to NARROW."""
+    weights = mirrored_gaussian(sigma, extent, x.shape[axis], narrow)
+    return correlate_real(x, weights, extent, axis, narrow)
 
 
-def radius(sigma: Float[Array, ""]) -> Int[Array, ""]:
-    """Where the Gaussian is cut off, in voxels."""
-    return jnp.floor(4 * sigma + 0.5).astype(jnp.int32)
+@partial(blur_axis.defjvp, symbolic_zeros=True)
+def _(axis: int, narrow: bool, primals: tuple, tangents: tuple) -> tuple[Volume, Volume]:
+    """The slope along sigma is one more blur; through the weights it would be a sum over the volume for each."""
+    (x, sigma, extent), (dx, dsigma, _) = primals, tangents
+    weights, slope = jax.jvp(
+        lambda sigma: mirrored_gaussian(sigma, extent, x.shape[axis], narrow), (sigma,), (jnp.ones_like(sigma),)
+    )
+    change = jnp.zeros_like(x)
+    if not isinstance(dx, SymbolicZero):
+        change += correlate_real(dx, weights, extent, axis, narrow)
+    if not isinstance(dsigma, SymbolicZero):
+        change += dsigma * correlate_real(x, slope, extent, axis, narrow)
+    return correlate_real(x, weights, extent, axis, narrow), change
 
 
-def reflected_gaussian(
-    sigma: Float[Array, ""], i: Int[Array, "#M #N"], j: Int[Array, "#M #N"], extent: Int[Array, ""], size: int
-) -> Float[Array, "M N"]:
-    """Weight of voxel j in the blurred voxel i, where the edges mirror; 0 for voxels that are not real.
+def correlate_real(x: Volume, weights: Float[Array, "N M"], extent: Int[Array, ""], axis: int, narrow: bool) -> Volume:
+    """Multiply along an axis by a matrix or, if `narrow`, a band; zeros are read beyond the extent."""
+    real = along(axis, jnp.arange(x.shape[axis], dtype=jnp.int32) < extent)
+    return (correlate_near if narrow else correlate)(jnp.where(real, x, 0), axis, weights)
 
-    Mirroring makes the line periodic: voxel j is seen at j and at -1 - j, and again every 2 extent voxels.
+
+def mirrored_gaussian(
+    sigma: Float[Array, ""], extent: Int[Array, ""], size: int, narrow: bool
+) -> Float[Array, "{size} M"]:
+    """The matrix of the blur along one axis, or its band; 0 for whatever is not real.
+
+    Mirroring makes the line periodic: voxel j is seen at j and at -1 - j, and every 2 extent voxels from either.
     """
     step = jnp.arange(-LONGEST, LONGEST + 1, dtype=jnp.int32)
     ratio = step.astype(sigma.dtype) / jnp.maximum(sigma, 0.125)
     weights = jnp.where(jnp.abs(step) <= radius(sigma), jnp.exp(-0.5 * ratio**2), 0)
     period = 2 * extent
     folded = jnp.zeros(2 * size, sigma.dtype).at[step % period].add(weights / weights.sum())
+
+    i = jnp.arange(size, dtype=jnp.int32)[:, None]
+    reach = min(NARROW, size - 1)
+    j = i + jnp.arange(-reach, reach + 1, dtype=jnp.int32)[None] if narrow else i.T
     seen = folded[(i - j) % period] + folded[(i + j + 1) % period]
     return jnp.where((i < extent) & (j >= 0) & (j < extent), seen, 0)
+
+
+def radius(sigma: Float[Array, "..."]) -> Int[Array, "..."]:
+    """Where a Gaussian is cut off, in voxels."""
+    return jnp.floor(4 * sigma + 0.5).astype(jnp.int32)
+
+
+def along(axis: int, values: Shaped[Array, "N"]) -> Shaped[Array, "..."]:
+    """A vector laid along one axis of a volume."""
+    return values.reshape([-1 if a == axis else 1 for a in range(4)])

@@ -4,6 +4,8 @@ d(u) = sum over j of B3(u0 - j0) B3(u1 - j1) B3(u2 - j2) c[j0, j1, j2], coeffici
 u the coordinate in the control grid.
 """
 
+from collections.abc import Callable
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -49,30 +51,13 @@ def field_aligned(
     for axis, count in enumerate(shape):
         u = linear[axes[axis], axis] * jnp.arange(count, dtype=matrix.dtype) + matrix[axes[axis], 3]
         weights = basis(u, size).astype(field.dtype)
-        field = jnp.moveaxis(jnp.tensordot(weights, field, (1, axis + 1), precision=HIGHEST), 0, axis + 1)
+        field = jnp.tensordot(field, weights, (1, 1), precision=HIGHEST)  # the new axis goes to the end
     return field
 
 
 def field_at(control: Float[Array, "D n0 n1 n2"], coordinates: Coordinates) -> Float[Array, "D I J K"]:
-    """The field at any control coordinates: 64 taps a point, coefficients beyond the grid zero."""
-    counts = control.shape[1:]
-    padded = jnp.pad(control, [(0, 0), *(((2, 2),) * 3)])
-    first = [jnp.clip(jnp.floor(u).astype(jnp.int32) - 1, -2, n - 2) for u, n in zip(coordinates, counts, strict=True)]
-    weights = [
-        [cubic(jnp.abs(u - (f + tap).astype(u.dtype))).astype(control.dtype) for tap in range(4)]
-        for u, f in zip(coordinates, first, strict=True)
-    ]
-    flat = padded.reshape(control.shape[0], -1)
-    rows, columns = padded.shape[2:]
-    total = jnp.zeros((), control.dtype)
-    for a in range(4):
-        for b in range(4):
-            ab = weights[0][a] * weights[1][b]
-            base = ((first[0] + (a + 2)) * rows + (first[1] + (b + 2))) * columns + first[2] + 2
-            for c in range(4):
-                value = flat.at[:, base + c].get(mode="promise_in_bounds")
-                total = total + value * (ab * weights[2][c])[None]
-    return total
+    """The field at any control coordinates, three arrays (I, J, K): 64 taps a point, zero beyond the control grid."""
+    return by_slabs(lambda i: taps(control, tuple(c[i] for c in coordinates)), coordinates[0].shape[0])
 
 
 def field_on(control: Float[Array, "D n0 n1 n2"], matrix: Float[Array, "4 4"], shape: Shape3) -> Float[Array, "D I J K"]:
@@ -80,8 +65,42 @@ def field_on(control: Float[Array, "D n0 n1 n2"], matrix: Float[Array, "4 4"], s
 
     matrix: voxel index to control coordinate.
     """
+
+    def slab(i: Array) -> Array:
+        _, j, k = (index[0] for index in indices((1, *shape[1:]), matrix.dtype))
+        return taps(control, map_coordinates(matrix, (i.astype(matrix.dtype), j, k)))
+
     return jax.lax.cond(
         is_aligned(matrix, shape),
         lambda: field_aligned(control, matrix, shape),
-        lambda: field_at(control, map_coordinates(matrix, indices(shape, matrix.dtype))),
+        lambda: by_slabs(slab, shape[0]),
     )
+
+
+def by_slabs(slab: Callable[[Array], Float[Array, "D J K"]], count: int) -> Float[Array, "D I J K"]:
+    """Slabs 0 to `count` one after the other, so that what is worked with in between is of the size of one."""
+    return jnp.moveaxis(jax.lax.map(jax.checkpoint(slab), jnp.arange(count, dtype=jnp.int32)), 0, 1)
+
+
+def taps(control: Float[Array, "D n0 n1 n2"], coordinates: tuple[Array, Array, Array]) -> Float[Array, "D ..."]:
+    """The sum over the 64 coefficients around each point."""
+    padded = jnp.pad(control, [(0, 0), *(((2, 2),) * 3)])
+    last = [n - 2 for n in control.shape[1:]]
+    first = [jnp.clip(jnp.floor(u).astype(jnp.int32) - 1, -2, n) for u, n in zip(coordinates, last, strict=True)]
+    flat = padded.reshape(control.shape[0], -1)
+    rows, columns = padded.shape[2:]
+
+    def weight(axis: int, tap: Array | int) -> Array:
+        return cubic(jnp.abs(coordinates[axis] - (first[axis] + tap).astype(coordinates[axis].dtype))).astype(flat.dtype)
+
+    def plane(a: Array, total: Array) -> Array:
+        """Add the 16 taps of one plane of coefficients; a loop over planes keeps the program small."""
+        for b in range(4):
+            base = ((first[0] + (a + 2)) * rows + (first[1] + (b + 2))) * columns + first[2] + 2
+            ab = weight(0, a) * weight(1, b)
+            for c in range(4):
+                value = flat.at[:, base + c].get(mode="promise_in_bounds")
+                total = total + value * (ab * weight(2, c))[None]
+        return total
+
+    return jax.lax.fori_loop(0, 4, plane, jnp.zeros((control.shape[0], *first[0].shape), flat.dtype))

@@ -45,7 +45,7 @@ def uniform(
 
 
 def counters(shape: Shape4, offset: ArrayLike) -> Words:
-    """A voxel's counter: (channel 2^16 + i, j 2^16 + k), unlike for any two voxels less than 2^16 apart on each axis."""
+    """A voxel's counter, (channel 2^16 + i, j 2^16 + k): no two alike within 2^16 voxels along each axis."""
     channel = jax.lax.broadcasted_iota(jnp.uint32, shape, 0)
     first = jnp.asarray(offset, jnp.int32).astype(jnp.uint32)
     i, j, k = (jax.lax.broadcasted_iota(jnp.uint32, shape, axis + 1) + first[axis] for axis in range(3))

@@ -17,11 +17,13 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from medjax import keys
 from medjax.errors import needs_key
+from medjax.geometry import Grid, check_overlap
 from medjax.subject import Image, LabelMap, ScalarImage, Subject, batch_size
 from medjax.transforms import buckets, fuse
 from medjax.transforms.fuse import Place, Step
 from medjax.transforms.gate import looped
-from medjax.typing import Key, Params, Shape3
+from medjax.transforms.spatial.sampling import check_label_fill, is_label
+from medjax.typing import Key, Params, Shape3, working
 
 Group = tuple[int, ...]
 Known = tuple[Shape3, bool]
@@ -36,6 +38,7 @@ def call(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
     """Transform one subject, image, array or dict of arrays."""
     subject, restore = as_subject(x, labels)
     key = key_for(t, key, keys.as_key)
+    check_subject(t, subject)
     if is_traced(t, subject, key):
         return restore(looped(one, t, subject, key))
     return restore(on_host(t, subject, compiled_draw(t, key, outline(subject))))
@@ -46,9 +49,9 @@ def batch(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
     subject, restore = as_subject(x, labels, leading=1)
     size = batch_size(subject)
     key = key_for(t, key, partial(keys.as_keys, size=size))
+    check_subject(t, subject)
     if is_traced(t, subject, key):
         return restore(each(t, subject, key)[0])
-    check_subject(t, subject)
     result, record = compiled_each(t, subject, key, batch_sharding(subject))
     return restore(after_batch(t, subject, result, record, size))
 
@@ -65,6 +68,7 @@ def sample(t: Any, key: Any, x: Any) -> Params:
 def replay(t: Any, x: Any, params: Params) -> Any:
     """What a call with these params does."""
     subject, restore = as_subject(x, ())
+    check_subject(t, subject)
     if is_traced(t, subject, params):
         steps = flatten(t)
         return restore(execute(steps, groups_of(steps), flatten_params(t, params), subject)[0])
@@ -84,13 +88,18 @@ def flatten(t: Any, certain: bool = True) -> list[Step]:
 
 def flatten_params(t: Any, params: Params, on: Any = True) -> list[dict[str, Any]]:
     """The params of each step, with the coins of the nests above it joined into its own."""
-    on = params["on"] & on
     if t.kind != "group":
-        return [{**params, "on": on}]
-    members = zip(t.members, params["members"], strict=True)
-    return [
-        entry for i, (member, inner) in enumerate(members) for entry in flatten_params(member, inner, on & t.taken(params["draw"], i))
-    ]
+        return [{**params, "on": both(on, params["on"])}]
+    if t.p != 1.0:
+        on = both(on, params["on"])
+    members = enumerate(zip(t.members, params["members"], strict=True))
+    parts = [flatten_params(m, inner, both(on, t.taken(params["draw"], i))) for i, (m, inner) in members]
+    return [entry for part in parts for entry in part]
+
+
+def both(one: Any, other: Any) -> Any:
+    """Logical and, without an operation where one is known to be true."""
+    return other if one is True else one if other is True else one & other
 
 
 def groups_of(steps: Sequence[Step]) -> tuple[Group, ...]:
@@ -133,6 +142,7 @@ def draw_tree(t: Any, key: Key | None, places: dict[str, Place], certain: bool):
             params, places = draw_tree(member, inner, places, certain and not t.chooses)
             members.append(params)
         return {"on": on, "draw": choice, "members": tuple(members)}, places
+    places = places | {new: places[old] for old, new in t.keep or ()}
     reference = next(iter(places.values())).grid
     if t.kind == "spatial":
         params = {"on": on, "draw": t.draw(key, reference)}
@@ -203,11 +213,11 @@ def run_single(t: Any, params: Params, subject: Subject) -> tuple[Subject, dict[
 
         data = jnp.asarray(image.data)
         if t.kind == "intensity":
-            data = data.astype(jnp.promote_types(data.dtype, jnp.float32))
+            data = data.astype(working(data.dtype))
         nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(apply, data)[1])
         data, record[name] = jax.lax.cond(params["on"], apply, lambda d, zero=nothing: (d, zero), data)
         images[name] = image.replace(data=data)
-    return subject.replace(**images), record
+    return subject.replace(**images), {"on": params["on"], "measured": record}
 
 
 def keep(subject: Subject, t: Any) -> Subject:
@@ -247,7 +257,7 @@ def compiled_each(t: Any, subject: Subject, key: Key | None, sharding: NamedShar
     if sharding is None:
         return each(t, subject, key)
     split = PartitionSpec(sharding.spec[0])
-    run = jax.shard_map(each, mesh=sharding.mesh, in_specs=(PartitionSpec(), split, split), out_specs=split)
+    run = jax.shard_map(each, mesh=sharding.mesh, in_specs=(PartitionSpec(), split, split), out_specs=split, check_vma=False)
     return run(t, subject, key)
 
 
@@ -294,7 +304,6 @@ def outline(subject: Subject) -> Subject:
 def on_host(t: Any, subject: Subject, params: Params) -> Subject:
     """Run a pipeline outside of a trace."""
     subject = subject.load()
-    check_subject(t, subject)
     steps, flat = flatten(t), [dict(p) for p in flatten_params(t, params)]
     host = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if step.transform.kind == "spatial"}
     metadata = {name: image.metadata for name, image in subject.images.items()}
@@ -330,7 +339,7 @@ def on_host(t: Any, subject: Subject, params: Params) -> Subject:
         ends = planned(steps, group, host, places)
         if all(place.cost == fuse.NOTHING_DONE for place in ends.values()):
             continue
-        if group[0] == 0 and all(place.grid.fixed or not touched(steps, group, n, place) for n, place in ends.items()):
+        if group[0] == 0 and ends_fixed(steps, group, host, places):
             subject = bucketed(subject)
         known = {name: known_shape(steps, group, place) for name, place in ends.items()}
         pending.append((group, tuple(known.items())))
@@ -347,7 +356,7 @@ def start_all(subject: Subject) -> dict[str, Place]:
 
 
 def planned(steps: Sequence[Step], group: Group, params: dict[int, Params], places: dict[str, Place]) -> dict[str, Place]:
-    """The places after a run, in float64."""
+    """The places after a run, in float64, every step checked."""
     for index in group:
         t, located = steps[index].transform, params[index].get("located", {})
         grids = {name: place.grid for name, place in places.items() if fuse.included(t, name, place.label)}
@@ -375,9 +384,12 @@ def known_shape(steps: Sequence[Step], group: Group, place: Place) -> Known:
     return (shape, True) if place.grid.fixed or place.cost <= fuse.INDEXED else (buckets.rounded(shape), False)
 
 
-def touched(steps: Sequence[Step], group: Group, name: str, place: Place) -> bool:
-    """Whether a run is for an image."""
-    return any(fuse.included(steps[index].transform, name, place.label) for index in group)
+def ends_fixed(steps: Sequence[Step], group: Group, params: dict[int, Params], places: dict[str, Place]) -> bool:
+    """Whether the shapes after a run are the same for images of any shape."""
+    places = {name: place._replace(grid=place.grid._replace(fixed=None)) for name, place in places.items()}
+    for index in group:
+        places = fuse.advance(places, steps[index], params[index], params[index].get("located", {}))
+    return all(place.grid.fixed for place in places.values())
 
 
 def settled(subject: Subject, places: dict[str, Place]) -> Subject:
@@ -448,7 +460,8 @@ def verify(steps: Sequence[Step], record: dict[int, Any], where: str = "") -> No
     for index, found in record.items():
         t = steps[index].transform
         if t.kind == "intensity" and t.measures:
-            for name, measured in jax.device_get(found).items():
+            found = jax.device_get(found)
+            for name, measured in found["measured"].items() if found["on"] else ():
                 t.verify(measured[0], f"{name}{where}")
 
 
@@ -490,10 +503,22 @@ def is_traced(*trees: Any) -> bool:
 
 def check_subject(t: Any, subject: Subject) -> None:
     """Raise a ValueError for what a subject lacks, before anything is computed."""
+    moved = dict.fromkeys(list(subject.images)[:1])
     for step in flatten(t):
         inner = step.transform
         for name in (*(inner.include or ()), *(inner.exclude or ()), *(old for old, _ in inner.keep or ())):
             if name not in subject.images:
                 known = ", ".join(subject.images)
                 raise ValueError(f"{type(inner).__name__} names image {name!r}; the subject has {known}")
+        subject = keep(subject, inner)
         inner.check_subject(subject)
+        if inner.kind == "spatial":
+            asked = inner.sampling()
+            for name, image in subject.images.items():
+                if fuse.included(inner, name, is_label(image)):
+                    moved[name] = None
+                    check_label_fill(asked.label_fill, name, image)
+                    check_label_fill(asked.label_pad, name, image)
+    images = {name: subject[name] for name in moved}
+    if len(images) > 1 and not is_traced([image.affine for image in images.values()]):
+        check_overlap({n: Grid(i.affine, i.spatial_shape if i.extent is None else i.extent) for n, i in images.items()})

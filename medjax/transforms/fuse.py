@@ -21,7 +21,7 @@ from medjax.ops import axis, bspline, warp
 from medjax.subject import Image
 from medjax.transforms.spatial import sampling
 from medjax.transforms.spatial.sampling import NOTHING
-from medjax.typing import Params, Shape3
+from medjax.typing import Params, Shape3, working
 
 NOTHING_DONE, INDEXED, LINEAR, DEFORMED = range(4)
 
@@ -46,7 +46,7 @@ class Place(NamedTuple):
 
 def start(image: Image, xp: Any) -> Place:
     """The place of an image before a run."""
-    dtype = np.float64 if xp is np else jnp.promote_types(jnp.asarray(image.affine).dtype, jnp.float32)
+    dtype = np.float64 if xp is np else working(jnp.asarray(image.affine).dtype)
     padded = image.extent is not None
     shape = xp.asarray(image.extent if padded else image.spatial_shape, np.int32)
     i, j, k = image.spatial_shape
@@ -141,8 +141,10 @@ def matrices(move: Map | None) -> list[Any]:
 
 
 def included(t: Any, name: str, label: bool) -> bool:
-    """Whether a transform is for the image of this name and kind."""
+    """Whether a transform is for the image of this name and kind; a copy that it keeps is not."""
     if t.kind == ("intensity" if label else "label") or (label and t.kind == "spatial" and t.scalars_only):
+        return False
+    if any(name == new for _, new in t.keep or ()):
         return False
     return (t.include is None or name in t.include) and (t.exclude is None or name not in t.exclude)
 
@@ -175,7 +177,7 @@ def read_data(image: Image, steps: Sequence[Step], begin: Place, end: Place, out
     label = sampling.is_label(image)
     data = jnp.asarray(image.data)
     interpolates = any(not step.transform.exact for step in steps)
-    dtype = data.dtype if label or not interpolates else jnp.promote_types(data.dtype, jnp.float32)
+    dtype = data.dtype if label or not interpolates else working(data.dtype)
     extent = begin.grid.shape
     fill = asked.label_fill if label else asked.fill
     pad = asked.label_pad if label else asked.pad

@@ -37,7 +37,7 @@ def read_at(transform, image):
 
 
 def interior(index, shape):
-    """Where an index lies between the centres of the first and the last voxel, by EDGE at least: no outer half voxel."""
+    """Where an index lies between the centres of the first and the last voxel, by EDGE: not in the outer half voxel."""
     return np.all([(c > EDGE) & (c < n - 1 - EDGE) for c, n in zip(index, shape)], axis=0)
 
 

@@ -3,9 +3,9 @@
 import numpy as np
 import pytest
 from conftest import OBLIQUE, blobs, small_subject
-from parity.peer import agree, run, strided, tio
 
 import medjax as mj
+from parity.peer import agree, run, strided, tio
 
 RAS = np.diag([1.0, 2, 1.5, 1])
 

@@ -7,29 +7,20 @@ but within EDGE of the edge of the field of view, by their formula.
 
 import numpy as np
 import pytest
-from conftest import OBLIQUE, small_subject
-from parity.peer import EDGE, agree, equal, exterior, interior, read_at, run, same_space, strided, tio, untied
+from conftest import OBLIQUE, blobs, oriented, small_subject
 from scipy.spatial.transform import Rotation
 
 import medjax as mj
+from parity.peer import EDGE, agree, equal, exterior, interior, read_at, run, same_space, strided, tio, untied
 
 SHAPE = (23, 31, 18)
-CODES = {"LAS": ("L", "A", "S"), "PIR": ("P", "I", "R"), "SPL": ("S", "P", "L")}
-
-
-def oriented(codes, spacing=(1.0, 2.0, 1.5), origin=(40.0, -30.0, 25.0)):
-    """An affine whose voxel axes run along `codes`."""
-    affine = np.eye(4)
-    affine[:3, :3] = 0
-    for axis, code in enumerate(codes):
-        world, sign = {"R": (0, 1), "L": (0, -1), "A": (1, 1), "P": (1, -1), "S": (2, 1), "I": (2, -1)}[code]
-        affine[world, axis] = sign * spacing[axis]
-    affine[:3, 3] = origin
-    return affine
-
-
-GRIDS = {"oblique": OBLIQUE, "oblique, permuted": OBLIQUE @ np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])}
-GRIDS |= {codes: oriented(codes) for codes in CODES}
+PERMUTED = np.array([[0, 0, 1, 0], [-1, 0, 0, 0], [0, 1, 0, 0], [0, 0, 0, 1]])
+GRIDS = {
+    "oblique": OBLIQUE,
+    "permuted": OBLIQUE @ PERMUTED,
+    "LAS": oriented("LAS", (1, 2, 1.5), (40, -30, 25)),
+    "PIR": oriented("PIR", (1, 2, 1.5), (40, -30, 25)),
+}
 
 
 @pytest.fixture(params=GRIDS)
@@ -50,10 +41,9 @@ def read_by_affine(affine, shape, scales, degrees, translation, center):
     """The voxel that is read at each voxel: p_in = c + R^T (S^-1 (p_out - c) - t), R = Rz Rx Ry, in float64."""
     rotation = Rotation.from_euler("yxz", np.array(degrees)[[1, 0, 2]], degrees=True).as_matrix()
     c = affine[:3, :3] @ ((np.array(shape) - 1) / 2) + affine[:3, 3] if center == "image" else np.zeros(3)
-    world = np.einsum("ab,bijk->aijk", affine[:3, :3], np.indices(shape)) + affine[:3, 3, None, None, None]
-    moved = (world - c[:, None, None, None]) / np.array(scales)[:, None, None, None] - np.array(translation)[:, None, None, None]
-    moved = np.einsum("ba,bijk->aijk", rotation, moved) + (c - affine[:3, 3])[:, None, None, None]
-    return np.einsum("ab,bijk->aijk", np.linalg.inv(affine[:3, :3]), moved)
+    world = np.moveaxis(np.indices(shape), 0, -1) @ affine[:3, :3].T + affine[:3, 3]
+    moved = ((world - c) / scales - translation) @ rotation + c
+    return np.moveaxis((moved - affine[:3, 3]) @ np.linalg.inv(affine[:3, :3]).T, -1, 0)
 
 
 def clear_of_edges(index, shape):
@@ -62,8 +52,8 @@ def clear_of_edges(index, shape):
 
 def affine_parameters(seed, center):
     rng = np.random.default_rng(seed)
-    degrees, shift = (rng.uniform(-25, 25, 3), rng.uniform(-8, 8, 3)) if center == "image" else ((1, -2, 1.5), (3, -4, 2))
-    return {"scales": rng.uniform(0.8, 1.25, 3).tolist(), "degrees": list(degrees), "translation": list(shift), "center": center}
+    scales, degrees, translation = (rng.uniform(*ends, 3).tolist() for ends in ((0.8, 1.25), (-25, 25), (-8, 8)))
+    return {"scales": scales, "degrees": degrees, "translation": translation, "center": center}
 
 
 def check_affine(subject, parameters, **fills):
@@ -80,26 +70,30 @@ def check_affine(subject, parameters, **fills):
 
 
 @pytest.mark.parametrize("center", ["image", "origin"])
-@pytest.mark.parametrize("seed", [0, 1, 2])
-def test_affine(small, center, seed):
-    parameters = affine_parameters(seed, center)
-    if center == "origin":
-        near = np.asarray(small.t1.affine) - np.pad([[30.0], [-20], [10]], ((0, 1), (3, 0))) * (np.asarray(small.t1.affine)[2, 3] > 99)
-        near[:3, 3] = (-15, 10, 5) - near[:3, :3] @ (np.array(SHAPE) / 2)
-        small = mj.Subject({n: i.replace(affine=near) for n, i in small.images.items()})
-        parameters["scales"] = [0.95, 1.1, 1.05]
+def test_affine(small, center):
+    parameters = affine_parameters(0 if center == "image" else 1, center)
+    if center == "origin":  # near it, or all of the image leaves the field of view
+        affine = np.asarray(small.t1.affine).copy()
+        affine[:3, 3] = (-15, 10, 5) - affine[:3, :3] @ (np.array(SHAPE) / 2)
+        small = mj.Subject({n: i.replace(affine=affine) for n, i in small.images.items()})
     check_affine(small, parameters)
+
+
+@pytest.mark.parametrize("seed", [2, 3])
+def test_affine_with_other_parameters(seed):
+    check_affine(small_subject(), affine_parameters(seed, "image"))
 
 
 @pytest.mark.parametrize("pad", [-2.5, "minimum", "mean", "otsu"])
 def test_affine_fills(pad):
     subject = small_subject()
-    subject = subject.replace(t1=subject.t1.replace(data=subject.t1.data + np.float32(0.2)))  # no zero on the border: W9
+    data = subject.t1.data + np.float32(0.2)  # no zero on the border: W9
+    subject = subject.replace(t1=subject.t1.replace(data=data))
     check_affine(subject, affine_parameters(3, "image"), default_pad_value=pad, default_pad_label=3)
 
 
 def test_affine_of_channels():
-    data = np.concatenate([small_subject(seed=s).t1.data for s in range(3)]) * np.array([1, -2, 5], np.float32)[:, None, None, None]
+    data = np.concatenate([factor * blobs(seed=seed)[None] for seed, factor in enumerate((1, -2, 5))])
     subject = small_subject().replace(t1=mj.ScalarImage(data, OBLIQUE))
     check_affine(subject, affine_parameters(4, "image"))
 
@@ -145,9 +139,12 @@ def check_elastic(subject, shape, reach, seed=0):
     np.testing.assert_allclose(got.t1.numpy()[0][outside], want.t1.numpy()[0][outside], atol=1e-6)
 
 
-@pytest.mark.parametrize("shape", [(7, 5, 6), (4, 9, 5)])
-def test_elastic_deformation(small, shape):
-    check_elastic(small, shape, np.array([3.0, 2.0, 4.0]))
+def test_elastic_deformation(small):
+    check_elastic(small, (7, 5, 6), np.array([3.0, 2.0, 4.0]))
+
+
+def test_elastic_deformation_by_the_fewest_points():
+    check_elastic(small_subject(), (4, 9, 5), np.array([4.0, 2.0, 3.0]), seed=1)
 
 
 def test_elastic_deformation_of_a_head(head):
@@ -172,9 +169,13 @@ def check_resample(subject, target, peer_target=None, names=("t1", "label"), **o
             np.testing.assert_array_equal(got[name].numpy()[:, outside], want[name].numpy()[:, outside])
 
 
-@pytest.mark.parametrize("spacing", [1.3, (2.0, 1.1, 3.1), (0.7, 2.5, 1.6)])
-def test_resample_to_a_spacing(small, spacing):
-    check_resample(small, spacing)
+def test_resample_to_a_spacing(small):
+    check_resample(small, (2.0, 1.1, 3.1))
+
+
+@pytest.mark.parametrize("spacing", [1.3, (0.7, 2.5, 1.6)])
+def test_resample_to_other_spacings(spacing):
+    check_resample(small_subject(), spacing)
 
 
 def test_resample_a_head(head):
@@ -216,12 +217,13 @@ def test_resample_of_scalars_only(small):
 
 
 def test_resample_with_antialiasing():
-    """TorchIO's Gaussian is recursive: 2e-3 of the range from a true one (W23). Without smoothing it is off by 50 times."""
-    subject = small_subject(np.diag([1.0, 1, 1, 1]))
-    peer = tio.Resample((1, 2, 3), antialias=True)
-    inside = interior(read_at(tio.Resample((1, 2, 3)), subject.t1), SHAPE)
-    got, want = mj.Resample((1, 2, 3), antialias=True)(subject), run(peer, subject)
-    agree(got.t1, want.t1, inside, 5e-3)
+    """TorchIO's Gaussian is recursive, 2e-3 of the range from a true one (W23); without smoothing it would be 0.1."""
+    subject = small_subject(np.eye(4))
+    for spacing in ((1, 2, 3), (1.3, 2.1, 2.7)):
+        inside = interior(read_at(tio.Resample(spacing), subject.t1), SHAPE)
+        got = mj.Resample(spacing, antialias=True)(subject)
+        want = run(tio.Resample(spacing, antialias=True), subject)
+        agree(got.t1, want.t1, inside, 5e-3)
 
 
 # -- crop, pad, orientation, flip
@@ -266,11 +268,12 @@ def test_crop_or_pad(arguments):
 MODES = [2, -1.5, "constant", "minimum", "maximum", "mean", "median", "edge", "reflect", "symmetric", "wrap"]
 
 
-@pytest.mark.parametrize("target", [(30, 20, 25), (30, 31, 25)])
+@pytest.mark.parametrize("target", [(30, 20, 25)])
 @pytest.mark.parametrize("mode", MODES)
 def test_padding_modes(mode, target):
+    """Statistics of an image stand for 0 in a label map, whose mean would be a new label (W24)."""
     subject = small_subject()
-    names = ("t1", "label") if mode == 2 or mode in ("constant", "edge", "reflect", "symmetric", "wrap") else ("t1",)
+    names = ("t1",) if mode in ("minimum", "maximum", "mean", "median", -1.5) else ("t1", "label")
     subject = mj.Subject({n: subject[n] for n in names})
     got, want = mj.CropOrPad(target, padding_mode=mode)(subject), run(tio.CropOrPad(target, padding_mode=mode), subject)
     for name in names:
@@ -297,7 +300,7 @@ def test_a_head_cropped_flipped_and_reoriented(head):
             equal(got[name], want[name])
 
 
-@pytest.mark.parametrize("axes", [0, 2, (0, 1), (0, 1, 2), "Left", "Right", ("Anterior", "Superior"), ("P", "I", "R")])
+@pytest.mark.parametrize("axes", [0, (0, 1, 2), "Left", ("Anterior", "Inferior")])
 def test_flip(small, axes):
     got, want = mj.Flip(axes)(small), run(tio.Flip(axes), small)
     for name in ("t1", "label"):

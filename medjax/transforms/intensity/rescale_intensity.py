@@ -35,7 +35,7 @@ class RescaleIntensity(IntensityTransform):
     in_min_max: the range that goes to out_min_max, instead of the least and greatest voxel after clipping; what lies
     beyond it leaves out_min_max, unless clip is true.
 
-    Constant images become out_min.  Shapes: (C, I, J, K) -> same, float32.
+    Constant images stay as they are.  Shapes: (C, I, J, K) -> same, float32.
     Raises ValueError for a mask that is not there or empty.  Source: TorchIO 1.2.1, numpy's linear percentiles.
     """
 

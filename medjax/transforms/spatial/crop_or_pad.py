@@ -103,8 +103,8 @@ class CropOrPad(SpatialTransform):
         low, high = [], []
         for axis in range(3):
             along = mask.any(tuple(a for a in range(3) if a != axis))
-            low.append(jnp.argmax(along))
-            high.append(along.size - jnp.argmax(along[::-1]))
+            low.append(jnp.argmax(along).astype(jnp.int32))
+            high.append(along.size - jnp.argmax(along[::-1]).astype(jnp.int32))
         return {"low": jnp.stack(low), "high": jnp.stack(high), "found": mask.any()}
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:

@@ -58,9 +58,9 @@ def control_axes(reference: Grid) -> tuple[Any, Any]:
     cosine = direction(reference.affine) * lps[:, None] * (1 - 2 * start)[None, :]
     axes, taken = [], xp.zeros(3, bool)
     for world in range(3):
-        axis = xp.argmax(xp.where(taken, -2, cosine[world]).astype(dtype))
+        axis = xp.argmax(xp.where(taken, -2, cosine[world]).astype(dtype)).astype(np.int32)
         axes.append(axis)
-        taken = taken | (xp.arange(3) == axis)
+        taken = taken | (xp.arange(3, dtype=np.int32) == axis)
     chosen = xp.stack(axes)
     return chosen, start[chosen] > 0.5
 
@@ -81,7 +81,7 @@ def elastic_map(points: Any, reference: Grid) -> BSpline:
     voxels = reference.shape[axes].astype(dtype)
     slope = xp.asarray([n - 3 for n in points.shape[:3]], dtype) / (voxels + 0.25)
     offset = (xp.where(backwards, voxels - 1, 0) + 0.625) * slope + 1
-    linear = xp.where(xp.arange(3)[None, :] == axes[:, None], xp.where(backwards, -slope, slope)[:, None], 0).astype(dtype)
+    linear = xp.where(xp.arange(3, dtype=np.int32)[None, :] == axes[:, None], xp.where(backwards, -slope, slope)[:, None], 0).astype(dtype)
     control = xp.moveaxis(xp.asarray(points).astype(dtype) * xp.asarray(LPS, dtype)[None, None, None], 3, 0)
     control = control * xp.where(reference.shape[2] == 1, xp.asarray([1, 1, 0]), 1).astype(dtype)[:, None, None, None]
     return BSpline(control, matmul(homogeneous(linear, offset.astype(dtype)), inverse(reference.affine)))

@@ -41,7 +41,7 @@ def reversed_axes(axes: Sequence[Axis], chosen: Any, reference: Grid) -> Any:
     found = xp.zeros(3, bool)
     for i, axis in enumerate(axes):
         voxel = along[WORLD_AXES[axis.lower()]] if isinstance(axis, str) else axis
-        found = found ^ ((xp.arange(3) == voxel) & chosen[i])
+        found = found ^ ((xp.arange(3, dtype=np.int32) == voxel) & chosen[i])
     return found
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import jax
 import numpy as np
 
-from medjax.geometry import Grid, check_affine, homogeneous, matmul, namespace, spacing, transform_point
+from medjax.geometry import Grid, check_affine, check_overlap, homogeneous, matmul, namespace, spacing
 from medjax.ranges import as_floats, broadcast, check, leaf
-from medjax.subject import Image, ScalarImage
+from medjax.subject import Image, ScalarImage, Subject
 from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Params, Shape3
@@ -135,18 +135,10 @@ class Resample(SpatialTransform):
     def check(self, grids: dict[str, Grid], located: Params) -> None:
         if isinstance(self.target, Space):
             target = Grid(np.asarray(self.target.affine), np.asarray(self.target.shape))
-            for name, grid in grids.items():
-                if not overlap(grid, target):
-                    raise ValueError(f"image {name!r} and the target of Resample do not overlap in the world")
+            check_overlap({"the target of Resample": target, **grids})
 
-
-def overlap(one: Grid, other: Grid) -> bool:
-    """Whether the bounding boxes of two fields of view meet in the world; on the host."""
-    boxes = []
-    for grid in (one, other):
-        bits = np.array(np.meshgrid(*[(-0.5, n - 0.5) for n in grid.shape], indexing="ij")).reshape(3, -1).T
-        corner = np.stack([transform_point(np.asarray(grid.affine, np.float64), b) for b in bits])
-        boxes.append((corner.min(0), corner.max(0)))
-    (low, high), (start, end) = boxes
-    return bool(np.all(low < end) and np.all(start < high))
+    def check_subject(self, subject: Subject) -> None:
+        if self.reference is not None and self.reference not in subject.images:
+            known = ", ".join(subject.images)
+            raise ValueError(f"target={self.reference!r} is no file and no image of the subject, which has {known}")
 

@@ -20,6 +20,7 @@ from jaxtyping import Array
 from medjax.errors import in_range, one_of
 from medjax.ops import statistics, warp
 from medjax.subject import Image, LabelMap
+from medjax.typing import working
 
 Fill: TypeAlias = float | str
 STATISTICS = ("minimum", "maximum", "mean", "median")
@@ -111,7 +112,7 @@ def fill_value(image: Image, fill: Fill | None, dtype: Any) -> Array:
     if fill == "channel minimum":
         whole = data if kept is None else jnp.where(kept, data, largest(data.dtype))
         return whole.min((1, 2, 3)).astype(dtype)
-    real = data.astype(jnp.promote_types(data.dtype, jnp.float32))
+    real = data.astype(working(data.dtype))
     if fill == "border mean":
         return statistics.border_mean(real, extent).astype(dtype)
     if fill == "border otsu":

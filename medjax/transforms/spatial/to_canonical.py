@@ -27,7 +27,7 @@ class ToCanonical(SpatialTransform):
         if xp is np and (axes == np.arange(3)).all() and (signs > 0).all():
             return grid
         shape = grid.shape[axes]
-        here = xp.arange(3)[:, None] == axes[None, :]
+        here = xp.arange(3, dtype=np.int32)[:, None] == axes[None, :]
         linear = xp.where(here, signs[None, :], 0).astype(grid.affine.dtype)
         first = xp.where(here & (signs < 0)[None, :], (shape - 1)[None, :], 0).sum(1).astype(grid.affine.dtype)
         return Grid(matmul(grid.affine, homogeneous(linear, first)), shape.astype(np.int32), None, grid.channels)

@@ -1,0 +1,82 @@
+"""Subjects by number: read when asked for, and kept nowhere."""
+
+import operator
+from collections.abc import Iterable
+from typing import Any
+
+from medjax.errors import about, needs_key
+from medjax.subject import Subject
+from medjax.transforms import apply
+from medjax.transforms.transform import Transform
+
+
+class SubjectsDataset:
+    """A sequence of subjects, each read and transformed when it is asked for.
+
+    subjects: Subjects, usually of paths. They are left as they are: what is read goes into a copy, so memory is flat
+    however often they are drawn.  transform: of one Subject; None only reads.
+
+    `dataset[i]` is subject i, (C, I, J, K) images, read and transformed; `dataset.get(i, key)` is the same with a key,
+    for random transforms; `dataset.read(i)` leaves the transform out. Without a transform, or with one that is not
+    random, it is a source for grain: `grain.MapDataset.source(SubjectsDataset(subjects))` has decoded subjects.
+
+    Raises TypeError for what is no Subject or Transform, IndexError beyond the end. An error while reading or
+    transforming begins with the subject: its index, its short metadata and its files.
+
+    >>> dataset = mj.SubjectsDataset([mj.Subject(t1=mj.ScalarImage("t1.nii.gz"))], mj.RandomNoise())
+    >>> noisy = dataset.get(0, jax.random.key(0))
+    """
+
+    def __init__(self, subjects: Iterable[Subject], transform: Transform | None = None):
+        self.subjects = tuple(subjects)
+        self.transform = transform
+        for index, subject in enumerate(self.subjects):
+            if not isinstance(subject, Subject):
+                raise TypeError(f"subjects[{index}] is no Subject but a {type(subject).__name__}")
+        if transform is not None and not isinstance(transform, Transform):
+            raise TypeError(f"transform must be a Transform or None, got {transform!r}")
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    def __getitem__(self, index: int) -> Subject:
+        return self.get(index)
+
+    def get(self, index: int, key: Any = None) -> Subject:
+        """Subject `index`, read and transformed with this key. Raises TypeError if a key is needed and None given."""
+        index = self._checked(index)
+        if key is None and self.transform is not None and apply.is_random(self.transform):
+            needs_key(type(self.transform).__name__, f"dataset.get({index}, jax.random.key(0))")
+        subject = self.read(index)
+        if self.transform is None:
+            return subject
+        with about(self.describe(index)):
+            return self.transform(subject, key)
+
+    def read(self, index: int) -> Subject:
+        """A copy of subject `index` with every image read, not transformed; touches NumPy only."""
+        index = self._checked(index)
+        with about(self.describe(index)):
+            return self.subjects[index].load()
+
+    def describe(self, index: int) -> str:
+        """Which subject this is, for a message: its index, its short metadata and its files."""
+        subject = self.subjects[index]
+        known = [f"{name}={item!r}" for name, item in subject.metadata.items() if is_short(item)]
+        files = [f"{name}: {image.path}" for name, image in subject.images.items() if image.path is not None]
+        return f"subject {index}" + (f" ({', '.join(known + files)})" if known or files else "")
+
+    def __repr__(self) -> str:
+        return f"SubjectsDataset({len(self)} subjects, transform={self.transform!r})"
+
+    def _checked(self, index: int) -> int:
+        """The index as a number from 0 on."""
+        number = operator.index(index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"index {number} is beyond the {len(self)} subjects of the data set")
+        return number % len(self)
+
+
+def is_short(item: Any) -> bool:
+    """Whether an item of metadata tells subjects apart in a line of text."""
+    return isinstance(item, int) or (isinstance(item, str) and len(item) <= 80)

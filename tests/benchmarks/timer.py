@@ -1,0 +1,41 @@
+"""One timer for all benchmarks: contestants take turns in one run, and what is printed are ratios."""
+
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import nilearn
+import numpy as np
+
+import medjax as mj
+
+DATA = Path(nilearn.__file__).parent / "datasets" / "data"
+T1 = DATA / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
+GREY = DATA / "mni_icbm152_gm_tal_nlin_sym_09a_converted.nii.gz"
+
+
+def volume() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The MNI152 T1 (1, 197, 233, 189) int16, its grey matter as labels 0 and 1, and their affine."""
+    t1, grey = mj.ScalarImage(T1), mj.ScalarImage(GREY).numpy()
+    label = (grey > grey.max() / 2).astype(np.uint8)
+    return np.ascontiguousarray(t1.numpy().astype(np.int16)), np.ascontiguousarray(label), np.asarray(t1.affine)
+
+
+def seconds(run: Callable[[], Any]) -> float:
+    """Wall time of a call, results awaited."""
+    start = time.perf_counter()
+    jax.block_until_ready(run())
+    return time.perf_counter() - start
+
+
+def alternate(contestants: dict[str, Callable[[], Any]], repeats: int = 5) -> dict[str, float]:
+    """The best time of each, after one call to warm up, all taking turns."""
+    for run in contestants.values():
+        seconds(run)
+    best = dict.fromkeys(contestants, float("inf"))
+    for _ in range(repeats):
+        for name, run in contestants.items():
+            best[name] = min(best[name], seconds(run))
+    return best
