@@ -2,6 +2,8 @@
 
 from medjax.config import from_config as from_config
 from medjax.config import to_config as to_config
+from medjax.data.dataset import SubjectsDataset as SubjectsDataset
+from medjax.data.loader import loader as loader
 from medjax.subject import DATA as DATA
 from medjax.subject import LOCATION as LOCATION
 from medjax.subject import Image as Image

@@ -58,7 +58,9 @@ def about(what: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise type(error)(error.errno, f"{what}: {error.strerror or error}", error.filename) from error
+        if error.errno is None:
+            raise OSError(f"{what}: {error}") from error
+        raise type(error)(error.errno, f"{what}: {error.strerror}", error.filename) from error
     except Exception as error:
         kinds = (ValueError, TypeError, ImportError, MemoryError)
         kind = next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)

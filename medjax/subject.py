@@ -122,12 +122,12 @@ class Image:
     @property
     def data(self) -> Voxels:
         """Voxels, (C, I, J, K), or (B, C, I, J, K) in a batch; read from the file the first time."""
-        return self._cache()[0] if self._data is None else self._data
+        return self._cache()[0] if self._data is None and self._paths else self._data
 
     @property
     def affine(self) -> Affine:
         """Voxel index to world mm, (4, 4); float64 on the host."""
-        return self._header().affine if self._affine is None else self._affine
+        return self._header().affine if self._affine is None and self._paths else self._affine
 
     @property
     def extent(self) -> Index | None:
@@ -158,6 +158,12 @@ class Image:
     def shape(self) -> tuple[int, ...]:
         """(C, I, J, K), without reading voxels."""
         return self._header().shape if self._data is None else tuple(self._data.shape)
+
+    def known_shape(self) -> tuple[int, ...] | None:
+        """The shape, or None where only the voxels tell it, as with a reader of the user's; keeps nothing."""
+        if self._data is not None:
+            return tuple(self._data.shape)
+        return None if self._reader is not None else io.read_channels_header(self._paths).shape
 
     @property
     def spatial_shape(self) -> tuple[int, ...]:

@@ -150,7 +150,7 @@ def select(x: Volume, sample: Int[Array, "M"], rank: Int[Array, ""], n: Int[Arra
     ordered = -jax.lax.top_k(jnp.where(inside(few), -few, -jnp.inf), min(NEAR, few.size))[0]
 
     def voxel(rank: Array) -> Array:
-        return jnp.where(high == low + 1, number(low, x.dtype), ordered[rank - first])
+        return ordered[jnp.where(high == low + 1, 0, rank - first)]
 
     def next_above() -> Array:
         return jnp.where(ordinal(x) >= high, jnp.where(jnp.isnan(x), jnp.inf, x), jnp.inf).min()
@@ -184,7 +184,7 @@ def bracket(x: Volume, sample: Int[Array, "M"], rank: Int[Array, ""], n: Int[Arr
         guess = jnp.where(step < 2, guesses[jnp.minimum(step, 1)], median)
         half = (low >> 1) + (high >> 1) + (low & high & 1)
         end = jnp.where((guess > low) & (guess < high), guess, half)
-        below = count(ordinal(x) < end)
+        below = count(x < threshold(end, x.dtype))
         upper = below <= rank
         low, high = jnp.where(upper, end, low), jnp.where(upper, high, end)
         return step + 1, low, high, jnp.where(upper, below, first), jnp.where(upper, last, below)
@@ -194,19 +194,17 @@ def bracket(x: Volume, sample: Int[Array, "M"], rank: Int[Array, ""], n: Int[Arr
 
 
 def ordinal(x: Float[Array, "..."]) -> Int[Array, "..."]:
-    """Number the floats in order, 0 for zero and for subnormal numbers, which XLA takes for zero; NaN comes last."""
+    """Number the floats in order, 0 for zero and for subnormal numbers, which some devices take for zero; NaN is last."""
     limits = jnp.finfo(x.dtype)
     bits = jax.lax.bitcast_convert_type(jnp.abs(x), f"int{limits.bits}")
     size = jnp.maximum(bits - (2**limits.nmant - 1), 0)
     return jnp.where(x < 0, -size, size)
 
 
-def number(ordinal: Int[Array, "..."], dtype: jnp.dtype) -> Float[Array, "..."]:
-    """The float of an ordinal."""
-    size = jnp.abs(ordinal)
-    bits = jnp.where(size > 0, size + (2 ** jnp.finfo(dtype).nmant - 1), 0)
-    value = jax.lax.bitcast_convert_type(bits, dtype)
-    return jnp.where(ordinal < 0, -value, value)
+def threshold(end: Int[Array, ""], dtype: jnp.dtype) -> Scalar:
+    """The t for which x < t is ordinal(x) < end, at half the time; for 0 the negative subnormal furthest from zero."""
+    size = jax.lax.bitcast_convert_type(jnp.abs(end) + (2 ** jnp.finfo(dtype).nmant - 1), dtype)
+    return jnp.where(end > 0, size, -size)
 
 
 def faces(x: Volume, extent: ArrayLike) -> tuple[Float[Array, "C F"], Bool[Array, "1 F"]]:

@@ -16,7 +16,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from medjax import keys
-from medjax.errors import needs_key
+from medjax.errors import about, needs_key
 from medjax.geometry import Grid, check_overlap
 from medjax.subject import Image, LabelMap, ScalarImage, Subject, batch_size
 from medjax.transforms import buckets, fuse
@@ -206,6 +206,7 @@ def run_single(t: Any, params: Params, subject: Subject) -> tuple[Subject, dict[
     for name, drawn in params["draw"].items():
         image = subject[name]
 
+        @jax.checkpoint
         def apply(data: jax.Array, image: Image = image, drawn: Params = drawn) -> tuple[jax.Array, Any]:
             of = image.replace(data=data)
             measured = (t.measure(of, subject),) if t.kind == "intensity" and t.measures else ()
@@ -413,27 +414,56 @@ def bucketed(subject: Subject) -> Subject:
     return subject.replace(**images)
 
 
+def fixed_images(t: Any, key: Key | None, subject: Subject) -> frozenset[str]:
+    """Names of the images that the first run of a pipeline brings to a fixed shape, whatever shape they come in."""
+    steps = flatten(t)
+    if not steps or steps[0].transform.kind != "spatial":
+        return frozenset()
+    fixed: set[str] = set()
+
+    def run(key: Key | None, subject: Subject) -> None:
+        params = flatten_params(t, draw(t, key, subject))
+        places = {name: fuse.start(image, jnp) for name, image in subject.images.items()}
+        located = steps[0].transform.locate(subject)
+        for index in groups_of(steps)[0]:
+            places = fuse.advance(places, steps[index], params[index], located if index == 0 else {})
+        fixed.update(name for name, place in places.items() if place.grid.fixed)
+
+    images = {}
+    for name, image in subject.images.items():
+        voxels = jax.ShapeDtypeStruct(image.shape, image.dtype)
+        images[name] = type(image).of(voxels, np.asarray(image.affine), np.asarray(image.spatial_shape, np.int32))
+    jax.eval_shape(run, key, Subject(images))
+    return frozenset(fixed)
+
+
 def bare(subject: Subject) -> Subject:
     """The images alone."""
     return Subject(subject.images)
 
 
-def after_batch(t: Any, subject: Subject, result: Subject, record: Any, size: int) -> Subject:
-    """Check what was measured in a batch, plan its affines again in float64 and give back its metadata."""
+def after_batch(
+    t: Any, subject: Subject, result: Subject, record: Any, size: int, who: Sequence[str] | None = None
+) -> Subject:
+    """Check what was measured in a batch, plan its affines again in float64 and give back its metadata.
+
+    who: what an error calls each element.
+    """
     steps = flatten(t)
     groups = groups_of(steps)
     record = jax.device_get(record)
     places: list[dict[str, Place]] = []
     for i in range(size):
         params, found = jax.tree.map(lambda leaf, i=i: leaf[i], (record["params"], record["record"]))
-        verify(steps, found, f" of element {i}")
         here = start_all(element_grids(subject, i))
-        for group in groups:
-            first = steps[group[0]].transform
-            here |= {new: here[old] for old, new in first.keep or ()}
-            if first.kind == "spatial":
-                located = {group[0]: {**params[group[0]], "located": found[group[0]]}}
-                here = planned(steps, group, {**params, **located}, here)
+        with about(who[i] if who else f"element {i}"):
+            verify(steps, found)
+            for group in groups:
+                first = steps[group[0]].transform
+                here |= {new: here[old] for old, new in first.keep or ()}
+                if first.kind == "spatial":
+                    located = {group[0]: {**params[group[0]], "located": found[group[0]]}}
+                    here = planned(steps, group, {**params, **located}, here)
         places.append(here)
     images = {}
     sources = {name: name for name in result.images}
@@ -451,18 +481,19 @@ def element_grids(subject: Subject, i: int) -> Subject:
     images = {}
     for name, image in subject.images.items():
         extent = None if image.extent is None else np.asarray(image.extent[i])
-        images[name] = type(image).of(image.data[i], np.asarray(image.affine[i]), extent)
+        outline = np.broadcast_to(np.zeros((), bool), image.data.shape[1:])
+        images[name] = type(image).of(outline, np.asarray(image.affine[i]), extent)
     return Subject(images)
 
 
-def verify(steps: Sequence[Step], record: dict[int, Any], where: str = "") -> None:
+def verify(steps: Sequence[Step], record: dict[int, Any]) -> None:
     """Raise the error of whatever was measured and makes no sense."""
     for index, found in record.items():
         t = steps[index].transform
         if t.kind == "intensity" and t.measures:
             found = jax.device_get(found)
             for name, measured in found["measured"].items() if found["on"] else ():
-                t.verify(measured[0], f"{name}{where}")
+                t.verify(measured[0], name)
 
 
 # -- what comes in and goes out

@@ -226,6 +226,8 @@ def read_data(image: Image, steps: Sequence[Step], begin: Place, end: Place, out
     if image.spatial_shape == out:
         branches.insert(0, unchanged)
         chosen = jnp.clip(end.cost, 0, len(branches) - 1)
+    # Differentiated, a switch saves what any branch needs in every branch: nothing is saved, so that cost follows p.
+    branches = [jax.checkpoint(branch) for branch in branches]
     values = jax.lax.switch(chosen, branches) if len(branches) > 1 else branches[0]()
     if pad is None or edge is not None:
         return values

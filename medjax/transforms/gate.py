@@ -16,16 +16,16 @@ from jax.custom_batching import sequential_vmap
 
 def looped(function: Callable[..., Any], *operands: Any) -> Any:
     """function(*operands), which under `vmap` is a loop over the batch, in both directions."""
-    pure, closed_over = hoist(function, operands)
+    pure, closed_over, out = hoist(function, operands)
     leaves, tree = jax.tree.flatten((operands, closed_over))
     leaves = [leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in leaves]
     real = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
 
-    def join(inexact: list[Any], rest: list[Any]) -> Any:
+    def join(inexact: list[Any], rest: list[Any]) -> list[Any]:
         a, b = iter(inexact), iter(rest)
         return pure(*jax.tree.unflatten(tree, [next(a) if r else next(b) for r in real]))
 
-    def pull(inexact: list[Any], rest: list[Any], cotangent: Any) -> list[Any]:
+    def pull(inexact: list[Any], rest: list[Any], cotangent: list[Any]) -> list[Any]:
         return jax.vjp(lambda values: join(values, rest), inexact)[1](cotangent)[0]
 
     forward, backward = sequential_vmap(join), sequential_vmap(pull)
@@ -35,18 +35,16 @@ def looped(function: Callable[..., Any], *operands: Any) -> Any:
         lambda saved, cotangent: (backward(*saved, cotangent), None),
     )
     inexact = [leaf for leaf, r in zip(leaves, real, strict=True) if r]
-    return run(inexact, [leaf for leaf, r in zip(leaves, real, strict=True) if not r])
+    return jax.tree.unflatten(out, run(inexact, [leaf for leaf, r in zip(leaves, real, strict=True) if not r]))
 
 
-def hoist(function: Callable[..., Any], operands: Any) -> tuple[Callable[..., Any], list[Any]]:
-    """`function` as one of its operands and of the arrays it closes over, and those arrays."""
+def hoist(function: Callable[..., Any], operands: Any) -> tuple[Callable[..., list[Any]], list[Any], Any]:
+    """`function` as one of its operands and of the arrays it closes over, to a list; those arrays; its result's tree."""
     leaves, tree = jax.tree.flatten(operands)
     leaves = [leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in leaves]
     traced, shape = jax.make_jaxpr(lambda *flat: function(*jax.tree.unflatten(tree, flat)), return_shape=True)(*leaves)
-    out = jax.tree.structure(shape)
 
-    def pure(operands: Any, consts: list[Any]) -> Any:
-        values = jax.core.eval_jaxpr(traced.jaxpr, consts, *jax.tree.leaves(operands))
-        return jax.tree.unflatten(out, values)
+    def pure(operands: Any, consts: list[Any]) -> list[Any]:
+        return jax.core.eval_jaxpr(traced.jaxpr, consts, *jax.tree.leaves(operands))
 
-    return pure, list(traced.consts)
+    return pure, list(traced.consts), jax.tree.structure(shape)

@@ -62,13 +62,16 @@ def test_eval_shape_and_debug_nans():
         t(subject, jax.random.key(0))
 
 
-def test_float64_data_stay_float64_and_draw_the_same():
-    t, subject, key = pipeline(), small_subject(OBLIQUE, SHAPE), jax.random.key(0)
-    single = t(subject, key)
+def test_float64_data_stay_float64_and_the_same_is_drawn():
+    t, subject = mj.Compose([mj.CropOrPad((8, 8, 8)), mj.RandomAffine(), mj.RandomGamma()]), small_subject(OBLIQUE, SHAPE)
+    single, params = t(subject, jax.random.key(0)), t.sample(jax.random.key(0), subject)
     with jax.enable_x64(True):
-        double = t(subject.replace(t1=subject.t1.replace(data=subject.t1.data.astype(np.float64))), jax.random.key(0))
-    assert double.t1.data.dtype == np.float64
-    np.testing.assert_allclose(double.t1.data, single.t1.data, atol=1e-4)
+        double = subject.replace(t1=subject.t1.replace(data=subject.t1.data.astype(np.float64)))
+        out, drawn = t(double, jax.random.key(0)), t.sample(jax.random.key(0), double)
+    assert out.t1.data.dtype == np.float64
+    np.testing.assert_allclose(out.t1.data, single.t1.data, atol=1e-4)
+    for a, b in zip(jax.tree.leaves(drawn), jax.tree.leaves(params), strict=True):
+        np.testing.assert_array_equal(np.asarray(a), np.asarray(b))
 
 
 def test_medjax_sets_no_global_flag():
@@ -136,6 +139,18 @@ def test_gradients_through_the_gate_equal_those_of_apply():
     gated = jax.jit(through(lambda s: t(s, key)))(x)
     plain = jax.jit(through(lambda s: t.apply(s, t.sample(key, s))))(x)
     np.testing.assert_allclose(gated, plain, rtol=1e-5, atol=1e-6)
+
+
+def test_gradients_of_a_vmapped_pipeline_are_those_of_its_elements():
+    t, batch = pipeline(), mj.stack([small_subject(OBLIQUE, SHAPE, seed) for seed in range(3)])
+    keys, x = jax.random.split(jax.random.key(1), 3), jnp.asarray(batch.t1.data)
+
+    def loss(run, x):
+        return (run(batch.replace(t1=batch.t1.replace(data=x))).t1.data ** 2).sum()
+
+    mapped = jax.jit(jax.grad(lambda x: loss(lambda b: jax.vmap(t)(b, keys), x)))(x)
+    batched = jax.jit(jax.grad(lambda x: loss(lambda b: t.batch(b, keys), x)))(x)
+    np.testing.assert_allclose(mapped, batched, rtol=1e-5, atol=1e-6)
 
 
 def test_forward_mode_goes_through_apply_and_batch():
