@@ -225,7 +225,7 @@ class Image:
         return io.to_sitk(self.numpy(), np.asarray(self.affine, np.float64))
 
     def __repr__(self) -> str:
-        if isinstance(self._affine, jax.core.Tracer) or self._data is not None and self._data.ndim != 4:
+        if isinstance(self._affine, jax.core.Tracer) or (self._data is not None and self._data.ndim != 4):
             return f"{type(self).__name__}(shape: {self.shape}, dtype: {self.dtype})"
         spacing = ", ".join(f"{s:.2f}" for s in self.spacing)
         where = f", path: {self.path}" if self._paths else ""

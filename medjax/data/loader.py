@@ -13,7 +13,7 @@ import operator
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -26,7 +26,7 @@ from medjax import keys
 from medjax.data.dataset import SubjectsDataset
 from medjax.errors import about, needs_extra, needs_key
 from medjax.subject import Subject, compare, stack
-from medjax.transforms import apply, buckets
+from medjax.transforms import apply, buckets, host, steps
 from medjax.typing import Key, Shape3
 
 Device = jax.Device | NamedSharding | None
@@ -79,7 +79,7 @@ def loader(
         key = keys.as_key(key)
     elif shuffle:
         needs_key("shuffle=True", "loader(dataset, batch_size, jax.random.key(0))")
-    elif dataset.transform is not None and apply.is_random(dataset.transform):
+    elif dataset.transform is not None and steps.is_random(dataset.transform):
         needs_key(type(dataset.transform).__name__, "loader(dataset, batch_size, jax.random.key(0))")
     order = Order(len(dataset), batch_size, key if shuffle else None, drop_last, epochs)
     target = as_target(device)
@@ -223,7 +223,7 @@ class Loader:
         if len(real) < len(elements):  # another size would be another program
             full = stack(subjects + subjects[:1] * (len(elements) - len(real)), shape=shapes)
         with about(names[0]):
-            apply.check_subject(t, full)
+            host.check_subject(t, full)
             full = self.put(apply.bare(full))
             result, record = apply.compiled_each(t, full, self.element_keys(elements), apply.batch_sharding(full))
         return Started(batch, result, record, names)
@@ -236,7 +236,7 @@ class Loader:
             return result
         if size < self.order.batch_size:
             result = jax.tree.map(lambda leaf: leaf[:size], result)
-        return apply.after_batch(t, batch, result, record, size, names)
+        return host.after_batch(t, batch, result, record, size, names)
 
     def put(self, batch: Subject) -> Subject:
         """The batch with its voxels on the device."""
@@ -288,8 +288,8 @@ class Loader:
             return {}
         first = dataset.read(0)
         with about(dataset.describe(0)):
-            apply.check_subject(t, first)
-            names = apply.fixed_images(t, self.key, first)
+            host.check_subject(t, first)
+            names = host.fixed_images(t, self.key, first)
 
         def shapes(index: int) -> dict[str, tuple[int, ...] | None]:
             images = dataset.subjects[index].images

@@ -62,8 +62,8 @@ def quantiles(x: Volume, q: Float[Array, "Q"], mask: AnyMask = None) -> Float[Ar
     known = within(x, mask, jnp.nan)
     n = count(known == known)
     rank, fraction = position(q.astype(x.dtype), jnp.maximum(n - 1, 0))
-    lower, upper = order_statistics(known, rank, n)
-    return jnp.where(n > 0, lower + (upper - lower) * fraction, 0)
+    lower, upper = (jnp.where(n > 0, value, 0) for value in order_statistics(known, rank, n))
+    return lower + (upper - lower) * fraction
 
 
 def border_mean(x: Volume, extent: ArrayLike) -> Float[Array, "C"]:
@@ -194,7 +194,7 @@ def bracket(x: Volume, sample: Int[Array, "M"], rank: Int[Array, ""], n: Int[Arr
 
 
 def ordinal(x: Float[Array, "..."]) -> Int[Array, "..."]:
-    """Number the floats in order, 0 for zero and for subnormal numbers, which some devices take for zero; NaN is last."""
+    """Number the floats in order: 0 for zero and the subnormal numbers, which some devices take for zero; NaN last."""
     limits = jnp.finfo(x.dtype)
     bits = jax.lax.bitcast_convert_type(jnp.abs(x), f"int{limits.bits}")
     size = jnp.maximum(bits - (2**limits.nmant - 1), 0)

@@ -5,7 +5,7 @@ from typing import Any, ClassVar
 
 from medjax.ranges import leaf
 from medjax.transforms import fuse
-from medjax.transforms.apply import flatten
+from medjax.transforms.steps import flatten
 from medjax.transforms.transform import Transform, always, static, transform
 from medjax.typing import Key, Params
 

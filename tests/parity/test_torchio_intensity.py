@@ -32,7 +32,12 @@ HALVES = ["Left", "Right", "Anterior", "Posterior", "Inferior", "Superior", "sUP
 MASKS = [None, "label", *HALVES, bright, 2, (3, 5, 2), (3, 1, 5, 8, 2, 0)]
 
 
-@pytest.mark.parametrize("method", MASKS, ids=str)
+def called(method):
+    """A name that is the same in every process, as pytest-xdist needs."""
+    return getattr(method, "__name__", str(method))
+
+
+@pytest.mark.parametrize("method", MASKS, ids=called)
 def test_z_normalization(method):
     subject = small_subject(RAS)
     check(mj.ZNormalization(masking_method=method), tio.ZNormalization(masking_method=method), subject)
@@ -69,7 +74,7 @@ def test_rescale_intensity(arguments):
     check(mj.RescaleIntensity(**arguments), tio.RescaleIntensity(**arguments), small_subject(RAS))
 
 
-@pytest.mark.parametrize("method", ["label", "Left", "Posterior", bright, 2, (3, 1, 5, 8, 2, 0)], ids=str)
+@pytest.mark.parametrize("method", ["label", "Left", "Posterior", bright, 2, (3, 1, 5, 8, 2, 0)], ids=called)
 def test_rescale_intensity_by_a_mask(method):
     arguments = {"percentiles": (2, 97), "masking_method": method}
     check(mj.RescaleIntensity(**arguments), tio.RescaleIntensity(**arguments), small_subject(RAS))

@@ -7,7 +7,7 @@ from conftest import OBLIQUE, small_subject
 from scipy.ndimage import map_coordinates
 
 import medjax as mj
-from medjax.transforms.apply import flatten, groups_of
+from medjax.transforms.steps import flatten, groups_of
 
 
 def groups(*transforms):

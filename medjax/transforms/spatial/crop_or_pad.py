@@ -90,7 +90,7 @@ class CropOrPad(SpatialTransform):
         return self.mask_name is not None
 
     def draw(self, key: Key, grid: Grid) -> Params:
-        return {"start": random.uniform(keys.for_name(key, "start"), (3,))} if self.random else {}
+        return {"start": random.uniform(keys.for_name(key, "start"), (3,), jnp.float32)} if self.random else {}
 
     def locate(self, subject: Subject) -> Params:
         if self.mask_name is None:
@@ -129,7 +129,8 @@ class CropOrPad(SpatialTransform):
         first = xp.where(target > old, -half, half)
         if "start" in params:
             room = xp.maximum(old - target, 0)
-            chosen = xp.floor(xp.asarray(params["start"]) * (room + 1)).astype(np.int32)
+            # One float32 product, on the host as under jit, so that both round to the same voxel.
+            chosen = xp.floor(xp.asarray(params["start"]) * (room + 1).astype(np.float32)).astype(np.int32)
             first = xp.where(target > old, -half, xp.minimum(chosen, room))
         if "low" in params:
             low, high = xp.asarray(params["low"]), xp.asarray(params["high"])

@@ -88,7 +88,7 @@ def pad_fill(name: str, value: Any) -> Fill:
 
 def constant(name: str, value: Any) -> float:
     """A finite number."""
-    if isinstance(value, Sequence) or not np.isscalar(value) and getattr(value, "ndim", 1) != 0:
+    if isinstance(value, Sequence) or (not np.isscalar(value) and getattr(value, "ndim", 1) != 0):
         raise TypeError(f"{name} must be a number or a name, got {value!r}")
     in_range(name, np.asarray(value, np.float64))
     return float(value)

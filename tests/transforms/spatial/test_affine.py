@@ -27,7 +27,7 @@ def dot(affine, sigma=3.0, shape=SHAPE, at=(11.0, 15, 8)):
 
 @pytest.mark.parametrize("codes", ["RAS", "LPS", "PIR", "SLA"])
 def test_w7_a_translation_is_along_the_axes_of_the_world_whatever_the_orientation(codes):
-    image = dot(oriented(codes, (1, 1, 1)))
+    image = dot(oriented(codes), sigma=1.5)
     shift = np.array([2.5, -1.5, 1.25])
     np.testing.assert_allclose(where(mj.Affine(translation=shift)(image)) - where(image), shift, atol=0.02)
 
@@ -63,8 +63,8 @@ def test_w9_otsu_sees_a_background_of_zeros():
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int32])
 def test_w10_labels_keep_their_dtype_and_images_become_float32(dtype):
     subject = small_subject()
-    whole = (subject.t1.numpy() * 100).astype(np.int16)
-    subject = subject.replace(t1=mj.ScalarImage(whole, OBLIQUE), label=mj.LabelMap(subject.label.numpy().astype(dtype), OBLIQUE))
+    whole, label = (subject.t1.numpy() * 100).astype(np.int16), subject.label.numpy().astype(dtype)
+    subject = mj.Subject(t1=mj.ScalarImage(whole, OBLIQUE), label=mj.LabelMap(label, OBLIQUE))
     got = mj.Affine(degrees=10)(subject)
     assert got.label.dtype == dtype
     assert got.t1.dtype == np.float32

@@ -1,0 +1,156 @@
+"""A pipeline as steps: flattened, all that is random drawn first, then run group by group; pure and traced.
+
+A group is a fused spatial run (see `fuse.py`) or one other step.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from medjax import keys
+from medjax.subject import Image, Subject
+from medjax.transforms import fuse
+from medjax.transforms.fuse import Place, Step
+from medjax.typing import Key, Params, Shape3, working
+
+Group = tuple[int, ...]
+Known = tuple[Shape3, bool]
+"""A shape that the host worked out for an array, and whether all of it is real."""
+Shapes = Sequence[tuple[tuple[str, Known], ...]]
+
+
+def flatten(t: Any, certain: bool = True) -> list[Step]:
+    """The members of a pipeline, nests opened, in order."""
+    certain = certain and type(t.p) is float and t.p == 1.0
+    if t.kind != "group":
+        return [Step(t, certain)]
+    return [step for member in t.members for step in flatten(member, certain and not t.chooses)]
+
+
+def flatten_params(t: Any, params: Params, on: Any = True) -> list[dict[str, Any]]:
+    """The params of each step, with the coins of the nests above it joined into its own."""
+    if t.kind != "group":
+        return [{**params, "on": both(on, params["on"])}]
+    if t.p != 1.0:
+        on = both(on, params["on"])
+    members = enumerate(zip(t.members, params["members"], strict=True))
+    parts = [flatten_params(m, inner, both(on, t.taken(params["draw"], i))) for i, (m, inner) in members]
+    return [entry for part in parts for entry in part]
+
+
+def both(one: Any, other: Any) -> Any:
+    """Logical and, without an operation where one is known to be true."""
+    return other if one is True else one if other is True else one & other
+
+
+def groups_of(steps: Sequence[Step]) -> tuple[Group, ...]:
+    """The fused runs and single steps, as indices."""
+    return tuple(tuple(group) for group in fuse.runs(steps))
+
+
+def is_random(t: Any) -> bool:
+    """Whether a key is needed: something is drawn, or a coin is thrown."""
+    uncertain = isinstance(t.p, jax.core.Tracer) or float(t.p) != 1.0
+    inner = any(is_random(member) for member in t.members) if t.kind == "group" else False
+    return uncertain or inner or t.random
+
+
+def draw(t: Any, key: Key | None, subject: Subject) -> Params:
+    """All that is random in a pipeline, for a subject, from the grids alone; traced."""
+    places = {name: fuse.start(image, jnp) for name, image in subject.images.items()}
+    return draw_tree(t, key, places, True)[0]
+
+
+def draw_tree(t: Any, key: Key | None, places: dict[str, Place], certain: bool):
+    """(params, places after it) of a step or of a nest of them."""
+    certain = certain and type(t.p) is float and t.p == 1.0
+    on = jnp.asarray(True) if certain or key is None else keys.coin(key, t.p)
+    if t.kind == "group":
+        choice = t.choose(key)
+        members = []
+        for i, member in enumerate(t.members):
+            inner = None if key is None else keys.for_step(key, i)
+            params, places = draw_tree(member, inner, places, certain and not t.chooses)
+            members.append(params)
+        return {"on": on, "draw": choice, "members": tuple(members)}, places
+    places = places | {new: places[old] for old, new in t.keep or ()}
+    reference = next(iter(places.values())).grid
+    if t.kind == "spatial":
+        params = {"on": on, "draw": t.draw(key, reference)}
+        return params, fuse.advance(places, Step(t, certain), params, {})
+    drawn = {}
+    for name in places:
+        if fuse.included(t, name, places[name].label):
+            shared = key is None or getattr(t, "shared", False)
+            grid = reference if shared else places[name].grid
+            drawn[name] = t.draw(key if shared else keys.for_image(key, name), grid)
+    return {"on": on, "draw": drawn}, places
+
+
+def execute(
+    steps: Sequence[Step],
+    groups: Sequence[Group],
+    params: Sequence[Params],
+    subject: Subject,
+    shapes: Shapes = (),
+) -> tuple[Subject, dict[int, Any]]:
+    """Run groups of steps, traced; gives what was measured and located as well, by the number of the step.
+
+    shapes: for each group, the shapes that the host knows its images will have (see `read`).
+    """
+    record: dict[int, Any] = {}
+    for group, known in zip(groups, shapes or [()] * len(groups), strict=True):
+        first = steps[group[0]].transform
+        subject = keep(subject, first)
+        if first.kind == "spatial":
+            subject, record[group[0]] = run_spatial(steps, group, params, subject, dict(known))
+        else:
+            subject, record[group[0]] = run_single(first, params[group[0]], subject)
+    return subject, record
+
+
+def run_spatial(steps: Sequence[Step], group: Group, params: Sequence[Params], subject: Subject, shapes: dict[str, Known]):
+    """A fused run: plan for every image, read each once."""
+    begin = {name: fuse.start(image, jnp) for name, image in subject.images.items()}
+    first = steps[group[0]].transform
+    located = params[group[0]].get("located")
+    if located is None:
+        located = first.locate(subject)
+    end = begin
+    for index in group:
+        end = fuse.advance(end, steps[index], params[index], located if index == group[0] else {})
+    chosen = [steps[index] for index in group]
+    images = {}
+    for name, image in subject.images.items():
+        mine = [step for step in chosen if fuse.included(step.transform, name, begin[name].label)]
+        if mine:
+            images[name] = fuse.read(image, mine, begin[name], end[name], shapes.get(name))
+    return subject.replace(**images), located
+
+
+def run_single(t: Any, params: Params, subject: Subject) -> tuple[Subject, dict[str, Any]]:
+    """An intensity or label step on the images it is for, each behind the coin."""
+    images, record = {}, {}
+    for name, drawn in params["draw"].items():
+        image = subject[name]
+
+        @jax.checkpoint
+        def apply(data: jax.Array, image: Image = image, drawn: Params = drawn) -> tuple[jax.Array, Any]:
+            of = image.replace(data=data)
+            measured = (t.measure(of, subject),) if t.kind == "intensity" and t.measures else ()
+            return t.apply_to(of, drawn, *measured).data, measured
+
+        data = jnp.asarray(image.data)
+        if t.kind == "intensity":
+            data = data.astype(working(data.dtype))
+        nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(apply, data)[1])
+        data, record[name] = jax.lax.cond(params["on"], apply, lambda d, zero=nothing: (d, zero), data)
+        images[name] = image.replace(data=data)
+    return subject.replace(**images), {"on": params["on"], "measured": record}
+
+
+def keep(subject: Subject, t: Any) -> Subject:
+    """The subject with copies of the images that a transform is asked to keep."""
+    return subject.replace(**{new: subject[old] for old, new in t.keep}) if t.keep else subject
