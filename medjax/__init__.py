@@ -4,11 +4,11 @@ from medjax.config import from_config as from_config
 from medjax.config import to_config as to_config
 from medjax.data.dataset import SubjectsDataset as SubjectsDataset
 from medjax.data.loader import loader as loader
+from medjax.image import Image as Image
+from medjax.image import LabelMap as LabelMap
+from medjax.image import ScalarImage as ScalarImage
 from medjax.subject import DATA as DATA
 from medjax.subject import LOCATION as LOCATION
-from medjax.subject import Image as Image
-from medjax.subject import LabelMap as LabelMap
-from medjax.subject import ScalarImage as ScalarImage
 from medjax.subject import Subject as Subject
 from medjax.subject import channels_last as channels_last
 from medjax.subject import concat_channels as concat_channels

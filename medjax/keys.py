@@ -21,7 +21,9 @@ def as_key(key: object) -> Key:
         if jnp.issubdtype(key.dtype, jax.dtypes.prng_key):
             if key.ndim == 0:
                 return key
-            raise TypeError(f"one key is due, got an array of keys of shape {key.shape}; use pipeline.batch or jax.vmap")
+            raise TypeError(
+                f"one key is due, got an array of keys of shape {key.shape}; use pipeline.batch or jax.vmap"
+            )
         if key.dtype == np.uint32 and key.ndim == 1 and key.shape[0] in (2, 4):
             return random.wrap_key_data(jnp.asarray(key), impl="threefry2x32" if key.shape[0] == 2 else "rbg")
     raise TypeError(f"key must be one key, as jax.random.key(0) makes, got {describe(key)}")

@@ -8,7 +8,7 @@ tree with tracers in it drops what is in the box (`carried`), and the calls of m
 from collections.abc import Iterable
 from typing import Any
 
-import jax
+from medjax.typing import Tracer
 
 
 class Box:
@@ -28,4 +28,4 @@ class Box:
 
 def carried(box: Box, leaves: Iterable[Any]) -> Any:
     """What is in the box, unless a leaf is traced: then nothing, for it would be stale."""
-    return None if any(isinstance(leaf, jax.core.Tracer) for leaf in leaves) else box.value
+    return None if any(isinstance(leaf, Tracer) for leaf in leaves) else box.value

@@ -1,7 +1,7 @@
 """How the arguments of a transform become numbers: one rule for each kind of field, one place where they are drawn.
 
 The rules are TorchIO's. With `per_axis`, x is (c - x, c + x) about the field's centre c (0 for degrees, 1 for scales)
-or (0, x) where there is none, a pair is the range of every axis, three numbers are one x an axis and six a range an axis.
+or (0, x) where there is none, a pair is the range of every axis, three numbers are one x an axis, six a range an axis.
 Without, x is (-x, x), or (low, x) where the field has a least value, and a pair is the range.
 Whatever the form, what is kept is a float32 array of the field's one shape: NumPy, unless a JAX array was given.
 """
@@ -16,20 +16,20 @@ import numpy as np
 from jax import random
 
 from medjax.errors import in_range
-from medjax.typing import Key
+from medjax.typing import Key, Tracer
 
 Range: TypeAlias = Any
 """A number, a pair, three or six numbers; (2,) or (3, 2) float32 once the transform is built."""
 Convert: TypeAlias = Callable[[str, Any], Any]
 
 
-def leaf(default: Any, convert: Convert, *, kw_only: Any = MISSING) -> Any:
+def leaf(*, default: Any = MISSING, convert: Convert, kw_only: Any = MISSING) -> Any:
     """A dataclass field whose value becomes a leaf: `convert(name, value)` checks and expands it when built."""
     return field(default=default, kw_only=kw_only, metadata={"convert": convert})
 
 
 def number(
-    default: Any, *, low: float | None = None, high: float | None = None, shape: tuple[int, ...] = (), kw_only=MISSING
+    *, default: Any, low: float | None = None, high: float | None = None, shape: tuple[int, ...] = (), kw_only=MISSING
 ) -> Any:
     """A field of one number, or of an array of fixed shape to which one number is broadcast."""
 
@@ -40,12 +40,12 @@ def number(
         check(name, array, low, high)
         return broadcast(array, shape)
 
-    return leaf(default, convert, kw_only=kw_only)
+    return leaf(default=default, convert=convert, kw_only=kw_only)
 
 
 def uniform(
-    default: Any,
     *,
+    default: Any,
     around: float | None = None,
     per_axis: bool = False,
     low: float | None = None,
@@ -62,7 +62,7 @@ def uniform(
             raise ValueError(f"{name} has low > high: {np.asarray(expanded).tolist()}")
         return expanded
 
-    return leaf(default, convert, kw_only=kw_only)
+    return leaf(default=default, convert=convert, kw_only=kw_only)
 
 
 def expand(name: str, array: Any, around: float | None, per_axis: bool, low: float | None) -> Any:
@@ -73,8 +73,12 @@ def expand(name: str, array: Any, around: float | None, per_axis: bool, low: flo
     allowed = (0, 3) if per_axis else (0,)
     if array.ndim == 0 or (per_axis and array.shape == (3,)):
         if signed and not traced(array) and np.any(array < 0):
-            raise ValueError(f"{name} must not be negative where it stands for a range, got {np.asarray(array).tolist()}")
-        pair = xp.stack([centre - array if signed else xp.full_like(array, centre), centre + array if signed else array], -1)
+            raise ValueError(
+                f"{name} must not be negative where it stands for a range, got {np.asarray(array).tolist()}"
+            )
+        pair = xp.stack(
+            [centre - array if signed else xp.full_like(array, centre), centre + array if signed else array], -1
+        )
     elif array.size == 6 and per_axis:
         pair = array.reshape(3, 2)
     elif array.shape == (2,):
@@ -128,7 +132,7 @@ def check(name: str, array: Any, low: float | None = None, high: float | None = 
 
 def traced(value: Any) -> bool:
     """Whether a number is known only while tracing."""
-    return isinstance(value, jax.core.Tracer)
+    return isinstance(value, Tracer)
 
 
 def plural(shape: tuple[int, ...]) -> str:

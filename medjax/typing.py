@@ -3,17 +3,16 @@
 from collections.abc import Mapping
 from typing import Any, TypeAlias
 
-import jax
 import numpy as np
+from jax.core import Tracer as Tracer
 from jaxtyping import Array, Bool, Float, Int, Num, PRNGKeyArray
 
-ArrayLike: TypeAlias = np.ndarray | jax.Array
-Voxels: TypeAlias = Num[ArrayLike, "*B C I J K"]
+Voxels: TypeAlias = Num[Any, "*B C I J K"]
 Volume: TypeAlias = Float[Array, "C I J K"]
 Field: TypeAlias = Float[Array, "3 I J K"]
 Mask: TypeAlias = Bool[Array, "I J K"]
-Affine: TypeAlias = Float[ArrayLike, "*B 4 4"]
-Index: TypeAlias = Int[ArrayLike, "*B 3"]
+Affine: TypeAlias = Float[Any, "*B 4 4"]
+Index: TypeAlias = Int[Any, "*B 3"]
 Key: TypeAlias = PRNGKeyArray
 Params: TypeAlias = Mapping[str, Any]
 Shape3: TypeAlias = tuple[int, int, int]

@@ -52,17 +52,17 @@ def loader(
     prefetch: batches that are decoded ahead.  device: a `jax.Device`, or a `jax.sharding.Sharding` that splits the
     batch axis over devices; None for JAX's default.
 
-    Iterating again gives the same batches again, for any number of threads; `len` counts them. Subject i of the data set
-    is what `dataset.get(i, keys.for_element(key, epoch, i))` gives, whatever batch it lands in. Every subject is read
-    each time it is drawn, and nothing that was read is kept. `iter(loader).get_state()` is a small dictionary for JSON;
-    `set_state` goes on from there. Leaving a loop early, or `close()`, ends the threads.
+    Iterating again gives the same batches again, for any number of threads; `len` counts them. Subject i of the data
+    set is what `dataset.get(i, keys.for_element(key, epoch, i))` gives, whatever batch it lands in. Every subject is
+    read each time it is drawn, and nothing that was read is kept. `iter(loader).get_state()` is a small dictionary for
+    JSON; `set_state` goes on from there. Leaving a loop early, or `close()`, ends the threads.
 
-    Where the transform begins with steps that end in a fixed shape (`Resample(1.0), CropOrPad(160)`), subjects may differ
-    in shape: they are padded to one shape for the whole data set, known from the headers, and only what is real is
-    seen. Otherwise the subjects of a batch must agree in shape.
+    Where the transform begins with steps that end in a fixed shape (`Resample(1.0), CropOrPad(160)`), subjects may
+    differ in shape: they are padded to one shape for the whole data set, known from the headers, and only what is real
+    is seen. Otherwise the subjects of a batch must agree in shape.
 
-    Raises ImportError without the `loader` extra; TypeError for a key that is none; ValueError for sizes below 1, for no
-    batch at all, and for batches that do not divide over the devices. An error while reading or transforming reaches
+    Raises ImportError without the `loader` extra; TypeError for a key that is none; ValueError for sizes below 1, for
+    no batch at all, and for batches that do not divide over the devices. An error while reading or transforming reaches
     the consumer and begins with the subject.
 
     >>> dataset = mj.SubjectsDataset(subjects, pipeline)
@@ -98,7 +98,9 @@ def as_target(device: Any) -> Device:
     if isinstance(device, NamedSharding):
         spec = tuple(device.spec)
         if not spec or spec[0] is None or any(axis is not None for axis in spec[1:]):
-            raise ValueError(f"device must split the first axis, that of the batch, and no other; its spec is {device.spec}")
+            raise ValueError(
+                f"device must split the first axis, that of the batch, and no other; its spec is {device.spec}"
+            )
         return NamedSharding(device.mesh, PartitionSpec(spec[0]))
     if device is None or isinstance(device, jax.Device):
         return device
@@ -108,8 +110,8 @@ def as_target(device: Any) -> Device:
 class Order:
     """Which subject stands where: a sequence of (epoch, index), B of them a batch; grain's source.
 
-    size: number of subjects.  key: what shuffles, or None.  A last batch of fewer than B is filled up with index None, so
-    that batches never cross epochs.
+    size: number of subjects.  key: what shuffles, or None.  A last batch of fewer than B is filled up with index None,
+    so that batches never cross epochs.
     """
 
     def __init__(self, size: int, batch_size: int, key: Key | None, drop_last: bool, epochs: int):
@@ -224,7 +226,7 @@ class Loader:
             full = stack(subjects + subjects[:1] * (len(elements) - len(real)), shape=shapes)
         with about(names[0]):
             host.check_subject(t, full)
-            full = self.put(apply.bare(full))
+            full = self.put(host.bare(full))
             result, record = apply.compiled_each(t, full, self.element_keys(elements), apply.batch_sharding(full))
         return Started(batch, result, record, names)
 
@@ -240,7 +242,9 @@ class Loader:
 
     def put(self, batch: Subject) -> Subject:
         """The batch with its voxels on the device."""
-        images = {name: image.replace(data=jax.device_put(image.data, self.target)) for name, image in batch.images.items()}
+        images = {
+            name: image.replace(data=jax.device_put(image.data, self.target)) for name, image in batch.images.items()
+        }
         return batch.replace(**images)
 
     def element_keys(self, elements: Sequence[Element]) -> Key | None:
@@ -256,8 +260,8 @@ class Loader:
     def padded_shapes(self, subjects: Sequence[Subject]) -> dict[str, Shape3]:
         """The shape that each image which needs it is padded to, for the subjects of a batch.
 
-        The largest of the data set, so that there is one program, unless that is more than twice what this batch needs in
-        its bucket.
+        The largest of the data set, so that there is one program, unless that is more than twice what this batch needs
+        in its bucket.
         """
         shapes = {}
         for name, largest in self.padding().items():

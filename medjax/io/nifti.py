@@ -177,6 +177,7 @@ def _scaled(voxels: np.ndarray, slope: float, inter: float, dtype: np.dtype) -> 
 
 
 def in_mm(affine: np.ndarray, header: Any) -> np.ndarray:
+    """An affine in the unit of a NIfTI header, in mm."""
     scale = _TO_MM.get(int(header["xyzt_units"]) & 7, 1)
     return affine * [[scale], [scale], [scale], [1]]
 

@@ -17,9 +17,9 @@ LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
 
 
 def from_object(source: Any) -> tuple[Any, np.ndarray | None, dict[str, Any]]:
-    """(array, affine or None, metadata) of an array, a nibabel image or a SimpleITK image; JAX arrays stay on their device.
+    """(array, affine or None, metadata) of an array, a nibabel image or a SimpleITK image.
 
-    Raises TypeError for anything else.
+    JAX arrays stay on their device. Raises TypeError for anything else.
     """
     if isinstance(source, SpatialImage):
         return from_nibabel(source)
@@ -30,7 +30,8 @@ def from_object(source: Any) -> tuple[Any, np.ndarray | None, dict[str, Any]]:
     if isinstance(source, (list, tuple)):
         return np.asarray(source), None, {}
     raise TypeError(
-        f"source must be a path, a list of paths, an array (C, I, J, K), a nibabel or a SimpleITK image, got {type(source).__name__}"
+        "source must be a path, a list of paths, an array (C, I, J, K), a nibabel or a SimpleITK image, got "
+        f"{type(source).__name__}"
     )
 
 
@@ -79,7 +80,7 @@ def from_sitk(image: Any) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
 
 
 def to_sitk(array: np.ndarray, affine: np.ndarray) -> Any:
-    """A SimpleITK image of an array (C, I, J, K); several channels become a vector image. Raises ValueError on shear."""
+    """A SimpleITK image of an array (C, I, J, K); several become a vector image. Raises ValueError on shear."""
     lps = LPS @ affine
     spacing = np.sqrt((lps[:3, :3] ** 2).sum(0))
     direction = lps[:3, :3] / spacing

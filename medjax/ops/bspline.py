@@ -60,7 +60,9 @@ def field_at(control: Float[Array, "D n0 n1 n2"], coordinates: Coordinates) -> F
     return by_slabs(lambda i: taps(control, tuple(c[i] for c in coordinates)), coordinates[0].shape[0])
 
 
-def field_on(control: Float[Array, "D n0 n1 n2"], matrix: Float[Array, "4 4"], shape: Shape3) -> Float[Array, "D I J K"]:
+def field_on(
+    control: Float[Array, "D n0 n1 n2"], matrix: Float[Array, "4 4"], shape: Shape3
+) -> Float[Array, "D I J K"]:
     """The field on the voxels of a grid of `shape`; by products where its axes run along those of the control grid.
 
     matrix: voxel index to control coordinate.
@@ -91,7 +93,9 @@ def taps(control: Float[Array, "D n0 n1 n2"], coordinates: tuple[Array, Array, A
     rows, columns = padded.shape[2:]
 
     def weight(axis: int, tap: Array | int) -> Array:
-        return cubic(jnp.abs(coordinates[axis] - (first[axis] + tap).astype(coordinates[axis].dtype))).astype(flat.dtype)
+        return cubic(jnp.abs(coordinates[axis] - (first[axis] + tap).astype(coordinates[axis].dtype))).astype(
+            flat.dtype
+        )
 
     def plane(a: Array, total: Array) -> Array:
         """Add the 16 taps of one plane of coefficients; a loop over planes keeps the program small."""

@@ -1,5 +1,7 @@
 """Maps of one voxel to one voxel, written so that XLA fuses a run of them into one pass."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float
@@ -17,7 +19,7 @@ def signed_power(x: Volume, gamma: ArrayLike) -> Volume:
     return jnp.where(zero, 0, jnp.sign(x) * jnp.exp(gamma * jnp.log(size)))
 
 
-def rescale(x: Volume, in_min: ArrayLike, in_max: ArrayLike, out_min: ArrayLike, out_max: ArrayLike) -> Volume:
+def rescale(x: Volume, in_min: Any, in_max: Any, out_min: Any, out_max: Any) -> Volume:
     """Map [in_min, in_max] linearly to [out_min, out_max], without clipping; x as it is where in_max = in_min.
 
     The four are numbers, or (C, 1, 1, 1).

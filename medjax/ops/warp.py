@@ -34,7 +34,7 @@ def map_coordinates(matrix: Array, coordinates: Coordinates) -> Coordinates:
 
 
 def fold(index: Array, low: Array, high: Array, edge: str) -> Array:
-    """Bring indices, whole or fractional, into [low, high) by repeating the edge, mirroring or wrapping, as numpy.pad."""
+    """Bring indices, whole or fractional, into [low, high): repeat the edge, mirror or wrap, as numpy.pad."""
     last = high - 1
     if edge == "edge":
         return jnp.clip(index, low, last)
@@ -48,7 +48,9 @@ def fold(index: Array, low: Array, high: Array, edge: str) -> Array:
 
 def inside(coordinates: Coordinates, extent: Array) -> Array:
     """Whether points lie in the volume, by ITK's rule with the slack."""
-    tests = [(c >= -0.5 - SLACK) & (c < n.astype(c.dtype) - (0.5 + SLACK)) for c, n in zip(coordinates, extent, strict=True)]
+    tests = [
+        (c >= -0.5 - SLACK) & (c < n.astype(c.dtype) - (0.5 + SLACK)) for c, n in zip(coordinates, extent, strict=True)
+    ]
     return tests[0] & tests[1] & tests[2]
 
 
@@ -101,7 +103,7 @@ def linear(data: Array, coordinates: Coordinates, extent: Array, dtype: Any) -> 
         return low + fraction * (high - low)
 
     lines = [[between(at(a, b, 0), at(a, b, 1), k) for b in (0, 1)] for a in (0, 1)]
-    planes = [between(*pair, j) for pair in lines]
+    planes = [between(low, high, j) for low, high in lines]
     return between(planes[0], planes[1], i)
 
 

@@ -15,10 +15,11 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 from medjax import keys
 from medjax.errors import needs_key
-from medjax.subject import Image, LabelMap, ScalarImage, Subject, batch_size
+from medjax.image import Image, LabelMap, ScalarImage
+from medjax.subject import Subject, batch_size
 from medjax.transforms.gate import looped
 from medjax.transforms.host import after_batch, check_subject, compiled_draw, on_host, outline
-from medjax.transforms.steps import draw, execute, flatten, flatten_params, groups_of, is_random
+from medjax.transforms.steps import draw, execute, flatten, flatten_params, groups_of, is_random, is_traced
 from medjax.typing import Key, Params
 
 
@@ -102,7 +103,9 @@ def compiled_each(t: Any, subject: Subject, key: Key | None, sharding: NamedShar
     if sharding is None:
         return each(t, subject, key)
     split = PartitionSpec(sharding.spec[0])
-    run = jax.shard_map(each, mesh=sharding.mesh, in_specs=(PartitionSpec(), split, split), out_specs=split, check_vma=False)
+    run = jax.shard_map(
+        each, mesh=sharding.mesh, in_specs=(PartitionSpec(), split, split), out_specs=split, check_vma=False
+    )
     return run(t, subject, key)
 
 
@@ -141,8 +144,3 @@ def wrap(array: Any, cls: type[Image], name: str, leading: int) -> Image:
         raise ValueError(f"{name} must be an array {axes}, got {keys.describe(array)}")
     affine = np.broadcast_to(np.eye(4), (*array.shape[:leading], 4, 4))
     return cls.of(array, affine)
-
-
-def is_traced(*trees: Any) -> bool:
-    """Whether any leaf is known only while tracing."""
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))

@@ -1,12 +1,13 @@
 """Volumes on the host, padded to few shapes, so that a data set of many shapes compiles few programs."""
 
 from functools import cache
+from typing import Any
 
 import jax
 import numpy as np
 
+from medjax.image import Image
 from medjax.io import memory
-from medjax.subject import Image
 from medjax.typing import Shape3
 
 
@@ -43,7 +44,7 @@ def in_order(array: np.ndarray) -> np.ndarray:
 
 
 @cache
-def cpu() -> jax.Device | None:
+def cpu() -> Any:
     """JAX's device on the host, unless its CPU platform is turned off."""
     try:
         return jax.local_devices(backend="cpu")[0]

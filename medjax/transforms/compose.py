@@ -1,7 +1,7 @@
 """Transforms one after the other; neighbours in space are fused."""
 
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 from medjax.ranges import leaf
 from medjax.transforms import fuse
@@ -19,6 +19,11 @@ def members(name: str, value: Any) -> tuple[Transform, ...]:
     return found
 
 
+def transform_names(name: str, value: Any) -> tuple[str, ...] | None:
+    """The names of the members, if they have any."""
+    return None if value is None else tuple(value)
+
+
 @transform
 class Compose(Transform):
     """Transforms in order, from a sequence or from a dictionary of names.
@@ -29,9 +34,9 @@ class Compose(Transform):
     Raises TypeError for members that are no transforms, ValueError for include, exclude or keep, which belong to them.
     """
 
-    transforms: Sequence[Transform] | Mapping[str, Transform] = leaf((), members)
+    transforms: Sequence[Transform] | Mapping[str, Transform] = leaf(default=(), convert=members)
     p: float = always()
-    names: Sequence[str] | None = static(None, lambda name, value: None if value is None else tuple(value), kw_only=True)
+    names: Sequence[str] | None = static(default=None, convert=transform_names, kw_only=True)
 
     kind: ClassVar[str] = "group"
     chooses: ClassVar[bool] = False
@@ -47,7 +52,7 @@ class Compose(Transform):
     @property
     def members(self) -> tuple[Transform, ...]:
         """The transforms in order."""
-        return tuple(self.transforms)
+        return cast(tuple[Transform, ...], self.transforms)
 
     def choose(self, key: Key | None) -> Params:
         """Nothing to choose: every member has its turn."""

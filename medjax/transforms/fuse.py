@@ -17,8 +17,8 @@ from jaxtyping import Array
 from medjax import geometry
 from medjax.errors import needs_concrete
 from medjax.geometry import BSpline, Grid, Linear, Map
+from medjax.image import Image
 from medjax.ops import axis, bspline, warp
-from medjax.subject import Image
 from medjax.transforms.spatial import sampling
 from medjax.transforms.spatial.sampling import NOTHING
 from medjax.typing import Params, Shape3, working
@@ -231,7 +231,9 @@ def read_data(image: Image, steps: Sequence[Step], begin: Place, end: Place, out
     values = jax.lax.switch(chosen, branches) if len(branches) > 1 else branches[0]()
     if pad is None or edge is not None:
         return values
-    shown = [(v >= low) & (v < high) for v, low, high in zip(warp.indices(out, jnp.int32), end.low, end.high, strict=True)]
+    shown = [
+        (v >= low) & (v < high) for v, low, high in zip(warp.indices(out, jnp.int32), end.low, end.high, strict=True)
+    ]
     value = sampling.fill_value(image, pad, dtype)
     return jnp.where((shown[0] & shown[1] & shown[2])[None], values, value[:, None, None, None])
 

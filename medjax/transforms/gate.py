@@ -11,6 +11,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.core import eval_jaxpr
 from jax.custom_batching import sequential_vmap
 
 
@@ -39,12 +40,12 @@ def looped(function: Callable[..., Any], *operands: Any) -> Any:
 
 
 def hoist(function: Callable[..., Any], operands: Any) -> tuple[Callable[..., list[Any]], list[Any], Any]:
-    """`function` as one of its operands and of the arrays it closes over, to a list; those arrays; its result's tree."""
+    """`function` of its operands and of what it closes over, giving a list; what it closes over; its result's tree."""
     leaves, tree = jax.tree.flatten(operands)
     leaves = [leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in leaves]
     traced, shape = jax.make_jaxpr(lambda *flat: function(*jax.tree.unflatten(tree, flat)), return_shape=True)(*leaves)
 
     def pure(operands: Any, consts: list[Any]) -> list[Any]:
-        return jax.core.eval_jaxpr(traced.jaxpr, consts, *jax.tree.leaves(operands))
+        return eval_jaxpr(traced.jaxpr, consts, *jax.tree.leaves(operands))
 
     return pure, list(traced.consts), jax.tree.structure(shape)

@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from medjax.errors import about
@@ -17,7 +18,7 @@ from medjax.subject import Subject
 from medjax.transforms import buckets, fuse
 from medjax.transforms.fuse import Place, Step
 from medjax.transforms.spatial.sampling import check_label_fill, is_label
-from medjax.transforms.steps import Group, Known, draw, execute, flatten, flatten_params, groups_of
+from medjax.transforms.steps import Group, Known, draw, execute, flatten, flatten_params, groups_of, is_traced, keep
 from medjax.typing import Key, Params
 
 
@@ -89,7 +90,7 @@ def on_host(t: Any, subject: Subject, params: Params) -> Subject:
             continue
         if group[0] == 0 and ends_fixed(steps, group, host, places):
             subject = bucketed(subject)
-        known = {name: known_shape(steps, group, place) for name, place in ends.items()}
+        known = {name: known_shape(place) for name, place in ends.items()}
         pending.append((group, tuple(known.items())))
         places = {name: concrete(place) for name, place in ends.items()}
         if not all(whole for _, whole in known.values()):
@@ -103,7 +104,9 @@ def start_all(subject: Subject) -> dict[str, Place]:
     return {name: fuse.start(image, np) for name, image in subject.images.items()}
 
 
-def planned(steps: Sequence[Step], group: Group, params: dict[int, Params], places: dict[str, Place]) -> dict[str, Place]:
+def planned(
+    steps: Sequence[Step], group: Group, params: dict[int, Params], places: dict[str, Place]
+) -> dict[str, Place]:
     """The places after a run, in float64, every step checked."""
     for index in group:
         t, located = steps[index].transform, params[index].get("located", {})
@@ -123,13 +126,14 @@ def concrete(place: Place) -> Place:
     return Place(grid, np.zeros(3, np.int32), np.asarray(grid.shape, np.int32), place.label)
 
 
-def known_shape(steps: Sequence[Step], group: Group, place: Place) -> Known:
+def known_shape(place: Place) -> Known:
     """The shape in which a result is computed, and whether all of it is real.
 
     Exact where the types say it, and after indexing alone; else of a bucket, so that few programs serve many shapes.
     """
-    shape = concrete(place).grid.fixed
-    return (shape, True) if place.grid.fixed or place.cost <= fuse.INDEXED else (buckets.rounded(shape), False)
+    i, j, k = (int(n) for n in concrete(place).grid.shape)
+    exact = place.grid.fixed is not None or place.cost <= fuse.INDEXED
+    return ((i, j, k), True) if exact else (buckets.rounded((i, j, k)), False)
 
 
 def ends_fixed(steps: Sequence[Step], group: Group, params: dict[int, Params], places: dict[str, Place]) -> bool:
@@ -145,9 +149,9 @@ def settled(subject: Subject, places: dict[str, Place]) -> Subject:
     images = {}
     for name, image in subject.images.items():
         grid = places[name].grid
-        data = image.data
-        if image.spatial_shape != grid.fixed:
-            data = data[(slice(None), *(slice(n) for n in grid.fixed))]
+        data, shape = image.data, tuple(int(n) for n in grid.shape)
+        if image.spatial_shape != shape:
+            data = data[(slice(None), *map(slice, shape))]
         images[name] = type(image).of(data, np.asarray(grid.affine))
     return subject.replace(**images)
 

@@ -10,10 +10,11 @@ import jax
 import jax.numpy as jnp
 
 from medjax import keys
-from medjax.subject import Image, Subject
+from medjax.image import Image
+from medjax.subject import Subject
 from medjax.transforms import fuse
 from medjax.transforms.fuse import Place, Step
-from medjax.typing import Key, Params, Shape3, working
+from medjax.typing import Key, Params, Shape3, Tracer, working
 
 Group = tuple[int, ...]
 Known = tuple[Shape3, bool]
@@ -52,9 +53,14 @@ def groups_of(steps: Sequence[Step]) -> tuple[Group, ...]:
 
 def is_random(t: Any) -> bool:
     """Whether a key is needed: something is drawn, or a coin is thrown."""
-    uncertain = isinstance(t.p, jax.core.Tracer) or float(t.p) != 1.0
+    uncertain = isinstance(t.p, Tracer) or float(t.p) != 1.0
     inner = any(is_random(member) for member in t.members) if t.kind == "group" else False
     return uncertain or inner or t.random
+
+
+def is_traced(*trees: Any) -> bool:
+    """Whether any leaf is known only while tracing."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
 
 
 def draw(t: Any, key: Key | None, subject: Subject) -> Params:
@@ -111,7 +117,9 @@ def execute(
     return subject, record
 
 
-def run_spatial(steps: Sequence[Step], group: Group, params: Sequence[Params], subject: Subject, shapes: dict[str, Known]):
+def run_spatial(
+    steps: Sequence[Step], group: Group, params: Sequence[Params], subject: Subject, shapes: dict[str, Known]
+):
     """A fused run: plan for every image, read each once."""
     begin = {name: fuse.start(image, jnp) for name, image in subject.images.items()}
     first = steps[group[0]].transform

@@ -8,34 +8,41 @@ in `apply.py` over these methods.
 
 from collections.abc import Callable, Sequence
 from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, ClassVar, Self, TypeVar, dataclass_transform
+from typing import Any, ClassVar, Literal, Self, TypeVar, cast, dataclass_transform
 
 import jax
 import numpy as np
 
 from medjax.errors import in_range
 from medjax.geometry import Grid, Map
+from medjax.image import Image
 from medjax.ranges import as_floats, leaf, number, uniform
-from medjax.subject import Image, Subject
+from medjax.subject import Subject
 from medjax.transforms import apply
 from medjax.transforms.spatial.sampling import NOTHING, Sampling
-from medjax.typing import Key, Params
+from medjax.typing import Key, Params, Tracer
 
 T = TypeVar("T")
 REGISTRY: dict[str, type["Transform"]] = {}
 
 
-def static(default: Any = MISSING, convert: Callable[[str, Any], Any] | None = None, *, kw_only: Any = MISSING) -> Any:
+def static(*, default: Any = MISSING, convert: Callable[[str, Any], Any] | None = None, kw_only: Any = MISSING) -> Any:
     """A field of structure: hashable, part of the compiled program; `convert(name, value)` checks it when built."""
     return field(default=default, kw_only=kw_only, metadata={"static": True, "convert": convert})
 
 
 @dataclass_transform(frozen_default=True, field_specifiers=(static, leaf, number, uniform))
+def abstract(cls: type[T]) -> type[T]:
+    """Make a class that transforms inherit fields from: a frozen dataclass, compared by identity."""
+    return dataclass(frozen=True, eq=False, repr=False)(cls)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(static, leaf, number, uniform))
 def transform(cls: type[T]) -> type[T]:
     """Make a class a transform: a frozen dataclass, compared by identity, a pytree, and known by its name."""
-    made = dataclass(frozen=True, eq=False, repr=False)(cls)
+    made = abstract(cls)
     register(made)
-    REGISTRY[made.__name__] = made
+    REGISTRY[made.__name__] = cast(Any, made)
     return made
 
 
@@ -86,12 +93,12 @@ def probability(name: str, value: Any) -> float:
     return p
 
 
-def always() -> Any:
+def always(*, kw_only: Literal[True] = True) -> Any:
     """The field p of a transform that changes shapes: there it is structure, for a shape cannot hang on a coin."""
-    return static(1.0, probability, kw_only=True)
+    return static(default=1.0, convert=probability, kw_only=kw_only)
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@abstract
 class Transform:
     """Abstract. Called with a subject and a key it gives the transformed subject; nothing is changed in place.
 
@@ -100,10 +107,10 @@ class Transform:
     keep: {image: name} stores what an image was before under a new name.
     """
 
-    p: float = number(1.0, low=0.0, high=1.0, kw_only=True)
-    include: Sequence[str] | None = static(None, names, kw_only=True)
-    exclude: Sequence[str] | None = static(None, names, kw_only=True)
-    keep: dict[str, str] | None = static(None, renamed, kw_only=True)
+    p: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
+    include: Sequence[str] | None = static(default=None, convert=names, kw_only=True)
+    exclude: Sequence[str] | None = static(default=None, convert=names, kw_only=True)
+    keep: dict[str, str] | None = static(default=None, convert=renamed, kw_only=True)
 
     kind: ClassVar[str]
     random: ClassVar[bool] = False
@@ -126,7 +133,7 @@ class Transform:
         return apply.call(self, x, key, labels)
 
     def batch(self, batch: Any, key: Any = None, *, labels: Sequence[str] = ()) -> Any:
-        """Transform a batch, every element with its own key: (B,) keys, or one that each element's place is folded in."""
+        """Transform a batch, every element by its own key: (B,) keys, or one that its place is folded into."""
         return apply.batch(self, batch, key, labels)
 
     def sample(self, key: Any, subject: Any) -> Params:
@@ -159,7 +166,7 @@ class Transform:
         return f"{type(self).__name__}({', '.join(changed)})"
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@abstract
 class SpatialTransform(Transform):
     """Abstract. Gives each image a new grid (`regrid`), or moves the content in the world (`move`), or both.
 
@@ -204,14 +211,14 @@ class SpatialTransform(Transform):
         del grids, located
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@abstract
 class IntensityTransform(Transform):
     """Abstract. Changes the voxels of scalar images where they are; label maps are left alone.
 
     shared: draw once for all images of a subject instead of for each.
     """
 
-    shared: bool = static(False, kw_only=True)
+    shared: bool = static(default=False, kw_only=True)
 
     kind: ClassVar[str] = "intensity"
     measures: ClassVar[bool] = False
@@ -231,7 +238,7 @@ class IntensityTransform(Transform):
         del measured, name
 
 
-@dataclass(frozen=True, eq=False, repr=False)
+@abstract
 class LabelTransform(Transform):
     """Abstract. Changes label maps; scalar images are left alone."""
 
@@ -250,7 +257,7 @@ def default_of(f: Any) -> Any:
 
 def plain(value: Any) -> Any:
     """Arrays as short nested tuples of numbers, for printing."""
-    if hasattr(value, "tolist") and not isinstance(value, jax.core.Tracer):
+    if hasattr(value, "tolist") and not isinstance(value, Tracer):
         return nested(value.tolist())
     return value
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 import medjax as mj
-from tests.conftest import small_subject
+from conftest import small_subject
 
 
 @pytest.fixture

@@ -1,15 +1,14 @@
 """The slow change of brightness that a coil leaves in a magnetic resonance image."""
 
-from dataclasses import MISSING
 from typing import Any
 
 import jax.numpy as jnp
 
 from medjax import keys, ranges
 from medjax.geometry import Grid
+from medjax.image import Image
 from medjax.ops import pointwise
 from medjax.ranges import Range, as_floats, check, leaf, uniform
-from medjax.subject import Image
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
@@ -50,13 +49,13 @@ def biased(image: Image, params: Params, order: int) -> Image:
 class BiasField(IntensityTransform):
     """Multiply by exp(sum of c X^a Y^b Z^c), a + b + c <= order, X, Y, Z from -1 to 1 along the voxel axes.
 
-    coefficients: (order + 1)(order + 2)(order + 3) / 6 numbers, c fastest, then b, then a; the first is a constant gain.
-    order: of the polynomial.  The same field for all channels.  Shapes: (C, I, J, K) -> same, float32.
+    coefficients: (order + 1)(order + 2)(order + 3) / 6 numbers, c fastest, then b, then a; the first is a constant
+    gain.  order: of the polynomial.  The same field for all channels.  Shapes: (C, I, J, K) -> same, float32.
     Inverse: BiasField(-coefficients).  Source: Van Leemput et al. 1999; TorchIO 1.2.1.
     """
 
-    coefficients: Any = leaf(MISSING, coefficients_of)
-    order: int = static(3, order_of)
+    coefficients: Any = leaf(convert=coefficients_of)
+    order: int = static(default=3, convert=order_of)
 
     def __post_init__(self):
         super().__post_init__()
@@ -76,8 +75,8 @@ class BiasField(IntensityTransform):
 class RandomBiasField(IntensityTransform):
     """`BiasField` with coefficients drawn uniformly, for each image; x is (-x, x)."""
 
-    coefficients: Range = uniform(0.5)
-    order: int = static(3, order_of)
+    coefficients: Range = uniform(default=0.5)
+    order: int = static(default=3, convert=order_of)
 
     random = True
 

@@ -6,9 +6,9 @@ import jax.numpy as jnp
 
 from medjax import keys, ranges
 from medjax.geometry import Grid, spacing
+from medjax.image import Image
 from medjax.ops import axis
 from medjax.ranges import Range, number, uniform
-from medjax.subject import Image
 from medjax.transforms.transform import IntensityTransform, transform
 from medjax.typing import Key, Params
 
@@ -29,7 +29,7 @@ class Blur(IntensityTransform):
     Source: TorchIO 1.2.1 / scipy.ndimage.gaussian_filter; here integers are not truncated after each axis.
     """
 
-    std: Any = number(0.0, low=0.0, shape=(3,))
+    std: Any = number(default=0.0, low=0.0, shape=(3,))
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"std": jnp.asarray(self.std)}
@@ -42,7 +42,7 @@ class Blur(IntensityTransform):
 class RandomBlur(IntensityTransform):
     """`Blur` with standard deviations drawn uniformly for each image and axis, in mm; x is (0, x)."""
 
-    std: Range = uniform((0.0, 2.0), per_axis=True, low=0.0)
+    std: Range = uniform(default=(0.0, 2.0), per_axis=True, low=0.0)
 
     random = True
 

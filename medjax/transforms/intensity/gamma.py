@@ -5,9 +5,9 @@ from jaxtyping import Array
 
 from medjax import keys, ranges
 from medjax.geometry import Grid
+from medjax.image import Image
 from medjax.ops import pointwise
 from medjax.ranges import Range, number, uniform
-from medjax.subject import Image
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
@@ -26,7 +26,7 @@ class Gamma(IntensityTransform):
     inverse negative voxels came back positive.
     """
 
-    gamma: float = number(1.0, low=1e-6)
+    gamma: float = number(default=1.0, low=1e-6)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"gamma": jnp.asarray(self.gamma)}
@@ -42,8 +42,8 @@ class RandomGamma(IntensityTransform):
     Drawn for each image and channel; channelwise=False draws once for all channels.
     """
 
-    log_gamma: Range = uniform((-0.3, 0.3))
-    channelwise: bool = static(True, kw_only=True)
+    log_gamma: Range = uniform(default=(-0.3, 0.3))
+    channelwise: bool = static(default=True, kw_only=True)
 
     random = True
 

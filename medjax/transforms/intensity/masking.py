@@ -9,8 +9,9 @@ from jaxtyping import Array, Bool
 
 from medjax.errors import near
 from medjax.geometry import world_axes
+from medjax.image import Image, LabelMap
 from medjax.ops import statistics
-from medjax.subject import Image, LabelMap, Subject
+from medjax.subject import Subject
 
 Masking: TypeAlias = str | Callable[[Any], Any] | tuple[int, ...] | None
 """None, the name of a label map, an anatomical half, a function of the voxels, or a border of voxels to leave out."""
@@ -39,7 +40,11 @@ def masking(name: str, value: Any) -> Masking:
 
 def check_masking(method: Masking, subject: Subject, argument: str = "masking_method") -> None:
     """Raise a ValueError if a mask is named that the subject does not have."""
-    if isinstance(method, str) and not isinstance(subject.images.get(method), LabelMap) and method.lower() not in HALVES:
+    if (
+        isinstance(method, str)
+        and not isinstance(subject.images.get(method), LabelMap)
+        and method.lower() not in HALVES
+    ):
         maps = [name for name, image in subject.images.items() if isinstance(image, LabelMap)]
         known = ", ".join(map(repr, maps)) or "none"
         raise ValueError(f"{argument}={method!r} is no label map of the subject (it has {known}).{near(method, maps)}")
@@ -59,7 +64,9 @@ def mask_of(method: Masking, image: Image, subject: Subject) -> Bool[Array, "_ I
     if isinstance(method, str) and isinstance(subject.images.get(method), LabelMap):
         found = jnp.asarray(subject[method].data) != 0
         if found.shape[1:] != shape:
-            raise ValueError(f"mask {method!r} has shape {found.shape[1:]}, the image {shape}: put them on one grid first")
+            raise ValueError(
+                f"mask {method!r} has shape {found.shape[1:]}, the image {shape}: put them on one grid first"
+            )
         found = found if found.shape[0] in (1, image.shape[0]) else found.any(0, keepdims=True)
     elif isinstance(method, str):
         found = half(method, image, extent)

@@ -5,9 +5,9 @@ from jax import random
 
 from medjax import keys, ranges
 from medjax.geometry import Grid
+from medjax.image import Image
 from medjax.ops import noise
 from medjax.ranges import Range, number, uniform
-from medjax.subject import Image
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
@@ -28,9 +28,9 @@ class Noise(IntensityTransform):
     mean, std >= 0: in units of intensity.  seed: of the noise.  Shapes: (C, I, J, K) -> same, float32.
     """
 
-    mean: float = number(0.0)
-    std: float = number(0.25, low=0.0)
-    seed: int = static(0, lambda name, value: int(value))
+    mean: float = number(default=0.0)
+    std: float = number(default=0.25, low=0.0)
+    seed: int = static(default=0, convert=lambda name, value: int(value))
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"mean": jnp.asarray(self.mean), "std": jnp.asarray(self.std), "key": random.key(self.seed)}
@@ -46,8 +46,8 @@ class RandomNoise(IntensityTransform):
     mean: uniform, x is (-x, x).  std: uniform, x is (0, x).  Noise is independent between voxels and channels.
     """
 
-    mean: Range = uniform(0.0)
-    std: Range = uniform((0.0, 0.25), low=0.0)
+    mean: Range = uniform(default=0.0)
+    std: Range = uniform(default=(0.0, 0.25), low=0.0)
 
     random = True
 

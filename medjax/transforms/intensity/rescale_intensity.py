@@ -6,9 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from medjax.image import Image
 from medjax.ops import pointwise, statistics
 from medjax.ranges import as_floats, check, leaf, uniform
-from medjax.subject import Image, Subject
+from medjax.subject import Subject
 from medjax.transforms.intensity.masking import Masking, check_masking, mask_of, masking
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Params
@@ -39,11 +40,11 @@ class RescaleIntensity(IntensityTransform):
     Raises ValueError for a mask that is not there or empty.  Source: TorchIO 1.2.1, numpy's linear percentiles.
     """
 
-    out_min_max: Any = uniform((0.0, 1.0))
-    percentiles: Any = uniform((0.0, 100.0), low=0.0, high=100.0)
-    masking_method: Masking = static(None, masking)
-    in_min_max: Any = leaf(None, optional_pair)
-    clip: bool = static(False, kw_only=True)
+    out_min_max: Any = uniform(default=(0.0, 1.0))
+    percentiles: Any = uniform(default=(0.0, 100.0), low=0.0, high=100.0)
+    masking_method: Masking = static(default=None, convert=masking)
+    in_min_max: Any = leaf(default=None, convert=optional_pair)
+    clip: bool = static(default=False, kw_only=True)
 
     measures = True
 
@@ -62,7 +63,12 @@ class RescaleIntensity(IntensityTransform):
         real = mask_of(None, image, subject)
         low, high = statistics.extrema(data, real)
         found = jnp.asarray(True) if mask is None else mask.any()
-        return {"cut": cut, "low": jnp.clip(low, cut[0], cut[1]), "high": jnp.clip(high, cut[0], cut[1]), "found": found}
+        return {
+            "cut": cut,
+            "low": jnp.clip(low, cut[0], cut[1]),
+            "high": jnp.clip(high, cut[0], cut[1]),
+            "found": found,
+        }
 
     def verify(self, measured: Params, name: str) -> None:
         if not measured["found"]:

@@ -2,8 +2,9 @@
 
 import jax.numpy as jnp
 
+from medjax.image import Image
 from medjax.ops import pointwise, statistics
-from medjax.subject import Image, Subject
+from medjax.subject import Subject
 from medjax.transforms.intensity.masking import Masking, above_mean, check_masking, mask_of, masking
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Params
@@ -23,8 +24,8 @@ class ZNormalization(IntensityTransform):
     (inside jit, where nothing can be raised, they become 0).  Source: TorchIO 1.2.1.
     """
 
-    masking_method: Masking = static(None, masking)
-    per_channel: bool = static(False, kw_only=True)
+    masking_method: Masking = static(default=None, convert=masking)
+    per_channel: bool = static(default=False, kw_only=True)
 
     measures = True
     mean = staticmethod(above_mean)
@@ -48,7 +49,9 @@ class ZNormalization(IntensityTransform):
         if (measured["count"] < 2).any():
             raise ValueError(f"ZNormalization: the mask {self.masking_method!r} has no two voxels in {name}")
         if (measured["std"] == 0).any():
-            raise ValueError(f"ZNormalization: the masked voxels of {name} are all equal, their standard deviation is 0")
+            raise ValueError(
+                f"ZNormalization: the masked voxels of {name} are all equal, their standard deviation is 0"
+            )
 
     def apply_to(self, image: Image, params: Params, measured: Params) -> Image:
         mean, std = (measured[n][:, None, None, None] for n in ("mean", "std"))

@@ -63,8 +63,8 @@ class Affine(SpatialTransform):
 
     scales: factor per world axis, > 0.  degrees: per world axis.  translation: mm per world axis.
     center: 'image', the middle of the first image, or 'origin', the world's.
-    default_pad_value: what lies outside: 'minimum' of each channel, 'mean' of its faces, 'otsu' (mean of the faces below
-    Otsu's threshold), 'edge', 'reflect', or a number.  default_pad_label: a number.
+    default_pad_value: what lies outside: 'minimum' of each channel, 'mean' of its faces, 'otsu' (mean of the faces
+    below Otsu's threshold), 'edge', 'reflect', or a number.  default_pad_label: a number.
     image_interpolation: 'nearest' or 'linear'.  label_interpolation: 'nearest', or 'linear', the vote of the eight
     corners.  check_shape: refuse images of different shapes; by default they move together in the world.
 
@@ -74,15 +74,15 @@ class Affine(SpatialTransform):
     'otsu', labels keep their integers, and a slice of one voxel is not shifted out of itself.
     """
 
-    scales: Any = number(1.0, low=1e-6, shape=(3,))
-    degrees: Any = number(0.0, shape=(3,))
-    translation: Any = number(0.0, shape=(3,))
-    center: str = static("image", center_name)
-    default_pad_value: Fill = static("minimum", move_fill)
-    default_pad_label: float = static(0.0, constant)
-    image_interpolation: str = static("linear", interpolation)
-    label_interpolation: str = static("nearest", interpolation)
-    check_shape: bool = static(False)
+    scales: Any = number(default=1.0, low=1e-6, shape=(3,))
+    degrees: Any = number(default=0.0, shape=(3,))
+    translation: Any = number(default=0.0, shape=(3,))
+    center: str = static(default="image", convert=center_name)
+    default_pad_value: Fill = static(default="minimum", convert=move_fill)
+    default_pad_label: float = static(default=0.0, convert=constant)
+    image_interpolation: str = static(default="linear", convert=interpolation)
+    label_interpolation: str = static(default="nearest", convert=interpolation)
+    check_shape: bool = static(default=False)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {name: jnp.asarray(getattr(self, name)) for name in ("scales", "degrees", "translation")}
@@ -91,7 +91,9 @@ class Affine(SpatialTransform):
         return affine_map(params, reference, self.center)
 
     def sampling(self) -> Sampling:
-        return Sampling(self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label)
+        return Sampling(
+            self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label
+        )
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:
         if self.check_shape:
@@ -107,16 +109,16 @@ class RandomAffine(SpatialTransform):
     Raises ValueError if a scale can reach 0.
     """
 
-    scales: Range = uniform(0.1, around=1.0, per_axis=True, low=1e-6)
-    degrees: Range = uniform(10.0, around=0.0, per_axis=True)
-    translation: Range = uniform(0.0, around=0.0, per_axis=True)
-    isotropic: bool = static(False)
-    center: str = static("image", center_name)
-    default_pad_value: Fill = static("minimum", move_fill)
-    default_pad_label: float = static(0.0, constant)
-    image_interpolation: str = static("linear", interpolation)
-    label_interpolation: str = static("nearest", interpolation)
-    check_shape: bool = static(False)
+    scales: Range = uniform(default=0.1, around=1.0, per_axis=True, low=1e-6)
+    degrees: Range = uniform(default=10.0, around=0.0, per_axis=True)
+    translation: Range = uniform(default=0.0, around=0.0, per_axis=True)
+    isotropic: bool = static(default=False)
+    center: str = static(default="image", convert=center_name)
+    default_pad_value: Fill = static(default="minimum", convert=move_fill)
+    default_pad_label: float = static(default=0.0, convert=constant)
+    image_interpolation: str = static(default="linear", convert=interpolation)
+    label_interpolation: str = static(default="nearest", convert=interpolation)
+    check_shape: bool = static(default=False)
 
     random = True
 
@@ -135,7 +137,9 @@ class RandomAffine(SpatialTransform):
         return affine_map(params, reference, self.center)
 
     def sampling(self) -> Sampling:
-        return Sampling(self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label)
+        return Sampling(
+            self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label
+        )
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:
         if self.check_shape:

@@ -10,8 +10,9 @@ from jax import random
 from medjax import keys
 from medjax.errors import one_of
 from medjax.geometry import Grid, matmul, namespace, spacing, translation
+from medjax.image import LabelMap
 from medjax.ops.statistics import extent_mask
-from medjax.subject import LabelMap, Subject
+from medjax.subject import Subject
 from medjax.transforms.spatial.sampling import Fill, Sampling, label_pad, pad_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Key, Params, Shape3
@@ -53,14 +54,14 @@ class CropOrPad(SpatialTransform):
     jit.  Raises ValueError for a mask that is missing or empty, and for images on different grids.
     """
 
-    target_shape: Any = static(None, shape_of)
-    padding_mode: Fill = static(0.0, pad_fill)
-    mask_name: str | None = static(None)
-    labels: Sequence[int] | None = static(None, label_values)
-    only_crop: bool = static(False)
-    only_pad: bool = static(False)
-    location: str = static("center", lambda name, value: one_of(name, value, ("center", "random")))
-    units: str = static("voxels", lambda name, value: one_of(name, value, tuple(UNITS)))
+    target_shape: Any = static(default=None, convert=shape_of)
+    padding_mode: Fill = static(default=0.0, convert=pad_fill)
+    mask_name: str | None = static(default=None)
+    labels: Sequence[int] | None = static(default=None, convert=label_values)
+    only_crop: bool = static(default=False)
+    only_pad: bool = static(default=False)
+    location: str = static(default="center", convert=lambda name, value: one_of(name, value, ("center", "random")))
+    units: str = static(default="voxels", convert=lambda name, value: one_of(name, value, tuple(UNITS)))
     p: float = always()
 
     exact = True
@@ -186,6 +187,7 @@ def check_one_grid(grids: dict[str, Grid], who: str) -> None:
         )
         if tuple(grid.shape) != tuple(first.shape) or apart > TOLERANCE * spacing(np.asarray(first.affine)).min():
             raise ValueError(
-                f"{who} needs images on one grid, but {names[0]!r} has shape {tuple(map(int, first.shape))} and {name!r} "
-                f"{tuple(map(int, grid.shape))}, {apart:.3g} mm apart at a corner; put Resample({names[0]!r}) before it"
+                f"{who} needs images on one grid, but {names[0]!r} has shape {tuple(map(int, first.shape))} and "
+                f"{name!r} {tuple(map(int, grid.shape))}, {apart:.3g} mm apart at a corner; "
+                f"put Resample({names[0]!r}) before it"
             )

@@ -2,7 +2,6 @@
 
 import warnings
 from collections.abc import Sequence
-from dataclasses import MISSING
 from typing import Any
 
 import jax.numpy as jnp
@@ -53,7 +52,9 @@ def control_axes(reference: Grid) -> tuple[Any, Any]:
     lps = xp.asarray(LPS, dtype)
     bits = xp.asarray([[b >> 2 & 1, b >> 1 & 1, b & 1] for b in range(8)], dtype)
     index = bits * reference.shape.astype(dtype)[None, :] - 0.5
-    position = ((reference.affine[None, :3, :3] * index[:, None, :]).sum(-1) + reference.affine[None, :3, 3]) * lps[None, :]
+    position = ((reference.affine[None, :3, :3] * index[:, None, :]).sum(-1) + reference.affine[None, :3, 3]) * lps[
+        None, :
+    ]
     start = bits[xp.argmin(((position - position.min(0)[None, :]) ** 2).sum(1))]
     cosine = direction(reference.affine) * lps[:, None] * (1 - 2 * start)[None, :]
     axes, taken = [], xp.zeros(3, bool)
@@ -81,7 +82,9 @@ def elastic_map(points: Any, reference: Grid) -> BSpline:
     voxels = reference.shape[axes].astype(dtype)
     slope = xp.asarray([n - 3 for n in points.shape[:3]], dtype) / (voxels + 0.25)
     offset = (xp.where(backwards, voxels - 1, 0) + 0.625) * slope + 1
-    linear = xp.where(xp.arange(3, dtype=np.int32)[None, :] == axes[:, None], xp.where(backwards, -slope, slope)[:, None], 0).astype(dtype)
+    linear = xp.where(
+        xp.arange(3, dtype=np.int32)[None, :] == axes[:, None], xp.where(backwards, -slope, slope)[:, None], 0
+    ).astype(dtype)
     control = xp.moveaxis(xp.asarray(points).astype(dtype) * xp.asarray(LPS, dtype)[None, None, None], 3, 0)
     control = control * xp.where(reference.shape[2] == 1, xp.asarray([1, 1, 0]), 1).astype(dtype)[:, None, None, None]
     return BSpline(control, matmul(homogeneous(linear, offset.astype(dtype)), inverse(reference.affine)))
@@ -114,12 +117,12 @@ class ElasticDeformation(SpatialTransform):
     Source: TorchIO 1.2.1 / ITK; here labels outside are 0, not their minimum, and the warning names the true limit.
     """
 
-    control_points: Any = leaf(MISSING, control_points)
-    max_displacement: Any = number(0.0, low=0.0, shape=(3,))
-    image_interpolation: str = static("linear", interpolation)
-    label_interpolation: str = static("nearest", interpolation)
-    default_pad_value: Fill = static("minimum", move_fill, kw_only=True)
-    default_pad_label: float = static(0.0, constant, kw_only=True)
+    control_points: Any = leaf(convert=control_points)
+    max_displacement: Any = number(default=0.0, low=0.0, shape=(3,))
+    image_interpolation: str = static(default="linear", convert=interpolation)
+    label_interpolation: str = static(default="nearest", convert=interpolation)
+    default_pad_value: Fill = static(default="minimum", convert=move_fill, kw_only=True)
+    default_pad_label: float = static(default=0.0, convert=constant, kw_only=True)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"control_points": jnp.asarray(self.control_points)}
@@ -128,7 +131,9 @@ class ElasticDeformation(SpatialTransform):
         return elastic_map(params["control_points"], reference)
 
     def sampling(self) -> Sampling:
-        return Sampling(self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label)
+        return Sampling(
+            self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label
+        )
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:
         warn_of_folding(self.max_displacement, grids, self.control_points.shape[:3])
@@ -146,13 +151,13 @@ class RandomElasticDeformation(SpatialTransform):
     unlocked and documents (0, D).
     """
 
-    num_control_points: Any = static(7, counts)
-    max_displacement: Any = number(7.5, low=0.0, shape=(3,))
-    locked_borders: int = static(2, lambda name, value: one_of(name, value, (0, 1, 2)))
-    image_interpolation: str = static("linear", interpolation)
-    label_interpolation: str = static("nearest", interpolation)
-    default_pad_value: Fill = static("minimum", move_fill, kw_only=True)
-    default_pad_label: float = static(0.0, constant, kw_only=True)
+    num_control_points: Any = static(default=7, convert=counts)
+    max_displacement: Any = number(default=7.5, low=0.0, shape=(3,))
+    locked_borders: int = static(default=2, convert=lambda name, value: one_of(name, value, (0, 1, 2)))
+    image_interpolation: str = static(default="linear", convert=interpolation)
+    label_interpolation: str = static(default="nearest", convert=interpolation)
+    default_pad_value: Fill = static(default="minimum", convert=move_fill, kw_only=True)
+    default_pad_label: float = static(default=0.0, convert=constant, kw_only=True)
 
     random = True
 
@@ -172,7 +177,9 @@ class RandomElasticDeformation(SpatialTransform):
         return elastic_map(params["control_points"], reference)
 
     def sampling(self) -> Sampling:
-        return Sampling(self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label)
+        return Sampling(
+            self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label
+        )
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:
         warn_of_folding(self.max_displacement, grids, self.num_control_points)

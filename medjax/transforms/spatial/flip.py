@@ -14,8 +14,13 @@ from medjax.ranges import number
 from medjax.transforms.transform import SpatialTransform, static, transform
 from medjax.typing import Key, Params
 
-WORLD_AXES = {"left": 0, "right": 0, "lr": 0, "rl": 0, "posterior": 1, "anterior": 1, "ap": 1, "pa": 1,
-              "inferior": 2, "superior": 2, "is": 2, "si": 2, "l": 0, "r": 0, "p": 1, "a": 1, "i": 2, "s": 2}  # fmt: skip
+ENDS = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
+WORLD_AXES = {
+    name: world
+    for world, (low, high) in enumerate(ENDS)
+    for name in (low, high, low[0], high[0], low[0] + high[0], high[0] + low[0])
+}
+"""Names of the world axes R, A, S: 'left', 'L', 'LR', ..., in lower case."""
 VOXEL_AXES = {"width": 0, "height": 1, "depth": 2}
 Axis = int | str
 
@@ -73,7 +78,7 @@ class Flip(SpatialTransform):
     the world.  Shapes and dtypes stay.  Inverse: itself.  Source: TorchIO 1.2.1; here indices and names may be mixed.
     """
 
-    axes: Sequence[Axis] | Axis = static(0, axes_of)
+    axes: Any = static(default=0, convert=axes_of)
 
     exact = True
 
@@ -91,8 +96,8 @@ class Flip(SpatialTransform):
 class RandomFlip(SpatialTransform):
     """`Flip` along each of `axes` on its own, with `flip_probability`; drawn once per subject."""
 
-    axes: Sequence[Axis] | Axis = static(0, axes_of)
-    flip_probability: float = number(0.5, low=0.0, high=1.0)
+    axes: Any = static(default=0, convert=axes_of)
+    flip_probability: float = number(default=0.5, low=0.0, high=1.0)
 
     random = True
     exact = True

@@ -9,8 +9,9 @@ import jax
 import numpy as np
 
 from medjax.geometry import Grid, check_affine, check_overlap, homogeneous, matmul, namespace, spacing
+from medjax.image import Image, ScalarImage
 from medjax.ranges import as_floats, broadcast, check, leaf
-from medjax.subject import Image, ScalarImage, Subject
+from medjax.subject import Subject
 from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Params, Shape3
@@ -49,7 +50,9 @@ def target_of(name: str, value: Any) -> Any:
         return space(name, value[0], value[1])
     array = as_floats(name, value)
     if array.ndim and array.shape != (3,):
-        raise ValueError(f"{name} must be one spacing or three, a path, an image, its name, or (shape, affine), got {value!r}")
+        raise ValueError(
+            f"{name} must be one spacing or three, a path, an image, its name, or (shape, affine), got {value!r}"
+        )
     check(name, array, low=1e-6)
     return broadcast(array, (3,))
 
@@ -100,13 +103,13 @@ class Resample(SpatialTransform):
     Source: TorchIO 1.2.1; here inexact ratios lose no voxel, and integers are not truncated.
     """
 
-    target: Any = leaf(1.0, target_of)
-    image_interpolation: str = static("linear", interpolation)
-    label_interpolation: str = static("nearest", interpolation)
-    scalars_only: bool = static(False)
-    antialias: bool = static(False)
-    default_pad_value: Fill = static(0.0, move_fill, kw_only=True)
-    default_pad_label: float = static(0.0, constant, kw_only=True)
+    target: Any = leaf(default=1.0, convert=target_of)
+    image_interpolation: str = static(default="linear", convert=interpolation)
+    label_interpolation: str = static(default="nearest", convert=interpolation)
+    scalars_only: bool = static(default=False)
+    antialias: bool = static(default=False)
+    default_pad_value: Fill = static(default=0.0, convert=move_fill, kw_only=True)
+    default_pad_label: float = static(default=0.0, convert=constant, kw_only=True)
     p: float = always()
 
     reshapes = True
@@ -141,4 +144,3 @@ class Resample(SpatialTransform):
         if self.reference is not None and self.reference not in subject.images:
             known = ", ".join(subject.images)
             raise ValueError(f"target={self.reference!r} is no file and no image of the subject, which has {known}")
-

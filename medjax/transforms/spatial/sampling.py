@@ -18,8 +18,8 @@ import numpy as np
 from jaxtyping import Array
 
 from medjax.errors import in_range, one_of
+from medjax.image import Image, LabelMap
 from medjax.ops import statistics, warp
-from medjax.subject import Image, LabelMap
 from medjax.typing import working
 
 Fill: TypeAlias = float | str
@@ -130,7 +130,7 @@ def largest(dtype: Any) -> Array:
     """The greatest value of a dtype."""
     if jnp.issubdtype(dtype, jnp.inexact):
         return jnp.array(jnp.inf, dtype)
-    return jnp.array(True) if dtype == bool else jnp.array(jnp.iinfo(dtype).max, dtype)
+    return jnp.array(True) if dtype == jnp.bool_ else jnp.array(jnp.iinfo(dtype).max, dtype)
 
 
 def is_label(image: Image) -> bool:
@@ -141,7 +141,7 @@ def is_label(image: Image) -> bool:
 def check_label_fill(fill: Fill | None, name: str, image: Image) -> None:
     """Raise a ValueError for a fill that a label map's dtype cannot hold."""
     if isinstance(fill, float) and is_label(image) and not np.issubdtype(image.dtype, np.inexact):
-        info = np.iinfo(image.dtype) if image.dtype != bool else None
+        info = np.iinfo(image.dtype) if image.dtype != np.bool_ else None
         low, high = (info.min, info.max) if info else (0, 1)
         if fill != int(fill) or not low <= fill <= high:
             raise ValueError(f"a fill of {fill:g} does not fit label map {name!r} of {np.dtype(image.dtype)}")

@@ -53,10 +53,8 @@ def test_w20_include_and_exclude_are_honoured():
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32, np.bool_])
 def test_dtypes_stay(dtype):
     data = (blobs((5, 7, 6)) * 99).astype(dtype)[None]
-    got = mj.ToCanonical()(
-        mj.Subject(t1=mj.ScalarImage(data, oriented("LPS")), label=mj.LabelMap(data, oriented("LPS")))
-    )
-    for image in got.images.values():
+    for cls in (mj.ScalarImage, mj.LabelMap):
+        image = mj.ToCanonical()(cls(data, oriented("LPS")))
         assert image.dtype == dtype
         np.testing.assert_array_equal(image.numpy(), data[:, ::-1, ::-1])
 

@@ -1,0 +1,285 @@
+"""Images: immutable pytrees of voxels and an affine, with metadata that is carried beside them."""
+
+from pathlib import Path
+from typing import Any, Self
+
+import jax
+import numpy as np
+
+from medjax import geometry, io
+from medjax.errors import one_of
+from medjax.metadata import Box, carried
+from medjax.typing import Affine, Index, Shape3, Tracer, Voxels
+
+
+class Image:
+    """Voxels (C, I, J, K) and an affine (4, 4) from voxel index to world mm, RAS+; abstract.
+
+    `source` is a path, a list of paths (one after the other they become the channels), an array, a nibabel image or
+    a SimpleITK image. From a path the image is lazy: shape, affine and dtype come from the header, voxels are read
+    when first asked for, and it pickles as its path. A 4D series has time on C. `affine` defaults to the file's, or
+    to the identity. `reader(path)` gives an array, or an array and an affine. Everything else is metadata.
+
+    Arrays are not copied and must not be written to afterwards. Raises ValueError for voxels that are not 4D, for an
+    affine that is singular, not finite or not (4, 4), and for files that cannot be read (with their path).
+    """
+
+    __slots__ = ("_affine", "_data", "_extent", "_full", "_metadata", "_offset", "_paths", "_reader")
+    _affine: Any
+    _data: Any
+    _extent: Any
+    _full: Any
+    _metadata: dict[str, Any]
+    _offset: Any
+    _paths: tuple[Path, ...]
+    _reader: Any
+
+    def __init__(self, source: Any, affine: Any = None, *, reader: Any = None, **metadata: Any):
+        if type(self) is Image:
+            raise TypeError("Image is abstract: use ScalarImage for intensities or LabelMap for labels")
+        data, paths = None, ()
+        if isinstance(source, (str, Path)):
+            paths = (Path(source),)
+        elif isinstance(source, (list, tuple)) and source and all(isinstance(s, (str, Path)) for s in source):
+            paths = tuple(Path(s) for s in source)
+        else:
+            data, found, header = io.from_object(source)
+            affine = found if affine is None else affine
+            metadata = {**header, **metadata}
+            if data.ndim != 4:
+                raise ValueError(f"source must be an array (C, I, J, K), got shape {data.shape}")
+            affine = np.eye(4) if affine is None else affine
+        affine = None if affine is None else geometry.check_affine(affine)
+        self._fill(data, affine, metadata=metadata, paths=paths, reader=reader)
+
+    def _fill(self, data, affine, extent=None, offset=None, full=None, metadata=None, paths=(), reader=None):
+        for name, value in (
+            ("_data", data), ("_affine", affine), ("_extent", extent), ("_offset", offset), ("_full", full),
+            ("_metadata", metadata or {}), ("_paths", paths), ("_reader", reader),
+        ):  # fmt: skip
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def of(cls, data: Any, affine: Any, extent: Any = None, offset: Any = None, full: Any = None, **rest: Any) -> Self:
+        """An image of these leaves, unchecked: arrays may be traced or batched."""
+        image = object.__new__(cls)
+        image._fill(data, affine, extent, offset, full, **rest)
+        return image
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"images are immutable: use image.replace({name}=...)")
+
+    def replace(self, **changes: Any) -> Self:
+        """A copy with other `data`, `affine`, `extent`, `offset`, `full` or `metadata`."""
+        for name in changes:
+            one_of("field", name, ("data", "affine", "extent", "offset", "full", "metadata"))
+        fields = {
+            name: getattr(self, "_" + name) for name in ("data", "affine", "extent", "offset", "full", "metadata")
+        }
+        lazy = {} if "data" in changes else {"paths": self._paths, "reader": self._reader}
+        return type(self).of(**{**fields, **changes}, **lazy)
+
+    # -- reading
+
+    def _read(self) -> tuple[np.ndarray, io.Header]:
+        """Voxels and header from the files; keeps nothing."""
+        if self._reader is not None:
+            return io.read_with(self._reader, self._paths)
+        return io.read_channels(self._paths)
+
+    def _header(self) -> io.Header:
+        if self._reader is not None:
+            return self._cache()[1]
+        header = io.read_channels_header(self._paths)
+        if self._affine is None:
+            object.__setattr__(self, "_affine", header.affine)
+        return header
+
+    def _cache(self) -> tuple[np.ndarray, io.Header]:
+        data, header = self._read()
+        self._fill(
+            data, header.affine if self._affine is None else self._affine,
+            metadata={**header.metadata, **self._metadata}, paths=self._paths, reader=self._reader,
+        )  # fmt: skip
+        return data, header
+
+    def load(self) -> Self:
+        """A copy whose voxels are read; this image keeps nothing."""
+        if self._data is not None:
+            return self
+        image = self.replace()
+        image._cache()
+        return image
+
+    # -- what it holds
+
+    @property
+    def data(self) -> Voxels:
+        """Voxels, (C, I, J, K), or (B, C, I, J, K) in a batch; read from the file the first time."""
+        return self._cache()[0] if self._data is None and self._paths else self._data
+
+    @property
+    def affine(self) -> Affine:
+        """Voxel index to world mm, (4, 4); float64 on the host."""
+        return self._header().affine if self._affine is None and self._paths else self._affine
+
+    @property
+    def extent(self) -> Index | None:
+        """How many voxels of each axis are real, (3,), if the image is padded at the high end; else None."""
+        return self._extent
+
+    @property
+    def offset(self) -> Index | None:
+        """Index of the first voxel in the whole grid, (3,), if the image is a box; else None."""
+        return self._offset
+
+    @property
+    def full(self) -> Index | None:
+        """Shape of the whole grid, (3,), if the image is a box; else None."""
+        return self._full
+
+    @property
+    def metadata(self) -> dict[str, Any]:
+        """What the file and the user said of the image; a tuple of such in a batch."""
+        return self._metadata
+
+    @property
+    def path(self) -> Path | list[Path] | None:
+        """The file, or files, the image comes from."""
+        return list(self._paths) if len(self._paths) > 1 else self._paths[0] if self._paths else None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, I, J, K), without reading voxels."""
+        return self._header().shape if self._data is None else tuple(self._data.shape)
+
+    def known_shape(self) -> tuple[int, ...] | None:
+        """The shape, or None where only the voxels tell it, as with a reader of the user's; keeps nothing."""
+        if self._data is not None:
+            return tuple(self._data.shape)
+        return None if self._reader is not None else io.read_channels_header(self._paths).shape
+
+    @property
+    def spatial_shape(self) -> Shape3:
+        """(I, J, K), without reading voxels."""
+        i, j, k = self.shape[-3:]
+        return i, j, k
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the voxels, without reading them."""
+        return self._header().dtype if self._data is None else self._data.dtype
+
+    @property
+    def spacing(self) -> Any:
+        """Voxel size in mm: three floats, or an array if traced or batched."""
+        return plain(geometry.spacing(self.affine))
+
+    @property
+    def origin(self) -> Any:
+        """World position of the centre of the first voxel, mm."""
+        return plain(self.affine[..., :3, 3])
+
+    @property
+    def direction(self) -> Any:
+        """Unit vectors of the voxel axes as the columns of a (3, 3) array."""
+        return self.affine[..., :3, :3] / geometry.spacing(self.affine)[..., None, :]
+
+    @property
+    def orientation(self) -> tuple[str, str, str]:
+        """Directions in which the voxel axes run, as ('R', 'A', 'S')."""
+        return geometry.orientation(self.affine)
+
+    @property
+    def bounds(self) -> np.ndarray:
+        """World positions of the centres of the first and of the last voxel, (2, 3), mm."""
+        last = geometry.transform_point(np.asarray(self.affine), np.asarray(self.spatial_shape) - 1.0)
+        return np.stack([np.asarray(self.affine)[:3, 3], last])
+
+    @property
+    def center(self) -> Any:
+        """World position of the middle of the grid, mm."""
+        return plain(self.bounds.mean(0))
+
+    def numpy(self) -> np.ndarray:
+        """Voxels as an array on the host."""
+        return np.asarray(self.data)
+
+    # -- other forms
+
+    def save(self, path: str | Path) -> None:
+        """Write a file, whole or not at all; what its header said is written back where it still holds."""
+        io.write(path, self.numpy(), np.asarray(self.affine, np.float64), self.metadata)
+
+    def to_nibabel(self) -> Any:
+        """A nibabel image: (I, J, K), or (I, J, K, C) if there are several channels."""
+        return io.to_nibabel(self.numpy(), np.asarray(self.affine, np.float64), self.metadata)
+
+    def to_sitk(self) -> Any:
+        """A SimpleITK image, in LPS; channels become vector components. Raises ImportError without the `itk` extra."""
+        return io.to_sitk(self.numpy(), np.asarray(self.affine, np.float64))
+
+    def __repr__(self) -> str:
+        if isinstance(self._affine, Tracer) or (self._data is not None and self._data.ndim != 4):
+            return f"{type(self).__name__}(shape: {self.shape}, dtype: {self.dtype})"
+        spacing = ", ".join(f"{s:.2f}" for s in self.spacing)
+        where = f", path: {self.path}" if self._paths else ""
+        orientation = "".join(self.orientation)
+        geometry = f"shape: {self.shape}, spacing: ({spacing}), {orientation}"
+        return f"{type(self).__name__}({geometry}, dtype: {self.dtype}{where})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        state = {name: getattr(self, name) for name in Image.__slots__}
+        if self._paths:
+            state["_data"] = None
+        return state
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
+
+class ScalarImage(Image):
+    """An image of intensities: interpolated, and changed by intensity transforms. See `Image`."""
+
+    __slots__ = ()
+
+
+class LabelMap(Image):
+    """An image of labels: never interpolated into values that are not there. See `Image`."""
+
+    __slots__ = ()
+
+
+LEAVES = ("data", "affine", "extent", "offset", "full")
+
+
+def register_image(cls: type[Image]) -> None:
+    """Make a kind of image a pytree."""
+
+    def flatten(image: Image):
+        data = image.data  # read first: the affine of a file comes with it
+        children = (data, image.affine, image._extent, image._offset, image._full)
+        return children, Box(image._metadata)
+
+    def flatten_with_keys(image: Image):
+        children, box = flatten(image)
+        return tuple((jax.tree_util.GetAttrKey(n), c) for n, c in zip(LEAVES, children, strict=True)), box
+
+    def unflatten(box: Box, children: tuple[Any, ...]) -> Image:
+        return cls.of(*children, metadata=carried(box, children) or {})
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+
+
+register_image(ScalarImage)
+register_image(LabelMap)
+
+
+def plain(values: Any) -> Any:
+    """Three floats as a tuple; arrays that are traced or batched as they are."""
+    if isinstance(values, np.ndarray) and values.ndim == 1:
+        return tuple(float(v) for v in values)
+    if isinstance(values, jax.Array) and not isinstance(values, Tracer) and values.ndim == 1:
+        return tuple(float(v) for v in values)
+    return values
