@@ -7,6 +7,9 @@ from medjax.data.loader import loader as loader
 from medjax.image import Image as Image
 from medjax.image import LabelMap as LabelMap
 from medjax.image import ScalarImage as ScalarImage
+from medjax.plot import plot_batch as plot_batch
+from medjax.plot import plot_subject as plot_subject
+from medjax.plot import plot_transforms as plot_transforms
 from medjax.subject import DATA as DATA
 from medjax.subject import LOCATION as LOCATION
 from medjax.subject import Subject as Subject

@@ -32,7 +32,9 @@ class Case:
 
 
 CASES = {
-    "Affine": Case(dict(scales=(1.1, 0.9, 1.2), degrees=(10, -20, 30), translation=(1, 2, -1)), strength=dict(degrees=5)),
+    "Affine": Case(
+        dict(scales=(1.1, 0.9, 1.2), degrees=(10, -20, 30), translation=(1, 2, -1)), strength=dict(degrees=5)
+    ),
     "RandomAffine": Case(dict(translation=2), strength=dict(degrees=5, scales=0.2)),
     "ElasticDeformation": Case(dict(control_points=rng.uniform(-1, 1, (5, 4, 6, 3)), max_displacement=0.5)),
     "RandomElasticDeformation": Case(
@@ -53,7 +55,9 @@ CASES = {
     "RandomBiasField": Case(strength=dict(coefficients=0.2)),
     "Blur": Case(dict(std=(1.0, 2.0, 0.5)), strength=dict(std=0.7)),
     "RandomBlur": Case(strength=dict(std=1.0)),
-    "Compose": Case(dict(transforms=[mj.RandomGamma(p=0.5), mj.RandomAffine(p=0.5), mj.RandomFlip(), mj.RandomNoise()])),
+    "Compose": Case(
+        dict(transforms=[mj.RandomGamma(p=0.5), mj.RandomAffine(p=0.5), mj.RandomFlip(), mj.RandomNoise()])
+    ),
 }
 
 
@@ -134,7 +138,9 @@ def law_gradient_is_central_difference(name):
         for part in (0, 1):
             direction = [jax.tree.map(jnp.zeros_like, o) for o in (t, image)]
             draw = np.random.default_rng(2)
-            direction[part] = jax.tree.map(lambda leaf, d=draw: jnp.asarray(d.normal(size=leaf.shape)), (t, image)[part])
+            direction[part] = jax.tree.map(
+                lambda leaf, d=draw: jnp.asarray(d.normal(size=leaf.shape)), (t, image)[part]
+            )
             step = 1e-6
 
             def moved(sign, direction=tuple(direction), step=step):

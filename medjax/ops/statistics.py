@@ -41,7 +41,7 @@ def mean_std(x: Volume, mask: AnyMask = None) -> tuple[Scalar, Scalar, Int[Array
     size = jnp.maximum(n, 1).astype(x.dtype)
     near = jax.lax.stop_gradient(within(x, mask, 0).sum() / size)
     mean = near + within(x - near, mask, 0).sum() / size
-    square = within((x - jax.lax.stop_gradient(mean)) ** 2, mask, 0).sum() / jnp.maximum(size - 1, 1)
+    square = (within(x - jax.lax.stop_gradient(mean), mask, 0) ** 2).sum() / jnp.maximum(size - 1, 1)
     varies = square > 0
     return mean, jnp.where(varies, jnp.sqrt(jnp.where(varies, square, 1)), 0), n
 

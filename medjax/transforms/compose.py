@@ -1,6 +1,6 @@
 """Transforms one after the other; neighbours in space are fused."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from medjax.ranges import leaf
@@ -12,6 +12,8 @@ from medjax.typing import Key, Params
 
 def members(name: str, value: Any) -> tuple[Transform, ...]:
     """A tuple of transforms from a sequence of them."""
+    if not isinstance(value, Iterable):
+        raise TypeError(f"{name} must be a sequence of transforms or a dictionary of them, got {value!r}")
     found = tuple(value)
     for t in found:
         if not isinstance(t, Transform):

@@ -85,7 +85,10 @@ def run_medjax(folder: Path) -> tuple[float, int]:
         dataset.read(index)
     decoded = (time.process_time() - decoded) / len(dataset)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    print(f"  a volume: {1e3 * busy:.0f} ms of one core, {1e3 * decoded:.0f} of them decoding; peak {peak:.2f} GB", file=sys.stderr)
+    print(
+        f"  a volume: {1e3 * busy:.0f} ms of one core, {1e3 * decoded:.0f} of them decoding; peak {peak:.2f} GB",
+        file=sys.stderr,
+    )
     return spent, VOLUMES["medjax"]
 
 
@@ -94,7 +97,9 @@ def measure(name: str, folder: Path) -> float:
     here = Path(__file__)
     path = os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-W", "ignore", str(here), "--contestant", name, "--folder", str(folder)]
-    text = subprocess.run(command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True, check=True)
+    text = subprocess.run(
+        command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True, check=True
+    )
     spent, volumes = text.stdout.split()[-2:]
     return int(volumes) / float(spent)
 
@@ -119,7 +124,9 @@ def main() -> None:
         for number in range(options.rounds):
             peer, ours = measure("torchio", folder), measure("medjax", folder)
             ratios.append(ours / peer)
-            print(f"round {number}: TorchIO {peer:.2f}, medjax {ours:.2f} volumes/s, {ratios[-1]:.1f} times", flush=True)
+            print(
+                f"round {number}: TorchIO {peer:.2f}, medjax {ours:.2f} volumes/s, {ratios[-1]:.1f} times", flush=True
+            )
         print(f"median {np.median(ratios):.1f} times TorchIO (goal {GOALS[0]}, aim {GOALS[1]})")
 
 

@@ -5,9 +5,9 @@ import grain
 import jax
 import numpy as np
 import pytest
+from conftest import small_subject
 
 import medjax as mj
-from conftest import small_subject
 
 
 @pytest.fixture
@@ -39,7 +39,9 @@ def test_random_transforms_take_a_key(subject):
     key = jax.random.key(3)
     expected = mj.RandomNoise()(subject, key).t1.data
     np.testing.assert_array_equal(dataset.get(0, key).t1.data, expected)
-    with pytest.raises(TypeError, match=re.escape("RandomNoise draws random numbers, so it needs a key: dataset.get(0,")):
+    with pytest.raises(
+        TypeError, match=re.escape("RandomNoise draws random numbers, so it needs a key: dataset.get(0,")
+    ):
         dataset[0]
     with pytest.raises(TypeError, match="p|key"):
         mj.SubjectsDataset([subject], mj.Blur(1.0, p=0.5))[0]

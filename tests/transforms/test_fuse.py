@@ -17,7 +17,9 @@ def groups(*transforms):
 
 def test_neighbours_fuse_across_nests_and_statistics_end_a_run():
     assert groups(mj.Resample(1.0), mj.CropOrPad(8)) == [2]
-    assert groups(mj.RandomAffine(), mj.Compose([mj.RandomElasticDeformation(), mj.RandomFlip()]), mj.CropOrPad(8)) == [4]
+    assert groups(mj.RandomAffine(), mj.Compose([mj.RandomElasticDeformation(), mj.RandomFlip()]), mj.CropOrPad(8)) == [
+        4
+    ]
     assert groups(mj.RandomAffine(), mj.ZNormalization(), mj.RandomFlip()) == [1, 1, 1]
 
 
@@ -50,7 +52,9 @@ def linear(data, index):
 def test_a_fused_run_is_the_float64_composition():
     subject = small_subject()
     first = dict(scales=(1.05, 0.95, 1.1), degrees=(5, -8, 12), translation=(1, 2, -1))
-    t = mj.Compose([mj.Affine(**first), mj.Resample((1.2, 1.7, 1.4)), mj.Affine(degrees=(0, 0, 7)), mj.CropOrPad((12, 14, 10))])
+    t = mj.Compose(
+        [mj.Affine(**first), mj.Resample((1.2, 1.7, 1.4)), mj.Affine(degrees=(0, 0, 7)), mj.CropOrPad((12, 14, 10))]
+    )
     assert groups(*t.members) == [4]
     out = t(subject)
     affine = subject.t1.affine
@@ -120,7 +124,9 @@ def test_images_on_different_grids_move_together():
     subject = mj.Subject(
         t1=mj.ScalarImage(render(fine, (41, 41, 41)), fine), flair=mj.ScalarImage(render(turned, (25, 25, 25)), turned)
     )
-    t = mj.Compose([mj.RandomAffine(translation=3), mj.RandomElasticDeformation(max_displacement=2.0), mj.RandomFlip((0, 1, 2))])
+    t = mj.Compose(
+        [mj.RandomAffine(translation=3), mj.RandomElasticDeformation(max_displacement=2.0), mj.RandomFlip((0, 1, 2))]
+    )
     out = t(subject, jax.random.key(2))
     peaks = []
     for image in out.images.values():

@@ -18,7 +18,9 @@ def pipeline():
 def arrays(batch=None):
     subject = small_subject(np.eye(4), SHAPE)
     x, y = subject.t1.data, subject.label.data
-    return {"image": x, "label": y} if batch is None else {"image": np.stack([x] * batch), "label": np.stack([y] * batch)}
+    return (
+        {"image": x, "label": y} if batch is None else {"image": np.stack([x] * batch), "label": np.stack([y] * batch)}
+    )
 
 
 def test_a_dict_of_arrays_is_a_subject_on_the_identity():
@@ -63,7 +65,10 @@ def test_eval_shape_and_debug_nans():
 
 
 def test_float64_data_stay_float64_and_the_same_is_drawn():
-    t, subject = mj.Compose([mj.CropOrPad((8, 8, 8)), mj.RandomAffine(), mj.RandomGamma()]), small_subject(OBLIQUE, SHAPE)
+    t, subject = (
+        mj.Compose([mj.CropOrPad((8, 8, 8)), mj.RandomAffine(), mj.RandomGamma()]),
+        small_subject(OBLIQUE, SHAPE),
+    )
     single, params = t(subject, jax.random.key(0)), t.sample(jax.random.key(0), subject)
     with jax.enable_x64(True):
         double = subject.replace(t1=subject.t1.replace(data=subject.t1.data.astype(np.float64)))
@@ -102,16 +107,18 @@ def test_thirty_shapes_compile_at_most_six_programs():
 
 
 def test_mixed_spacings_in_one_padded_batch_equal_each_alone():
-    t = mj.Compose([
-        mj.Resample(1.5),
-        mj.CropOrPad((12, 12, 12)),
-        mj.ZNormalization(masking_method="label"),
-        mj.RandomAffine(scales=(0.9, 1.1), degrees=10, p=0.75),
-        mj.RandomElasticDeformation(max_displacement=1.0, p=0.5),
-        mj.RandomBiasField(p=0.5),
-        mj.RandomNoise(std=(0, 0.05), p=0.5),
-        mj.RandomFlip(axes=("LR",), flip_probability=0.5),
-    ])
+    t = mj.Compose(
+        [
+            mj.Resample(1.5),
+            mj.CropOrPad((12, 12, 12)),
+            mj.ZNormalization(masking_method="label"),
+            mj.RandomAffine(scales=(0.9, 1.1), degrees=10, p=0.75),
+            mj.RandomElasticDeformation(max_displacement=1.0, p=0.5),
+            mj.RandomBiasField(p=0.5),
+            mj.RandomNoise(std=(0, 0.05), p=0.5),
+            mj.RandomFlip(axes=("LR",), flip_probability=0.5),
+        ]
+    )
     scales = (1.0, 1.3, 0.8)
     shapes = ((12, 14, 10), (10, 9, 11), (15, 13, 9))
     subjects = [

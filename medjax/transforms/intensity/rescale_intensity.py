@@ -8,7 +8,7 @@ import numpy as np
 
 from medjax.image import Image
 from medjax.ops import pointwise, statistics
-from medjax.ranges import as_floats, check, leaf, uniform
+from medjax.ranges import as_floats, check, leaf, traced, uniform
 from medjax.subject import Subject
 from medjax.transforms.intensity.masking import Masking, check_masking, mask_of, masking
 from medjax.transforms.transform import IntensityTransform, static, transform
@@ -24,6 +24,8 @@ def optional_pair(name: str, value: Any) -> Any:
     if pair.shape != (2,):
         raise ValueError(f"{name} must be a number or a pair, got shape {array.shape}")
     check(name, pair)
+    if not traced(pair) and pair[0] > pair[1]:
+        raise ValueError(f"{name} has low > high: {np.asarray(pair).tolist()}")
     return pair
 
 

@@ -1,0 +1,340 @@
+"""Bad input gets one clear error that names the argument, before anything is computed."""
+
+import jax
+import numpy as np
+import pytest
+from conftest import OBLIQUE, blobs, small_subject
+
+import medjax as mj
+
+KEY = jax.random.key(0)
+RANDOM = [
+    mj.RandomAffine(),
+    mj.RandomNoise(),
+    mj.RandomFlip(),
+    mj.CropOrPad(9, location="random"),
+    mj.Gamma(2.0, p=0.5),
+]
+
+
+def called(t):
+    return type(t).__name__
+
+
+def moved(image, by):
+    affine = np.asarray(image.affine).copy()
+    affine[:3, 3] += by
+    return image.replace(affine=affine)
+
+
+# -- keys
+
+
+@pytest.mark.parametrize("t", [*RANDOM, mj.Compose([mj.Blur(1), mj.RandomGamma()])], ids=called)
+def test_a_random_transform_without_a_key(t):
+    for call in (t, t.batch):
+        x = small_subject() if call is t else mj.stack([small_subject()] * 2)
+        with pytest.raises(TypeError, match=f"{type(t).__name__} draws random numbers, so it needs a key"):
+            call(x)
+
+
+def test_what_is_not_random_needs_none():
+    mj.Compose([mj.Flip(0), mj.Gamma(2.0)])(small_subject())
+
+
+@pytest.mark.parametrize(
+    "key, message",
+    [
+        (0, "int 0"),
+        (1.5, "float"),
+        ("0", "str"),
+        (np.int64(3), "key must be one key"),
+        (jax.random.split(KEY, 3), r"one key is due, got an array of keys of shape \(3,\)"),
+        (np.zeros(2, np.int32), "int32"),
+        (np.zeros(3, np.uint32), r"uint32 and shape \(3,\)"),
+        (np.zeros((4, 2), np.uint32), r"shape \(4, 2\)"),
+    ],
+    ids=str,
+)
+def test_a_key_of_the_wrong_kind(key, message):
+    with pytest.raises(TypeError, match=message):
+        mj.RandomGamma()(small_subject(), key)
+    with pytest.raises(TypeError, match=r"key"):
+        mj.RandomGamma().sample(key, small_subject())
+
+
+@pytest.mark.parametrize("count", [1, 3])
+def test_keys_that_are_not_one_for_each_element(count):
+    batch = mj.stack([small_subject()] * 2)
+    with pytest.raises(TypeError, match=f"key holds {count} keys for a batch of 2"):
+        mj.RandomGamma().batch(batch, jax.random.split(KEY, count))
+    with pytest.raises(TypeError, match=r"key"):
+        mj.RandomGamma().batch(batch, 7)
+
+
+@pytest.mark.parametrize("impl", ["threefry2x32", "rbg"])
+def test_raw_keys_are_taken(impl):
+    typed = jax.random.key(3, impl=impl)
+    got, want = (mj.RandomGamma()(small_subject(), key) for key in (jax.random.key_data(typed), typed))
+    np.testing.assert_array_equal(got.t1.numpy(), want.t1.numpy())
+    batch = mj.stack([small_subject()] * 2)
+    keys = jax.random.split(typed, 2)
+    got, want = (mj.RandomGamma().batch(batch, key) for key in (jax.random.key_data(keys), keys))
+    np.testing.assert_array_equal(got.t1.data, want.t1.data)
+
+
+# -- subjects
+
+
+@pytest.mark.parametrize(
+    "t", [mj.Affine(degrees=5), mj.ToCanonical(), mj.Resample(2.0), mj.Compose([mj.Gamma(2.0), mj.Flip(0)])], ids=called
+)
+def test_images_that_do_not_overlap(t):
+    subject = small_subject()
+    subject = subject.replace(label=moved(subject.label, (200, 0, 0)))
+    with pytest.raises(ValueError, match=r"t1 and label do not overlap in the world.* mm.*check their affines"):
+        t(subject)
+
+
+def test_one_element_of_a_batch_whose_images_do_not_overlap():
+    good = small_subject()
+    bad = good.replace(label=moved(good.label, (0, -500, 0)))
+    with pytest.raises(ValueError, match=r"t1 and label do not overlap"):
+        mj.Affine(degrees=5).batch(mj.stack([good, bad]))
+
+
+def test_images_that_do_not_move_need_not_overlap():
+    subject = small_subject()
+    subject = subject.replace(label=moved(subject.label, (200, 0, 0)))
+    assert mj.Gamma(2.0)(subject).t1.shape == subject.t1.shape
+    assert mj.Affine(degrees=5, include=["t1"])(subject).t1.shape == subject.t1.shape
+
+
+def test_images_that_barely_overlap_are_taken():
+    subject = small_subject(np.eye(4))
+    for shift, fits in (((22, 0, 0), True), ((0, 0, -17.5), True), ((23.1, 0, 0), False), ((0, 0, 18.1), False)):
+        other = subject.replace(label=moved(subject.label, shift))
+        if fits:
+            mj.Flip(0)(other)
+        else:
+            with pytest.raises(ValueError, match=r"overlap"):
+                mj.Flip(0)(other)
+
+
+@pytest.mark.parametrize("option", ["include", "exclude"])
+def test_a_name_that_is_no_image_of_the_subject(option):
+    t = mj.Compose([mj.Blur(1), mj.Gamma(2.0, **{option: ["t1", "flair"]})])
+    for call in (t, jax.jit(t)):
+        with pytest.raises(ValueError, match=r"Gamma names image 'flair'; the subject has t1, label"):
+            call(small_subject())
+
+
+def test_names_that_are_no_sequence_of_names():
+    with pytest.raises(TypeError, match=r"include must be a sequence of image names, got 't1'"):
+        mj.Gamma(2.0, include="t1")
+    with pytest.raises(TypeError, match=r"exclude"):
+        mj.Gamma(2.0, exclude=[1])
+    with pytest.raises(ValueError, match=r"include or exclude, not both"):
+        mj.Gamma(2.0, include=["t1"], exclude=["label"])
+    with pytest.raises(TypeError, match=r"keep"):
+        mj.Gamma(2.0, keep={"t1": 3})
+    with pytest.raises(ValueError, match=r"'flair'"):
+        mj.Gamma(2.0, keep={"flair": "old"})(small_subject())
+
+
+def test_a_kept_copy_is_an_image_from_then_on():
+    """It is what the image was before, for spatial transforms too, and later members reach it by its name."""
+    subject = small_subject()
+    got = mj.Flip(0, keep={"t1": "old"})(subject)
+    np.testing.assert_array_equal(got.old.numpy(), subject.t1.numpy())
+    np.testing.assert_array_equal(got.t1.numpy(), subject.t1.numpy()[:, ::-1])
+    t = mj.Compose([mj.Flip(0, keep={"t1": "old"}), mj.Gamma(2.0, include=["old"])])
+    np.testing.assert_allclose(t(subject).old.numpy(), subject.t1.numpy() ** 2, atol=1e-6)
+
+
+MASKED = [mj.ZNormalization("brain"), mj.RescaleIntensity(masking_method="brain"), mj.CropOrPad(9, mask_name="brain")]
+
+
+@pytest.mark.parametrize("t", MASKED, ids=called)
+def test_a_mask_name_that_is_no_label_map_of_the_subject(t):
+    for brain in (None, small_subject().t1):
+        with pytest.raises(ValueError, match=r"mask.*='brain' is no label map of the subject.*'label'"):
+            t(small_subject() if brain is None else small_subject().replace(brain=brain))
+
+
+EMPTY = [mj.ZNormalization("label"), mj.RescaleIntensity(masking_method="label"), mj.CropOrPad(9, mask_name="label")]
+
+
+@pytest.mark.parametrize("t", EMPTY, ids=called)
+def test_an_empty_mask(t):
+    subject = small_subject()
+    subject = subject.replace(label=subject.label.replace(data=np.zeros_like(subject.label.data)))
+    with pytest.raises(ValueError, match=r"mask 'label' has no"):
+        t(subject)
+
+
+def test_an_empty_mask_in_a_batch_says_where():
+    good = small_subject()
+    bad = good.replace(label=good.label.replace(data=np.zeros_like(good.label.data)))
+    for t in (mj.ZNormalization("label"), mj.CropOrPad((9, 9, 9), mask_name="label")):
+        with pytest.raises(ValueError, match=r"element 1.*mask 'label' has no|mask 'label' has no.*element 1"):
+            t.batch(mj.stack([good, bad]))
+
+
+def test_labels_that_no_voxel_of_the_mask_has():
+    with pytest.raises(ValueError, match=r"mask 'label' with labels \(7,\) has no voxels"):
+        mj.CropOrPad(9, mask_name="label", labels=[7])(small_subject())
+
+
+def test_voxels_without_variance():
+    subject = small_subject()
+    with pytest.raises(ValueError, match=r"t1 are all equal"):
+        mj.ZNormalization()(subject.replace(t1=subject.t1.replace(data=np.ones_like(subject.t1.data))))
+
+
+# -- what is no subject
+
+
+@pytest.mark.parametrize(
+    "x, kind",
+    [
+        ("t1.nii.gz", TypeError),
+        (3, TypeError),
+        (None, TypeError),
+        ([blobs()], TypeError),
+        (blobs(), ValueError),
+        (blobs()[None, None], ValueError),
+        ({"t1": blobs()}, ValueError),
+        ({"t1": 3}, ValueError),
+        (mj.Subject(age=3), ValueError),
+    ],
+    ids=lambda v: type(v).__name__,
+)
+def test_what_is_no_subject_image_or_array(x, kind):
+    with pytest.raises(kind, match=r"Subject, an Image, an array|must be an array|has no images"):
+        mj.Flip(0)(x)
+
+
+def test_labels_of_a_dict_that_are_not_there():
+    with pytest.raises(ValueError, match=r"labels names 'seg', which is not among 'image'"):
+        mj.Flip(0)({"image": blobs()[None]}, labels=["seg"])
+
+
+def test_what_is_no_batch():
+    with pytest.raises(ValueError, match=r"not a batch|must be an array"):
+        mj.Flip(0).batch(small_subject())
+    with pytest.raises(ValueError, match=r"\(B, C, I, J, K\)"):
+        mj.Flip(0).batch(blobs()[None])
+
+
+# -- arguments
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: mj.Affine(scales=(1, -1, 1)), "scales must be at least"),
+        (lambda: mj.Affine(scales=0), "scales"),
+        (lambda: mj.RandomAffine(scales=-0.1), "scales must not be negative"),
+        (lambda: mj.RandomAffine(scales=1.5), "scales"),
+        (lambda: mj.RandomAffine(scales=(-0.5, 1)), "scales"),
+        (lambda: mj.RandomAffine(degrees=-3), "degrees"),
+        (lambda: mj.RandomAffine(degrees=(3, 1)), "degrees has low > high"),
+        (lambda: mj.RandomBlur((2, 1)), "std has low > high"),
+        (lambda: mj.RandomAffine(translation=(0, 1, 2, 1, 0, 1)), "translation has low > high"),
+        (lambda: mj.RandomGamma((1, 0)), "log_gamma has low > high"),
+        (lambda: mj.RandomBlur(-1), "std"),
+        (lambda: mj.RandomAffine(degrees=(1, 2, 3, 4)), "degrees must be a number, a pair, three numbers or six"),
+        (lambda: mj.RandomGamma((1, 2, 3)), "log_gamma must be a number or a pair"),
+        (lambda: mj.RandomAffine(degrees=np.nan), "degrees must be finite"),
+        (lambda: mj.Gamma(np.inf), "gamma must be finite"),
+        (lambda: mj.Gamma(2, p=1.1), "p must be at most 1"),
+        (lambda: mj.RandomFlip(p=-0.1), "p must be at least 0"),
+        (lambda: mj.Resample(1, p=2), "p must be at most 1"),
+        (lambda: mj.RandomFlip(flip_probability=2), "flip_probability"),
+        (lambda: mj.Affine(center="middle"), "center='middle' is not one of 'image', 'origin'"),
+        (lambda: mj.Affine(image_interpolation="liner"), "image_interpolation.* Did you mean 'linear'"),
+        (lambda: mj.Affine(default_pad_value="minimun"), "default_pad_value.* Did you mean 'minimum'"),
+        (lambda: mj.Affine(default_pad_value=np.inf), "default_pad_value"),
+        (lambda: mj.Blur((1, 2)), "std must be one number"),
+    ],
+)
+def test_numbers_and_names_that_make_no_sense(make, message):
+    with pytest.raises(ValueError, match=message):
+        make()
+
+
+@pytest.mark.parametrize(
+    "make, message",
+    [
+        (lambda: mj.RandomAffine(degrees="ten"), "degrees must be made of numbers"),
+        (lambda: mj.Affine(default_pad_value=[1]), "default_pad_value must be a number or a name"),
+        (lambda: mj.RandomAffine(degree=3), "degree"),
+        (lambda: mj.Gamma(gama=3), "gama"),
+        (lambda: mj.BiasField(), "coefficients"),
+        (lambda: mj.Compose([mj.Flip(0), blobs]), "transforms must hold transforms.* Lambda"),
+        (lambda: mj.Compose(3), "transforms"),
+    ],
+)
+def test_arguments_of_the_wrong_type_or_misspelt(make, message):
+    with pytest.raises(TypeError, match=message):
+        make()
+
+
+def test_choices_that_belong_to_the_members_of_a_pipeline():
+    with pytest.raises(ValueError, match=r"members of a Compose"):
+        mj.Compose([mj.Flip(0)], include=["t1"])
+
+
+# -- shapes that depend on values
+
+OPEN = [
+    mj.Resample(1.3),
+    mj.ToCanonical(),
+    mj.CropOrPad(mask_name="label"),
+    mj.CropOrPad((9, 9, 9), units="mm"),
+    mj.Compose([mj.CropOrPad((9, 9, 9)), mj.Gamma(2.0), mj.Resample(2.0)]),
+]
+
+
+@pytest.mark.parametrize("t", OPEN, ids=called)
+def test_a_final_shape_that_depends_on_values_under_jit(t):
+    message = "the shape after .* depends on values .* end the run with a fixed shape, as CropOrPad"
+    with pytest.raises(TypeError, match=message):
+        jax.jit(t)(small_subject())
+    with pytest.raises(TypeError, match=message):
+        jax.jit(jax.vmap(t))(mj.stack([small_subject()] * 2))
+
+
+def test_the_same_with_a_fixed_shape_at_the_end_is_taken():
+    t = mj.Compose([mj.ToCanonical(), mj.Resample(1.3), mj.CropOrPad((9, 10, 11))])
+    assert jax.jit(t)(small_subject()).t1.shape == (1, 9, 10, 11)
+
+
+def test_a_result_without_voxels():
+    with pytest.raises(ValueError, match=r"no voxels.*target spacing is larger than the image"):
+        mj.Resample(500.0)(mj.ScalarImage(blobs()[None], OBLIQUE))
+
+
+# -- configuration
+
+
+@pytest.mark.parametrize(
+    "config, message",
+    [
+        ({"name": "RandomAfine"}, "no transform 'RandomAfine'. Did you mean 'RandomAffine'"),
+        ({"name": "RandomAffine", "degree": 3}, "RandomAffine has no argument 'degree'.*Did you mean 'degrees'"),
+        ({"name": "Compose", "transforms": [{"name": "Gama", "gamma": 2}]}, "Did you mean 'Gamma'"),
+        ({"degrees": 3}, "dictionary with 'name'"),
+        (["RandomAffine"], "dictionary"),
+        ({"name": "Gamma", "gamma": -1}, "gamma"),
+    ],
+)
+def test_configurations_that_make_no_sense(config, message):
+    with pytest.raises(ValueError, match=message):
+        mj.from_config(config)
+
+
+def test_a_function_that_no_configuration_can_hold():
+    with pytest.raises(ValueError, match=r"masking_method holds .* define it in a module"):
+        mj.to_config(mj.ZNormalization(lambda x: x > 0))
