@@ -19,13 +19,12 @@ from flax import nnx
 
 import medjax as mj
 from medjax.errors import needs_extra
-from medjax.plot import draw, figure
+from medjax.plot import PLANES, draw, figure
 
 STEPS = 900
 PATCH, MARGIN, BATCH = 48, 12, 2
 WIDTHS = (16, 32)
 HELD_OUT = 1 / 3
-NAMES = {1: "grey", 2: "white"}
 
 
 class Split(NamedTuple):
@@ -41,22 +40,24 @@ def run(image: Path | None, label: Path | None, out: Path, seed: int, steps: int
     start = time.perf_counter()
     if (image is None) != (label is None):
         raise ValueError("give both --image and --label, or neither for the MNI152 brain")
-    out.mkdir(parents=True, exist_ok=True)
+    if steps < 2:
+        raise ValueError(f"--steps must be at least 2, got {steps}")
     subject = prepared(mni() if image is None else mj.Subject(image=mj.ScalarImage(image), label=mj.LabelMap(label)))
-    classes = int(subject.label.data.max()) + 1
-    print(f"{subject.image} on {jax.devices()[0].device_kind}")
+    names = subject.names
     split = cut_in_two(subject)
+    print(f"{subject.image} on {jax.devices()[0].device_kind}")
+    out.mkdir(parents=True, exist_ok=True)
     key = jax.random.key(seed)
-    gallery(subject, split, key, out)
-    speed(subject, key)
-    model = train(split.training, classes, key, steps)
+    gallery(subject, split.cut, key, out)
+    mj.plot_batch(speed(subject, key)).savefig(out / "batch.png", dpi=110)
+    model = train(split.training, len(names) + 1, key, steps)
     scores = {}
     other = mj.Compose([mj.Gamma(0.6), mj.BiasField(np.eye(1, 20, 4)[0] * 0.6)])
     for name, held in (("held out", split.held_out), ("held out, other contrast", other(split.held_out))):
         found = predict(model, held)
-        dice = dice_scores(found, held.label.numpy()[0], classes)
+        dice = dice_scores(found, held.label.numpy()[0], len(names) + 1)
         scores[name] = float(np.mean(list(dice.values())))
-        each = ", ".join(f"{NAMES.get(c, c)} {d:.3f}" for c, d in dice.items())
+        each = ", ".join(f"{names[c - 1]} {d:.3f}" for c, d in dice.items())
         print(f"Dice, {name}: {each}, mean {scores[name]:.3f}")
         picture(held, found, out / f"prediction_{name.replace(' ', '_').replace(',', '')}.png")
     print(f"pictures in {out}, {time.perf_counter() - start:.0f} s in all")
@@ -78,15 +79,23 @@ def mni() -> mj.Subject:
     tissues = np.concatenate([grey.numpy(), white.numpy()]).astype(np.float32)
     rest = tissues.max() - tissues.sum(0, keepdims=True)
     label = np.concatenate([rest, tissues]).argmax(0)[None].astype(np.uint8)
-    return mj.Subject(image=t1, label=mj.LabelMap(label, t1.affine))
+    return mj.Subject(image=t1, label=mj.LabelMap(label, t1.affine), names=("grey", "white"))
 
 
 def prepared(subject: mj.Subject) -> mj.Subject:
-    """Canonical axes, intensities from 0 to 1, labels numbered from 0."""
-    steps = mj.Compose([mj.ToCanonical(), mj.RescaleIntensity(percentiles=(0, 99.9))])
-    subject = steps(subject.load())
-    label = np.unique(subject.label.numpy(), return_inverse=True)[1].reshape(subject.label.shape)
-    return subject.replace(label=subject.label.replace(data=label.astype(np.uint8)))
+    """Canonical axes, the label on the image's grid, intensities from 0 to 1, labels 1, 2, ... of the given `names`."""
+    for name, image in subject.images.items():
+        if image.shape[0] != 1:
+            raise ValueError(f"the demo takes one channel, the {name} has {image.shape[0]}")
+    on_one_grid = mj.Resample("image", include=["label"])
+    subject = mj.Compose([mj.ToCanonical(), on_one_grid, mj.RescaleIntensity(percentiles=(0, 99.9))])(subject.load())
+    label = subject.label.numpy()
+    found = np.unique(label[label != 0])
+    if not 0 < found.size < 256:
+        raise ValueError(f"the label map has {found.size} labels where the image is; the demo takes 1 to 255")
+    numbers = np.where(label == 0, 0, np.searchsorted(found, label) + 1).astype(np.uint8)
+    names = subject.metadata.get("names", tuple(f"label {value:g}" for value in found))
+    return subject.replace(label=subject.label.replace(data=numbers), names=names)
 
 
 def cut_in_two(subject: mj.Subject) -> Split:
@@ -108,20 +117,13 @@ def cut_in_two(subject: mj.Subject) -> Split:
     return Split(parts[0], parts[1], cut)
 
 
-def augmentation() -> mj.Compose:
-    """From a cut with a margin to an augmented patch: everything spatial is one gather of the patch alone."""
-    return mj.Compose(
-        [
-            mj.RandomAffine(scales=0.15, degrees=15, p=0.8),
-            mj.RandomElasticDeformation(max_displacement=4, p=0.3),
-            mj.RandomFlip(axes="LR"),
-            mj.CropOrPad(PATCH),
-            mj.RandomBiasField(0.3, p=0.5),
-            mj.RandomGamma(0.5, p=0.8),
-            mj.RandomBlur((0, 1), p=0.2),
-            mj.RandomNoise(std=(0, 0.05), p=0.5),
-        ]
-    )
+def augmentation(shape: int | tuple[int, ...] = PATCH) -> mj.Compose:
+    """From a cut with a margin to an augmented patch of `shape`: all that is spatial is one gather of it alone."""
+    return mj.Compose([
+        mj.RandomAffine(scales=0.15, degrees=15, p=0.8), mj.RandomElasticDeformation(max_displacement=4, p=0.3),
+        mj.RandomFlip(axes="LR"), mj.CropOrPad(shape), mj.RandomBiasField(0.3, p=0.5), mj.RandomGamma(0.5, p=0.8),
+        mj.RandomBlur((0, 1), p=0.2), mj.RandomNoise(std=(0, 0.05), p=0.5),
+    ])  # fmt: skip
 
 
 def starts(label: np.ndarray) -> np.ndarray:
@@ -207,10 +209,10 @@ def train(subject: mj.Subject, classes: int, key: jax.Array, steps: int) -> UNet
     def step(model: UNet, optimizer: nnx.Optimizer, key: jax.Array) -> jax.Array:
         batch = cuts(arrays, places, jax.random.fold_in(key, 0))
         batch = augment.batch(batch, jax.random.fold_in(key, 1), labels=["label"])
-        image, label = mj.channels_last(batch["image"]), batch["label"][:, 0]
+        image, truth = mj.channels_last(batch["image"]), jax.nn.one_hot(batch["label"][:, 0], classes)
 
         def loss(model: UNet) -> jax.Array:
-            return optax.softmax_cross_entropy_with_integer_labels(model(image), label.astype(jnp.int32)).mean()
+            return optax.softmax_cross_entropy(model(image), truth).mean()
 
         value, gradient = nnx.value_and_grad(loss)(model)
         optimizer.update(model, gradient)
@@ -242,8 +244,8 @@ def predict(model: UNet, subject: mj.Subject) -> np.ndarray:
     """Labels (I, J, K) of a whole volume in one pass."""
     data = np.asarray(subject.image.data)
     padded = np.pad(data, [(0, 0), *((0, -n % 4) for n in data.shape[1:])])
-    logits = nnx.jit(lambda model, x: model(x))(model, mj.channels_last(jnp.asarray(padded))[None])
-    return np.asarray(logits.argmax(-1))[0][tuple(map(slice, data.shape[1:]))]
+    found = nnx.jit(lambda model, x: model(x).argmax(-1))(model, mj.channels_last(jnp.asarray(padded))[None])
+    return np.asarray(found)[0][tuple(map(slice, data.shape[1:]))]
 
 
 def dice_scores(found: np.ndarray, truth: np.ndarray, classes: int) -> dict[int, float]:
@@ -258,8 +260,8 @@ def dice_scores(found: np.ndarray, truth: np.ndarray, classes: int) -> dict[int,
 # -- pictures and speed
 
 
-def gallery(subject: mj.Subject, split: Split, key: jax.Array, out: Path) -> None:
-    """Pictures of each transform, of an augmented batch and of what is held out."""
+def gallery(subject: mj.Subject, cut: int, key: jax.Array, out: Path) -> None:
+    """Pictures of each transform and of what is held out."""
     transforms = {
         "affine": mj.RandomAffine(scales=0.2, degrees=20),
         "elastic": mj.RandomElasticDeformation(max_displacement=10),
@@ -274,18 +276,13 @@ def gallery(subject: mj.Subject, split: Split, key: jax.Array, out: Path) -> Non
         "rescale": mj.RescaleIntensity(percentiles=(5, 80)),
     }
     mj.plot_transforms(mj.Subject(image=subject.image), transforms, key).savefig(out / "transforms.png", dpi=110)
-    arrays = {name: jnp.asarray(image.data) for name, image in split.training.images.items()}
-    batch = cuts(arrays, jnp.asarray(starts(split.training.label.numpy())), key)
-    patches = jax.jit(jax.vmap(augmentation()))(
-        mj.stack([mj.Subject(image=mj.ScalarImage(np.asarray(i)), label=mj.LabelMap(np.asarray(j)))
-                  for i, j in zip(batch["image"], batch["label"], strict=True)]),
-        jax.random.split(key, BATCH),
-    )  # fmt: skip
-    mj.plot_batch(patches).savefig(out / "batch.png", dpi=110)
     marked = np.zeros(subject.label.shape, np.uint8)
-    marked[:, :, split.cut :] = 3
+    marked[:, :, cut:] = 3
     shown = subject.replace(label=subject.label.replace(data=marked))
-    mj.plot_subject(shown).savefig(out / "held_out.png", dpi=110)
+    made, axes = figure(1, 3, 3)
+    for ax, plane in zip(axes[0], PLANES, strict=True):
+        draw(ax, shown, "image", plane, "held out: red" if plane == "sagittal" else "")
+    made.savefig(out / "held_out.png", dpi=110)
 
 
 def picture(subject: mj.Subject, found: np.ndarray, path: Path) -> None:
@@ -297,18 +294,17 @@ def picture(subject: mj.Subject, found: np.ndarray, path: Path) -> None:
     made.savefig(path, dpi=110)
 
 
-def speed(subject: mj.Subject, key: jax.Array, repeats: int = 3) -> None:
-    """Print how many whole volumes are augmented in a second, with and without the time to compile."""
-    pipeline = mj.Compose([
-        mj.RandomAffine(), mj.RandomElasticDeformation(p=0.5), mj.RandomFlip(), mj.RandomBiasField(), mj.RandomNoise()
-    ])  # fmt: skip
-    batch = jax.device_put(mj.stack([subject, subject]))
+def speed(subject: mj.Subject, key: jax.Array, size: int = 4, repeats: int = 2) -> mj.Subject:
+    """Print how many whole volumes are augmented in a second, with and without compiling; gives the last batch."""
+    pipeline = augmentation(subject.image.spatial_shape)
+    batch = result = jax.device_put(mj.stack([subject] * size))
     times = []
     for i in range(repeats + 1):
         start = time.perf_counter()
-        jax.block_until_ready(jax.tree.leaves(pipeline.batch(batch, jax.random.fold_in(key, i))))
+        result = jax.block_until_ready(pipeline.batch(batch, jax.random.fold_in(key, i)))
         times.append(time.perf_counter() - start)
     rest, first = sum(times[1:]), times[0]
     shape = " x ".join(map(str, subject.image.spatial_shape))
-    after, whole = 2 * repeats / rest, 2 * (repeats + 1) / (first + rest)
+    after, whole = size * repeats / rest, size * (repeats + 1) / (first + rest)
     print(f"augmented volumes of {shape} per second: {after:.1f}; {whole:.2f} with the {first:.1f} s of a first call")
+    return result

@@ -153,6 +153,10 @@ class Image:
         """(C, I, J, K), without reading voxels."""
         return self._header().shape if self._data is None else tuple(self._data.shape)
 
+    def held(self) -> tuple[Any, ...]:
+        """The leaves as they are, without reading: None for voxels and an affine that are still in a file."""
+        return self._data, self._affine, self._extent, self._offset, self._full
+
     def known_shape(self) -> tuple[int, ...] | None:
         """The shape, or None where only the voxels tell it, as with a reader of the user's; keeps nothing."""
         if self._data is not None:

@@ -32,6 +32,31 @@ def test_no_cut_touches_what_is_held_out(brain):
         assert cut.shape[2:] == (demo.PATCH + 2 * demo.MARGIN,) * 3 and not np.isnan(cut).any()
 
 
+def test_the_labels_of_a_user_are_numbered_and_brought_to_the_grid_of_the_image():
+    data = blobs((20, 24, 16))
+    label = np.zeros((1, 10, 12, 8), np.int16)
+    label[0, 5:, :6], label[0, 5:, 6:] = 1002, 17
+    coarse = np.diag([2.0, 2.0, 2.0, 1.0])
+    coarse[:3, 3] = 0.5
+    made = demo.prepared(mj.Subject(image=mj.ScalarImage(data[None]), label=mj.LabelMap(label, coarse)))
+    assert made.names == ("label 17", "label 1002")
+    assert made.label.spatial_shape == (20, 24, 16)
+    assert set(np.unique(made.label.numpy()[0, 10:, :12])) == {2}
+    assert set(np.unique(made.label.numpy()[0, 10:, 12:])) == {1}
+    with pytest.raises(ValueError, match="0 labels"):
+        demo.prepared(made.replace(label=made.label.replace(data=made.label.numpy() * 0)))
+
+
+def test_what_the_demo_cannot_do_is_said(brain, tmp_path, capsys):
+    assert cli.main(["demo", "--steps", "1", "--out", str(tmp_path / "a")]) == 1
+    assert "--steps must be at least 2" in capsys.readouterr().err
+    assert cli.main(["demo", "--image", "a.nii.gz", "--out", str(tmp_path / "a")]) == 1
+    assert "give both --image and --label" in capsys.readouterr().err
+    with pytest.raises(ValueError, match="too small"):
+        demo.cut_in_two(mj.CropOrPad((80, 40, 76))(brain))
+    assert not (tmp_path / "a").exists()
+
+
 def test_dice_is_that_of_sets():
     draw = np.random.default_rng(0)
     found, truth = draw.integers(0, 3, (2, 6, 7, 8))
@@ -47,7 +72,8 @@ def test_folding_is_undone_by_unfolding():
 
 def test_training_and_prediction_run(brain, tmp_path):
     split = demo.cut_in_two(brain)
-    model = demo.train(split.training, 3, jax.random.key(0), 2)
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):  # optax and flax promote
+        model = demo.train(split.training, 3, jax.random.key(0), 2)
     found = demo.predict(model, split.held_out)
     assert found.shape == split.held_out.image.spatial_shape
     demo.picture(split.held_out, found, tmp_path / "found.png")

@@ -13,7 +13,7 @@ import operator
 import queue
 import threading
 import weakref
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
 from typing import Any, NamedTuple
@@ -125,8 +125,8 @@ class Order:
     def __len__(self) -> int:
         return self.batches * self.batch_size
 
-    def __getitem__(self, position: int) -> tuple[int, int | None]:
-        epoch, place = divmod(position, self.steps * self.batch_size)
+    def __getitem__(self, index: int) -> tuple[int, int | None]:
+        epoch, place = divmod(index, self.steps * self.batch_size)
         return epoch, int(self.of_epoch(epoch)[place]) if place < self.size else None
 
     def size_of(self, batch: int) -> int:
@@ -201,6 +201,26 @@ class Loader:
             elements.set_state({"next_index": first * self.order.batch_size})
         return elements
 
+    def batches(self, elements: Iterator[Element], count: int) -> Iterator[Subject]:
+        """The next `count` batches, each begun before the one ahead of it is given: the device need not wait.
+
+        A batch that fails does not take the one ahead of it with it.
+        """
+        started = None
+        for _ in range(count):
+            ahead, problem = None, None
+            try:
+                ahead = self.start(list(itertools.islice(elements, self.order.batch_size)))
+            except Exception as error:
+                problem = error
+            if started is not None:
+                yield self.finish(started)
+            if problem is not None:
+                raise problem
+            started = ahead
+        if started is not None:
+            yield self.finish(started)
+
     def decode(self, epoch: int, index: int | None) -> Element:
         """Read a subject, its voxels in the order in which the device reads them."""
         if index is None:
@@ -211,9 +231,8 @@ class Loader:
 
     def start(self, elements: Sequence[Element]) -> Started:
         """Stack the elements of a batch and begin to transform it; does not wait for the result."""
-        real = [element for element in elements if element.subject is not None]
-        names = [element.name for element in real]
-        subjects = [element.subject for element in real]
+        names = [element.name for element in elements if element.subject is not None]
+        subjects = [element.subject for element in elements if element.subject is not None]
         shapes = self.padded_shapes(subjects)
         for name, subject in zip(names[1:], subjects[1:], strict=True):
             compare(subjects[0], subject, f"{names[0]} and {name}", shapes)
@@ -222,8 +241,9 @@ class Loader:
         if t is None:
             return Started(batch, self.put(batch), None, names)
         full = batch
-        if len(real) < len(elements):  # another size would be another program
-            full = stack(subjects + subjects[:1] * (len(elements) - len(real)), shape=shapes)
+        missing = len(elements) - len(subjects)
+        if missing:  # another size would be another program
+            full = stack(subjects + subjects[:1] * missing, shape=shapes)
         with about(names[0]):
             host.check_subject(t, full)
             full = self.put(host.bare(full))
@@ -367,8 +387,11 @@ class Worker:
     def __init__(self, source: Loader, first: int):
         self._ready: queue.Queue[tuple[Subject | None, BaseException | None]] = queue.Queue(maxsize=1)
         self._stop = threading.Event()
-        # It must not know this object: it would keep itself alive.
-        arguments = (source, first, self._ready, self._stop)
+        # What `with jax.default_device(...)` and `with jax.enable_x64()` set holds for the consumer's thread alone.
+        config: Any = jax.config
+        settings = (config.jax_default_device, config.jax_enable_x64)
+        # The thread must not know this object: it would keep itself alive.
+        arguments = (source, first, self._ready, self._stop, settings)
         self._thread = threading.Thread(target=work, args=arguments, name="medjax-loader", daemon=True)
         self._thread.start()
 
@@ -391,36 +414,25 @@ class Worker:
             self._ready.get_nowait()
 
 
-def work(source: Loader, first: int, ready: queue.Queue, stop: threading.Event) -> None:
-    """Make batches and put them into `ready` until `stop` is set or they are all made; then end the reading threads.
-
-    The next batch is begun before one is finished, so that the device need not wait for the host.
-    """
+def work(source: Loader, first: int, ready: queue.Queue, stop: threading.Event, settings: tuple[Any, bool]) -> None:
+    """Put batches into `ready` until `stop` is set or all are made, then what went wrong, if anything did."""
     readers: set[threading.Thread] = set()
-    elements, started = None, None
+    elements = None
+    device, x64 = settings
     try:
-        elements = source.elements(first, readers)
-        for _ in range(first, len(source) + 1):
-            ahead, error = None, None
-            try:
-                some = list(itertools.islice(elements, source.order.batch_size))
-                ahead = source.start(some) if some and not stop.is_set() else None
-            except Exception as problem:
-                error = problem
-            if started is not None and not stop.is_set():
-                ready.put((source.finish(started), None))
-            if error is not None:
-                raise error
-            if stop.is_set():
-                return
-            started = ahead
+        with jax.default_device(device), jax.enable_x64(x64):
+            elements = source.elements(first, readers)
+            for batch in source.batches(elements, len(source) - first):
+                ready.put((batch, None))
+                if stop.is_set():
+                    return
     except BaseException as error:
         ready.put((None, error))
     finally:
         if elements is not None:
             elements.close()
-        for reader in readers:
-            reader.join()
+        while readers:
+            readers.pop().join()
 
 
 def in_order(array: Any) -> Any:
@@ -429,6 +441,6 @@ def in_order(array: Any) -> Any:
 
 
 @jax.jit
-def keys_of(key: Key, epoch: jax.Array, indices: jax.Array) -> Key:
+def keys_of(key: Key, epoch: Any, indices: Any) -> Key:
     """Keys of the elements of a batch."""
     return jax.vmap(keys.for_element, (None, None, 0))(key, epoch, indices)

@@ -52,7 +52,7 @@ def to_nibabel(array: np.ndarray, affine: np.ndarray, metadata: dict[str, Any]) 
         array.shape, nifti.storable(Path("a NIfTI image"), array.dtype), affine, metadata.get("header")
     )
     data = array[0] if array.shape[0] == 1 else np.moveaxis(array, 0, -1)
-    return Nifti1Image(data.astype(header.get_data_dtype(), copy=False), None, header)
+    return Nifti1Image(data.astype(header.get_data_dtype(), copy=False), header.get_best_affine(), header)
 
 
 def sitk() -> Any:

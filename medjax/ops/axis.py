@@ -9,7 +9,7 @@ from jax.custom_derivatives import SymbolicZero
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Shaped
 
-from medjax.typing import Volume
+from medjax.typing import Shape3, Volume
 
 NARROW = 8  # voxels; up to this radius adding shifted volumes beats a product with a matrix
 LONGEST = 1024  # voxels; the longest radius of a Gaussian
@@ -26,8 +26,8 @@ def correlate(x: Float[Array, "*shape"], axis: int, matrix: Float[Array, "M N"])
     return product.reshape(*before, len(matrix), *after)
 
 
-def correlate_near(x: Volume, axis: int, band: Float[Array, "N 2R+1"]) -> Volume:
-    """Multiply along an axis by a banded matrix: y[.., n, ..] = sum over r of band[n, R + r] x[.., n + r, ..]."""
+def correlate_near(x: Volume, axis: int, band: Float[Array, "N W"]) -> Volume:
+    """Multiply along an axis by a band: y[.., n, ..] = sum of band[n, R + r] x[.., n + r, ..], |r| <= R, W = 2R + 1."""
     size, width = band.shape
     reach = width // 2
     # Without the barrier XLA would pad again at every read.
@@ -36,7 +36,7 @@ def correlate_near(x: Volume, axis: int, band: Float[Array, "N 2R+1"]) -> Volume
     return sum(along(axis, weights) * values for weights, values in zip(band.T, shifted, strict=True))
 
 
-def gaussian_blur(x: Volume, sigma: Float[Array, "3"], *, extent: ArrayLike) -> Volume:
+def gaussian_blur(x: Volume, sigma: Float[Array, "3"], *, extent: ArrayLike | Shape3) -> Volume:
     """Convolve each channel with a Gaussian of standard deviation `sigma`, voxels, below 256 on each axis.
 
     Weights exp(-r^2 / 2 sigma^2) for whole |r| <= floor(4 sigma + 0.5), of sum 1; the volume is mirrored about the

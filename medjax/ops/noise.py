@@ -10,14 +10,14 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, UInt32
 
-from medjax.typing import Key
+from medjax.typing import Key, Shape3
 
 Shape4 = tuple[int, int, int, int]
 Words = tuple[UInt32[Array, "..."], UInt32[Array, "..."]]
 
 
 def normal(
-    key: Key, shape: Shape4, *, offset: ArrayLike = (0, 0, 0), dtype: DTypeLike = jnp.float32
+    key: Key, shape: Shape4, *, offset: ArrayLike | Shape3 = (0, 0, 0), dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "C I J K"]:
     """Standard normals: sqrt(2) erfinv(u), u uniform on (-1, 1), as `jax.random.normal` makes them of its bits.
 
@@ -29,7 +29,7 @@ def normal(
 
 
 def uniform(
-    key: Key, shape: Shape4, *, offset: ArrayLike = (0, 0, 0), dtype: DTypeLike = jnp.float32
+    key: Key, shape: Shape4, *, offset: ArrayLike | Shape3 = (0, 0, 0), dtype: DTypeLike = jnp.float32
 ) -> Float[Array, "C I J K"]:
     """Uniform on [0, 1): the leading bits of a voxel's hash as the mantissa of a number in [1, 2), less 1.
 
@@ -44,7 +44,7 @@ def uniform(
     return jax.lax.bitcast_convert_type(mantissa | one, dtype) - jnp.ones((), dtype)
 
 
-def counters(shape: Shape4, offset: ArrayLike) -> Words:
+def counters(shape: Shape4, offset: ArrayLike | Shape3) -> Words:
     """A voxel's counter, (channel 2^16 + i, j 2^16 + k): no two alike within 2^16 voxels along each axis."""
     channel = jax.lax.broadcasted_iota(jnp.uint32, shape, 0)
     first = jnp.asarray(offset, jnp.int32).astype(jnp.uint32)

@@ -40,8 +40,8 @@ def polynomial_field(
     order: int,
     shape: Shape3,
     *,
-    extent: ArrayLike,
-    offset: ArrayLike = (0, 0, 0),
+    extent: ArrayLike | Shape3,
+    offset: ArrayLike | Shape3 = (0, 0, 0),
 ) -> Float[Array, "I J K"]:
     """The logarithm of a bias field: sum of c X^a Y^b Z^c over all a + b + c <= order.
 

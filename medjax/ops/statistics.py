@@ -24,7 +24,7 @@ NEAR = 4096  # candidates that end the search for a quantile
 BINS = 128  # ITK's default for Otsu
 
 
-def extent_mask(shape: Shape3, extent: ArrayLike) -> Mask:
+def extent_mask(shape: Shape3, extent: ArrayLike | Shape3) -> Mask:
     """True at the voxels whose index is below `extent`, (3,) int32, on every axis."""
     end = jnp.asarray(extent, jnp.int32)
     i, j, k = (jax.lax.broadcasted_iota(jnp.int32, shape, axis) < end[axis] for axis in range(3))
@@ -42,12 +42,12 @@ def mean_std(x: Volume, mask: AnyMask = None) -> tuple[Scalar, Scalar, Int[Array
     near = jax.lax.stop_gradient(within(x, mask, 0).sum() / size)
     mean = near + within(x - near, mask, 0).sum() / size
     square = (within(x - jax.lax.stop_gradient(mean), mask, 0) ** 2).sum() / jnp.maximum(size - 1, 1)
-    varies = square > 0
+    varies = square != 0
     return mean, jnp.where(varies, jnp.sqrt(jnp.where(varies, square, 1)), 0), n
 
 
 def extrema(x: Volume, mask: AnyMask = None) -> tuple[Scalar, Scalar]:
-    """Smallest and largest value; voxels that tie share the gradient."""
+    """Smallest and largest value; voxels that tie share the gradient. NaN inside counts on some devices only."""
     low, high = within(x, mask, jnp.inf).min(), within(x, mask, -jnp.inf).max()
     empty = low > high
     return jnp.where(empty, 0, low), jnp.where(empty, 0, high)
@@ -66,7 +66,7 @@ def quantiles(x: Volume, q: Float[Array, "Q"], mask: AnyMask = None) -> Float[Ar
     return lower + (upper - lower) * fraction
 
 
-def border_mean(x: Volume, extent: ArrayLike) -> Float[Array, "C"]:
+def border_mean(x: Volume, extent: ArrayLike | Shape3) -> Float[Array, "C"]:
     """Mean over the six faces of each channel; a voxel of an edge counts in each face it belongs to.
 
     extent: (3,) int32, how much of the grid is real; the faces are those of the real part.
@@ -75,7 +75,7 @@ def border_mean(x: Volume, extent: ArrayLike) -> Float[Array, "C"]:
     return jnp.where(real, values, 0).sum(1) / real.sum(1, dtype=jnp.int32).astype(x.dtype)
 
 
-def otsu_border(x: Volume, extent: ArrayLike) -> Float[Array, "C"]:
+def otsu_border(x: Volume, extent: ArrayLike | Shape3) -> Float[Array, "C"]:
     """Mean of the face voxels of each channel below their Otsu threshold; of all of them, if none is below.
 
     extent: (3,) int32, how much of the grid is real.
@@ -207,7 +207,7 @@ def threshold(end: Int[Array, ""], dtype: jnp.dtype) -> Scalar:
     return jnp.where(end > 0, size, -size)
 
 
-def faces(x: Volume, extent: ArrayLike) -> tuple[Float[Array, "C F"], Bool[Array, "1 F"]]:
+def faces(x: Volume, extent: ArrayLike | Shape3) -> tuple[Float[Array, "C F"], Bool[Array, "1 F"]]:
     """The six faces of the real part of the grid, flat, and which of their voxels are real."""
     end = jnp.asarray(extent, jnp.int32)
     mask = extent_mask(x.shape[1:], end)

@@ -27,6 +27,7 @@ def call(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
     """Transform one subject, image, array or dict of arrays."""
     subject, restore = as_subject(x, labels)
     key = key_for(t, key, keys.as_key)
+    subject = subject.load()
     check_subject(t, subject)
     if is_traced(t, subject, key):
         return restore(looped(one, t, subject, key))
@@ -57,6 +58,7 @@ def sample(t: Any, key: Any, x: Any) -> Params:
 def replay(t: Any, x: Any, params: Params) -> Any:
     """What a call with these params does."""
     subject, restore = as_subject(x, ())
+    subject = subject.load()
     check_subject(t, subject)
     if is_traced(t, subject, params):
         steps = flatten(t)

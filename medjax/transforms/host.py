@@ -52,7 +52,6 @@ def outline(subject: Subject) -> Subject:
 
 def on_host(t: Any, subject: Subject, params: Params) -> Subject:
     """Run a pipeline outside of a trace."""
-    subject = subject.load()
     steps, flat = flatten(t), [dict(p) for p in flatten_params(t, params)]
     host = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if step.transform.kind == "spatial"}
     metadata = {name: image.metadata for name, image in subject.images.items()}

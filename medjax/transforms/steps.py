@@ -59,8 +59,9 @@ def is_random(t: Any) -> bool:
 
 
 def is_traced(*trees: Any) -> bool:
-    """Whether any leaf is known only while tracing."""
-    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(trees))
+    """Whether any leaf is known only while tracing; reads no file."""
+    found = jax.tree.leaves(trees, is_leaf=lambda x: isinstance(x, Image))
+    return any(isinstance(leaf, Tracer) for x in found for leaf in (x.held() if isinstance(x, Image) else (x,)))
 
 
 def draw(t: Any, key: Key | None, subject: Subject) -> Params:

@@ -83,7 +83,11 @@ def test_keys_of_another_kind_are_hashed(impl):
 
 def test_vmap_over_keys_and_offsets_is_a_loop():
     keys, offsets = jax.random.split(KEY, 3), jnp.arange(9, dtype=jnp.int32).reshape(3, 3)
-    draw = lambda key, offset: noise.normal(key, (1, 4, 5, 6), offset=offset)  # noqa: E731
+
+    @jax.jit
+    def draw(key, offset):
+        return noise.normal(key, (1, 4, 5, 6), offset=offset)
+
     many = jax.vmap(draw)(keys, offsets)
     for one, key, offset in zip(many, keys, offsets, strict=True):
         np.testing.assert_array_equal(one, draw(key, offset))

@@ -28,7 +28,7 @@ def bright(x):
     return x > 0.4
 
 
-HALVES = ["Left", "Right", "Anterior", "Posterior", "Inferior", "Superior", "sUPERIOR"]
+HALVES = ["Left", "Anterior", "sUPERIOR"]
 MASKS = [None, "label", *HALVES, bright, 2, (3, 5, 2), (3, 1, 5, 8, 2, 0)]
 
 
@@ -74,7 +74,7 @@ def test_rescale_intensity(arguments):
     check(mj.RescaleIntensity(**arguments), tio.RescaleIntensity(**arguments), small_subject(RAS))
 
 
-@pytest.mark.parametrize("method", ["label", "Left", "Posterior", bright, 2, (3, 1, 5, 8, 2, 0)], ids=called)
+@pytest.mark.parametrize("method", ["label", "Posterior", bright, (3, 1, 5, 8, 2, 0)], ids=called)
 def test_rescale_intensity_by_a_mask(method):
     arguments = {"percentiles": (2, 97), "masking_method": method}
     check(mj.RescaleIntensity(**arguments), tio.RescaleIntensity(**arguments), small_subject(RAS))

@@ -26,12 +26,12 @@ class Space:
     shape: Shape3
 
 
-@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["name"])
+@partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["image"])
 @dataclass(frozen=True)
 class Named:
     """The grid of an image of the subject."""
 
-    name: str
+    image: str
 
 
 def target_of(name: str, value: Any) -> Any:
@@ -118,7 +118,7 @@ class Resample(SpatialTransform):
     @property
     def reference(self) -> str | None:
         """The image whose grid is the target."""
-        return self.target.name if isinstance(self.target, Named) else None
+        return self.target.image if isinstance(self.target, Named) else None
 
     def regrid(self, grid: Grid, params: Params, reference: Grid) -> Grid:
         if isinstance(self.target, Named):

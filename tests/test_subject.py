@@ -1,0 +1,444 @@
+"""Images and subjects: what they hold, how they stack, pickle and are read, with nibabel and SimpleITK as references."""
+
+import copy
+import pickle
+
+import jax
+import jax.numpy as jnp
+import nibabel
+import numpy as np
+import pytest
+import SimpleITK
+from conftest import OBLIQUE, T1, blobs, compilations, oriented, small_subject
+
+import medjax as mj
+from medjax import io
+
+SHAPE = (5, 6, 7)
+
+
+def volume(channels=1, seed=0, dtype=np.float32):
+    return (np.random.default_rng(seed).uniform(0, 99, (channels, *SHAPE))).astype(dtype)
+
+
+@pytest.fixture
+def path(tmp_path):
+    """A NIfTI file written by nibabel, with a header that says more than geometry."""
+    image = nibabel.Nifti1Image(volume(dtype=np.int16)[0], OBLIQUE)
+    image.header["descrip"], image.header["aux_file"] = b"a description", b"aux"
+    image.header.set_xyzt_units("mm", "sec")
+    image.to_filename(tmp_path / "t1.nii.gz")
+    return tmp_path / "t1.nii.gz"
+
+
+@pytest.fixture
+def reads(monkeypatch):
+    """The paths whose voxels were read."""
+    seen, read = [], io.registry.read
+
+    def counted(path):
+        seen.append(path)
+        return read(path)
+
+    monkeypatch.setattr(io.registry, "read", counted)
+    return seen
+
+
+# -- what an image says of itself
+
+
+@pytest.mark.parametrize(
+    "affine", [OBLIQUE, oriented("PIR", (1, 2, 3), (10, -500, 90)), np.eye(4)], ids=["oblique", "PIR", "identity"]
+)
+def test_geometry_is_nibabels(affine):
+    image, peer = mj.ScalarImage(volume(), affine), nibabel.Nifti1Image(volume()[0], affine)
+    assert image.shape == (1, *SHAPE) and image.spatial_shape == SHAPE
+    np.testing.assert_allclose(image.spacing, nibabel.affines.voxel_sizes(affine), atol=1e-12)
+    assert image.orientation == nibabel.aff2axcodes(affine)
+    np.testing.assert_array_equal(image.origin, affine[:3, 3])
+    np.testing.assert_allclose(image.direction * image.spacing, affine[:3, :3], atol=1e-12)
+    ends = nibabel.affines.apply_affine(affine, [[0, 0, 0], np.array(SHAPE) - 1])
+    np.testing.assert_allclose(image.bounds, ends, atol=1e-9)
+    np.testing.assert_allclose(image.center, ends.mean(0), atol=1e-9)
+    np.testing.assert_array_equal(image.affine, peer.affine)
+    assert image.affine.dtype == np.float64
+
+
+def test_the_affine_is_the_identity_unless_given():
+    np.testing.assert_array_equal(mj.LabelMap(volume()).affine, np.eye(4))
+
+
+@pytest.mark.parametrize("affine, message", [
+    (np.diag([1.0, 0, 1, 1]), "singular"), (np.diag([1.0, np.nan, 1, 1]), "not finite"),
+    (np.diag([1.0, np.inf, 1, 1]), "not finite"), (np.eye(3), r"shape \(4, 4\)"), (np.ones((4, 4)), "singular|last row"),
+    (np.eye(4) + np.eye(4, k=-3), "last row"),
+])  # fmt: skip
+def test_unsound_affines_are_refused(affine, message):
+    with pytest.raises(ValueError, match=f"affine.*{message}|last row of affine"):
+        mj.ScalarImage(volume(), affine)
+
+
+@pytest.mark.parametrize("source", [blobs(SHAPE), np.zeros(3), np.zeros((1, 1, *SHAPE)), 3.0, "nothing.xyz", {}])
+def test_what_is_no_volume_is_refused(source):
+    with pytest.raises((ValueError, TypeError), match="source|nothing.xyz"):
+        mj.ScalarImage(source).shape  # noqa: B018
+
+
+def test_a_missing_file_is_named(tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"absent\.nii"):
+        mj.ScalarImage(tmp_path / "absent.nii").load()
+
+
+def test_image_itself_is_abstract():
+    with pytest.raises(TypeError, match="ScalarImage .* LabelMap"):
+        mj.Image(volume())
+
+
+def test_nothing_is_changed_in_place():
+    subject = small_subject(age=3)
+    with pytest.raises(AttributeError, match=r"replace\(affine=...\)"):
+        subject.t1.affine = np.eye(4)
+    with pytest.raises(AttributeError, match=r"replace\(age=...\)"):
+        subject.age = 4
+    with pytest.raises(ValueError, match="Did you mean 'affine'"):
+        subject.t1.replace(afine=np.eye(4))
+    moved = subject.t1.replace(affine=np.eye(4))
+    np.testing.assert_array_equal(subject.t1.affine, OBLIQUE)
+    np.testing.assert_array_equal(moved.affine, np.eye(4))
+    assert subject.replace(age=4).age == 4 and subject.age == 3
+
+
+def test_a_subject_is_one_store_in_the_given_order():
+    t1, t2 = mj.ScalarImage(volume()), mj.ScalarImage(volume(seed=1))
+    subject = mj.Subject({"t2": t2}, t1=t1, age=45, seg=None)
+    assert list(subject) == ["t2", "t1", "age", "seg"] and list(subject.images) == ["t2", "t1"]
+    assert subject.t1 is subject["t1"] is subject.get_images_dict()["t1"]
+    assert subject.metadata == {"age": 45} and "seg" in subject and len(subject) == 4
+    replaced = subject.replace(t1=t2)
+    assert replaced.t1 is replaced["t1"] is t2
+    for read in (lambda: subject.t3, lambda: subject["t3"]):
+        with pytest.raises((AttributeError, KeyError), match="no 't3'; it has t2, t1, age, seg"):
+            read()
+
+
+# -- files
+
+
+def test_a_path_is_read_when_its_voxels_are_asked_for(path, reads):
+    image = mj.ScalarImage(path)
+    peer = nibabel.load(path)
+    assert image.shape == (1, *peer.shape) and image.dtype == peer.get_data_dtype()
+    np.testing.assert_allclose(image.affine, peer.affine, atol=1e-9)
+    assert "t1.nii.gz" in repr(image) and image.path == path
+    assert reads == []
+    np.testing.assert_array_equal(image.numpy()[0], np.asarray(peer.dataobj))
+    image.numpy()
+    assert reads == [path]
+
+
+def test_loading_is_a_copy_and_the_original_keeps_nothing(path, reads):
+    subject = mj.Subject(t1=mj.ScalarImage(path), age=3)
+    for _ in range(2):
+        assert subject.load().t1.numpy().shape == (1, *SHAPE)
+    assert len(reads) == 2
+    flipped = mj.Flip(0)(subject)
+    np.testing.assert_array_equal(flipped.t1.numpy(), np.asarray(nibabel.load(path).dataobj)[None, ::-1])
+    mj.stack([subject, subject])
+    assert subject.t1._data is None and len(reads) == 5
+
+
+def test_drawing_reads_no_voxels(path, reads):
+    subject = mj.Subject(t1=mj.ScalarImage(path))
+    params = mj.Compose([mj.RandomAffine(), mj.RandomNoise()]).sample(jax.random.key(0), subject)
+    assert reads == [] and len(params["members"]) == 2
+
+
+def test_a_lazy_image_pickles_and_deepcopies_as_its_path(path, reads):
+    image = mj.ScalarImage(path, note="x")
+    image.numpy()
+    for twin in (pickle.loads(pickle.dumps(image)), copy.deepcopy(image)):
+        assert twin._data is None and twin.path == path and twin.metadata["note"] == "x"
+        np.testing.assert_array_equal(twin.numpy(), image.numpy())
+    assert len(pickle.dumps(image)) < volume(dtype=np.int16).nbytes * 20
+    assert len(reads) == 3
+
+
+def test_an_affine_of_ones_own_stays_when_the_file_is_read(path):
+    image = mj.ScalarImage(path, np.eye(4))
+    np.testing.assert_array_equal(image.affine, np.eye(4))
+    image.numpy()
+    np.testing.assert_array_equal(image.affine, np.eye(4))
+    assert image.load().replace(affine=OBLIQUE).affine is OBLIQUE
+
+
+def test_a_list_of_files_becomes_channels(tmp_path):
+    paths = [tmp_path / f"{i}.nii" for i in range(3)]
+    for i, one in enumerate(paths):
+        nibabel.Nifti1Image(volume(seed=i)[0], OBLIQUE).to_filename(one)
+    image = mj.ScalarImage(paths)
+    assert image.shape == (3, *SHAPE) and image.path == paths
+    np.testing.assert_array_equal(image.numpy(), np.concatenate([volume(seed=i) for i in range(3)]))
+    nibabel.Nifti1Image(volume()[0], np.eye(4)).to_filename(tmp_path / "other.nii")
+    with pytest.raises(ValueError, match=r"0.nii and .*other.nii are not on one grid"):
+        mj.ScalarImage([paths[0], tmp_path / "other.nii"]).load()
+
+
+def test_a_reader_of_ones_own(tmp_path):
+    path = tmp_path / "volume.npy"
+    np.save(path, volume())
+    image = mj.ScalarImage(path, reader=lambda p: (np.load(p), OBLIQUE))
+    np.testing.assert_array_equal(image.numpy(), volume())
+    np.testing.assert_array_equal(image.affine, OBLIQUE)
+    np.testing.assert_array_equal(mj.ScalarImage(path, reader=np.load).affine, np.eye(4))
+    with pytest.raises(ValueError, match=r"reader gave shape \(5, 6, 7\).*volume.npy"):
+        mj.ScalarImage(path, reader=lambda p: np.load(p)[0]).load()
+
+
+def test_saving_keeps_what_the_header_said(path, tmp_path):
+    """nibabel reads what was written: voxels, geometry, and the rest of the header of the file it came from."""
+    subject = mj.Subject(t1=mj.ScalarImage(path))
+    flipped = mj.Flip(0)(subject)
+    flipped.t1.save(tmp_path / "out.nii.gz")
+    before, after = nibabel.load(path), nibabel.load(tmp_path / "out.nii.gz")
+    np.testing.assert_array_equal(np.asarray(after.dataobj), np.asarray(before.dataobj)[::-1])
+    np.testing.assert_allclose(after.affine, before.affine, atol=1e-4)
+    for field in ("descrip", "aux_file", "xyzt_units"):
+        np.testing.assert_array_equal(after.header[field], before.header[field])
+    assert after.get_data_dtype() == np.int16
+    again = mj.ScalarImage(tmp_path / "out.nii.gz")
+    np.testing.assert_array_equal(again.numpy(), flipped.t1.numpy())
+
+
+def test_a_failed_save_leaves_nothing(tmp_path):
+    with pytest.raises(ValueError, match=r"out\.xyz"):
+        mj.ScalarImage(volume()).save(tmp_path / "out.xyz")
+    with pytest.raises(ValueError, match="out.nii"):
+        mj.ScalarImage(volume().astype(np.complex64)).save(tmp_path / "out.nii")
+    assert list(tmp_path.iterdir()) == []
+
+
+# -- other libraries
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.float32])
+def test_to_and_from_nibabel(channels, dtype):
+    image = mj.ScalarImage(volume(channels, dtype=dtype), OBLIQUE)
+    peer = image.to_nibabel()
+    assert peer.shape == (SHAPE if channels == 1 else (*SHAPE, 3))
+    np.testing.assert_allclose(peer.affine, OBLIQUE, atol=1e-4)
+    want = image.numpy()[0] if channels == 1 else np.moveaxis(image.numpy(), 0, -1)
+    np.testing.assert_array_equal(np.asarray(peer.dataobj), want)
+    back = mj.ScalarImage(peer)
+    np.testing.assert_array_equal(back.numpy(), image.numpy())
+    assert back.dtype == dtype
+    np.testing.assert_allclose(back.affine, OBLIQUE, atol=1e-4)
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("affine", [OBLIQUE, oriented("PIR", (1, 2, 3), (10, -500, 90))], ids=["oblique", "PIR"])
+def test_to_and_from_simpleitk(channels, affine):
+    """SimpleITK says itself where a voxel lies (in LPS) and what it holds."""
+    image = mj.ScalarImage(volume(channels), affine)
+    peer = image.to_sitk()
+    for index in ([0, 0, 0], [4, 5, 6], [1, 3, 2]):
+        place = np.array(peer.TransformIndexToPhysicalPoint(index)) * (-1, -1, 1)
+        np.testing.assert_allclose(place, (affine @ [*index, 1])[:3], atol=1e-6)
+        np.testing.assert_array_equal(np.ravel(peer.GetPixel(*index)), image.numpy()[:, *index])
+    back = mj.ScalarImage(peer)
+    np.testing.assert_array_equal(back.numpy(), image.numpy())
+    np.testing.assert_allclose(back.affine, affine, atol=1e-9)
+
+
+def test_a_file_written_by_simpleitk_lies_in_the_same_place(tmp_path):
+    SimpleITK.WriteImage(mj.ScalarImage(volume(), OBLIQUE).to_sitk(), tmp_path / "itk.nii.gz")
+    image = mj.ScalarImage(tmp_path / "itk.nii.gz")
+    np.testing.assert_array_equal(image.numpy(), volume())
+    np.testing.assert_allclose(image.affine, OBLIQUE, atol=1e-4)
+
+
+def test_a_sheared_affine_is_no_simpleitk_image():
+    with pytest.raises(ValueError, match="shear"):
+        mj.ScalarImage(volume(), np.eye(4) + np.eye(4, k=1) * [[1], [0], [0], [0]]).to_sitk()
+
+
+# -- pytrees and metadata
+
+
+def test_the_leaves_are_voxels_and_affines():
+    subject = small_subject(age=45)
+    assert len(jax.tree.leaves(subject)) == 4
+    doubled = jax.tree.map(lambda leaf: leaf * 2, subject)
+    np.testing.assert_array_equal(doubled.label.numpy(), 2 * subject.label.numpy())
+    assert doubled.age == 45 and isinstance(doubled.label, mj.LabelMap)
+    names = [jax.tree_util.keystr(where) for where, _ in jax.tree_util.tree_leaves_with_path(subject)]
+    assert names == ["['t1'].data", "['t1'].affine", "['label'].data", "['label'].affine"]
+
+
+def test_metadata_never_recompiles():
+    traces = []
+
+    @jax.jit
+    def bright(subject):
+        traces.append(1)
+        return subject.t1.data.max()
+
+    for age, note in ((45, "a"), (46, "b"), ("unknown", {"deep": [1]})):
+        subject = small_subject(age=age)
+        bright(subject.replace(t1=subject.t1.replace(metadata={"note": note}), extra=age))
+    assert traces == [1]
+
+
+def test_metadata_is_never_stale():
+    """A user's own jit gives none back; a transform gives each subject its own."""
+    run = jax.jit(lambda subject: subject)
+    for age in (45, 46):
+        assert run(small_subject(age=age)).metadata == {}
+        assert jax.vmap(lambda s: s)(mj.stack([small_subject(age=age)] * 2)).metadata == {}
+        subject = small_subject(age=age)
+        subject = subject.replace(t1=subject.t1.replace(metadata={"age": age}))
+        got = mj.Compose([mj.Flip(0), mj.Gamma(2.0)])(subject)
+        assert got.age == age and got.t1.metadata == {"age": age}
+
+
+def test_other_metadata_compiles_nothing_in_a_transform():
+    t = mj.Compose([mj.Affine(degrees=3), mj.Gamma(2.0)])
+    t(small_subject(age=1))
+    with compilations() as count:
+        assert t(small_subject(age=2, site="x")).site == "x"
+    assert count() == 0
+
+
+def test_metadata_is_carried_through_a_batch():
+    subjects = [small_subject(age=age, seed=age) for age in (1, 2, 3)]
+    batch = mj.Gamma(2.0).batch(mj.stack(subjects))
+    assert batch.age == (1, 2, 3)
+    for got, want in zip(mj.unstack(batch), subjects):
+        assert got.age == want.age
+        np.testing.assert_allclose(got.t1.numpy(), want.t1.numpy() ** 2, atol=1e-6)
+
+
+@pytest.mark.parametrize("again", [copy.deepcopy, copy.copy, lambda s: pickle.loads(pickle.dumps(s))])
+def test_subjects_copy_and_pickle(again):
+    subject = mj.Subject(small_subject(age=45), seg=None)
+    twin = again(subject)
+    assert list(twin) == list(subject) and twin.age == 45 and twin.seg is None
+    assert isinstance(twin.label, mj.LabelMap)
+    np.testing.assert_array_equal(twin.t1.numpy(), subject.t1.numpy())
+    np.testing.assert_array_equal(twin.t1.affine, OBLIQUE)
+
+
+# -- batches
+
+
+def test_a_batch_is_a_subject_with_a_leading_axis_and_comes_apart_again():
+    subjects = [small_subject(np.diag([s, 1.0, 1, 1]), seed=i, name=f"s{i}") for i, s in enumerate((1, 2, 3))]
+    batch = mj.stack(subjects)
+    assert batch.t1.data.shape == (3, 1, 23, 31, 18) and batch.t1.affine.shape == (3, 4, 4)
+    assert batch.name == ("s0", "s1", "s2") and batch.t1.extent is None
+    np.testing.assert_array_equal(batch.t1.spacing[:, 0], [1, 2, 3])
+    for got, want in zip(mj.unstack(batch), subjects, strict=True):
+        assert got.name == want.name
+        for name in ("t1", "label"):
+            np.testing.assert_array_equal(got[name].numpy(), want[name].numpy())
+            np.testing.assert_array_equal(got[name].affine, want[name].affine)
+
+
+def test_padded_batches_carry_their_extent_and_come_apart_without_padding():
+    subjects = [small_subject(np.eye(4), shape, i) for i, shape in enumerate(((9, 12, 7), (11, 8, 10)))]
+    batch = mj.stack(subjects, shape=(12, 12, 12))
+    assert batch.label.data.shape == (2, 1, 12, 12, 12) and batch.label.dtype == np.uint8
+    np.testing.assert_array_equal(batch.t1.extent, [(9, 12, 7), (11, 8, 10)])
+    np.testing.assert_array_equal(batch.t1.data[0, :, 9:], 0)
+    for got, want in zip(mj.unstack(batch), subjects, strict=True):
+        np.testing.assert_array_equal(got.t1.numpy(), want.t1.numpy())
+        np.testing.assert_array_equal(got.label.numpy(), want.label.numpy())
+
+
+def test_one_image_alone_may_be_padded():
+    t1, t2 = mj.ScalarImage(volume()), mj.ScalarImage(volume(seed=1))
+    other = mj.ScalarImage(np.zeros((1, 3, 3, 3), np.float32))
+    batch = mj.stack([mj.Subject(t1=t1, t2=t2), mj.Subject(t1=other, t2=t2)], shape={"t1": (8, 8, 8)})
+    assert batch.t1.data.shape == (2, 1, 8, 8, 8) and batch.t2.data.shape == (2, 1, *SHAPE)
+    assert batch.t2.extent is None
+
+
+def test_voxels_on_a_device_stay_there():
+    subject = jax.tree.map(jnp.asarray, small_subject())
+    assert isinstance(mj.stack([subject, subject]).t1.data, jax.Array)
+    assert isinstance(mj.stack([small_subject()] * 2).t1.data, np.ndarray)
+
+
+def differing():
+    t1, label = mj.ScalarImage(volume()), mj.LabelMap(volume(dtype=np.uint8))
+    return {
+        "names": (mj.Subject(t1=t1), mj.Subject(t2=t1), r"t1 \(ScalarImage\) against t2 \(ScalarImage\)"),
+        "missing": (
+            mj.Subject(t1=t1, t2=None),
+            mj.Subject(t1=t1, t2=t1),
+            r"t2 \(missing\) against .*t2 \(ScalarImage\)",
+        ),
+        "kinds": (mj.Subject(t1=t1), mj.Subject(t1=label), r"ScalarImage.* against .*LabelMap"),
+        "channels": (mj.Subject(t1=t1), mj.Subject(t1=mj.ScalarImage(volume(2))), r"t1 is float32 .*2, 5, 6, 7"),
+        "dtypes": (mj.Subject(t1=t1), mj.Subject(t1=mj.ScalarImage(volume(dtype=np.int16))), "float32 .* int16"),
+        "shapes": (mj.Subject(t1=t1), mj.Subject(t1=mj.ScalarImage(volume()[:, 1:])), r"give stack\(..., shape=\)"),
+    }
+
+
+@pytest.mark.parametrize("what", differing())
+def test_subjects_that_differ_do_not_stack_and_both_are_named(what):
+    one, other, message = differing()[what]
+    with pytest.raises(ValueError, match=f"subjects 0 and 2 .*{message}"):
+        mj.stack([one, one, other])
+
+
+def test_what_does_not_fit_or_is_no_batch():
+    with pytest.raises(ValueError, match="smaller than t1"):
+        mj.stack([small_subject()], shape=(9, 40, 40))
+    with pytest.raises(ValueError, match="at least one"):
+        mj.stack([])
+    with pytest.raises(ValueError, match="not a batch"):
+        mj.unstack(small_subject())
+
+
+def test_a_missing_image_goes_through_transforms_and_batches():
+    subject = small_subject().replace(t2=None)
+    assert mj.Compose([mj.Flip(0), mj.Gamma(2.0)])(subject).t2 is None
+    batch = mj.Flip(0).batch(mj.stack([subject, subject]))
+    assert batch.t2 is None and mj.unstack(batch)[1].t2 is None
+    assert jax.jit(mj.Flip(0))(subject).t2 is None
+
+
+# -- channels
+
+
+def test_several_images_of_one_grid_become_channels():
+    t1, t2, seg = (
+        mj.ScalarImage(volume(), OBLIQUE),
+        mj.ScalarImage(volume(2, 1), OBLIQUE),
+        mj.LabelMap(volume(), OBLIQUE),
+    )
+    got = mj.concat_channels(mj.Subject(t1=t1, seg=seg, t2=t2, age=3), ["t2", "t1"], "mri")
+    assert list(got) == ["mri", "seg", "age"] and got.mri.shape == (3, *SHAPE)
+    np.testing.assert_array_equal(got.mri.numpy(), np.concatenate([t2.numpy(), t1.numpy()]))
+    np.testing.assert_array_equal(got.mri.affine, OBLIQUE)
+    moved = t2.replace(affine=OBLIQUE + 0.1 * np.eye(4, k=3))
+    for other in (moved, seg, mj.ScalarImage(volume()[:, 1:], OBLIQUE)):
+        with pytest.raises(ValueError, match="t1 and t2 are not on one grid"):
+            mj.concat_channels(mj.Subject(t1=t1, t2=other), ["t1", "t2"], "mri")
+
+
+@pytest.mark.parametrize("xp", [np, jnp])
+def test_channels_last_is_numpys_moveaxis(xp):
+    for shape in ((2, 3, 4, 5), (6, 2, 3, 4, 5)):
+        data = np.arange(np.prod(shape), dtype=np.float32).reshape(shape)
+        got = mj.channels_last(xp.asarray(data))
+        assert isinstance(got, jax.Array if xp is jnp else np.ndarray)
+        np.testing.assert_array_equal(got, np.moveaxis(data, -4, -1))
+
+
+def test_a_real_file():
+    image, peer = mj.ScalarImage(T1), nibabel.load(T1)
+    assert image.shape == (1, *peer.shape) == (1, 197, 233, 189)
+    np.testing.assert_allclose(image.spacing, (1, 1, 1), atol=1e-6)
+    np.testing.assert_array_equal(image.numpy()[0, ::9], np.asarray(peer.dataobj[::9]))
