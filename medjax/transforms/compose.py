@@ -37,7 +37,7 @@ class Compose(Transform):
     """
 
     transforms: Sequence[Transform] | Mapping[str, Transform] = leaf(default=(), convert=members)
-    p: float = always()
+    p: float = always(default=1.0)
     names: Sequence[str] | None = static(default=None, convert=transform_names, kw_only=True)
 
     kind: ClassVar[str] = "group"

@@ -31,13 +31,25 @@ def static(*, default: Any = MISSING, convert: Callable[[str, Any], Any] | None 
     return field(default=default, kw_only=kw_only, metadata={"static": True, "convert": convert})
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(static, leaf, number, uniform))
+def probability(name: str, value: Any) -> float:
+    """A number from 0 to 1."""
+    p = float(as_floats(name, value))
+    in_range(name, np.asarray(p), 0.0, 1.0)
+    return p
+
+
+def always(*, default: float, kw_only: Literal[True] = True) -> Any:
+    """The field p of a transform that changes shapes: there it is structure, for a shape cannot hang on a coin."""
+    return static(default=default, convert=probability, kw_only=kw_only)
+
+
+@dataclass_transform(frozen_default=True, field_specifiers=(static, always, leaf, number, uniform))
 def abstract(cls: type[T]) -> type[T]:
     """Make a class that transforms inherit fields from: a frozen dataclass, compared by identity."""
     return dataclass(frozen=True, eq=False, repr=False)(cls)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(static, leaf, number, uniform))
+@dataclass_transform(frozen_default=True, field_specifiers=(static, always, leaf, number, uniform))
 def transform(cls: type[T]) -> type[T]:
     """Make a class a transform: a frozen dataclass, compared by identity, a pytree, and known by its name."""
     made = abstract(cls)
@@ -84,18 +96,6 @@ def renamed(name: str, value: Any) -> tuple[tuple[str, str], ...] | None:
     if not all(isinstance(v, str) for pair in pairs.items() for v in pair):
         raise TypeError(f"{name} must map image names to new names, got {value!r}")
     return tuple(pairs.items())
-
-
-def probability(name: str, value: Any) -> float:
-    """A number from 0 to 1."""
-    p = float(as_floats(name, value))
-    in_range(name, np.asarray(p), 0.0, 1.0)
-    return p
-
-
-def always(*, kw_only: Literal[True] = True) -> Any:
-    """The field p of a transform that changes shapes: there it is structure, for a shape cannot hang on a coin."""
-    return static(default=1.0, convert=probability, kw_only=kw_only)
 
 
 @abstract
@@ -177,7 +177,7 @@ class SpatialTransform(Transform):
     exact: ClassVar[bool] = False
     """Whether it only permutes, drops or repeats voxels."""
     reshapes: ClassVar[bool] = False
-    """Whether it may change the shape: then its p is structure, `p: float = always()`."""
+    """Whether it may change the shape: then its p is structure, `p: float = always(default=1.0)`."""
     rescales: ClassVar[bool] = False
     """Whether it changes the spacing: a second such transform begins a new run."""
     scalars_only = False

@@ -62,7 +62,7 @@ class CropOrPad(SpatialTransform):
     only_pad: bool = static(default=False)
     location: str = static(default="center", convert=lambda name, value: one_of(name, value, ("center", "random")))
     units: str = static(default="voxels", convert=lambda name, value: one_of(name, value, tuple(UNITS)))
-    p: float = always()
+    p: float = always(default=1.0)
 
     exact = True
     reshapes = True

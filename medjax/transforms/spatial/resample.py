@@ -110,7 +110,7 @@ class Resample(SpatialTransform):
     antialias: bool = static(default=False)
     default_pad_value: Fill = static(default=0.0, convert=move_fill, kw_only=True)
     default_pad_label: float = static(default=0.0, convert=constant, kw_only=True)
-    p: float = always()
+    p: float = always(default=1.0)
 
     reshapes = True
     rescales = True

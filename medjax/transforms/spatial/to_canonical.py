@@ -16,7 +16,7 @@ class ToCanonical(SpatialTransform):
     honoured, unlike in TorchIO 1.2.1.
     """
 
-    p: float = always()
+    p: float = always(default=1.0)
 
     exact = True
     reshapes = True
