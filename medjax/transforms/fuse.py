@@ -142,7 +142,7 @@ def matrices(move: Map | None) -> list[Any]:
 
 def included(t: Any, name: str, label: bool) -> bool:
     """Whether a transform is for the image of this name and kind; a copy that it keeps is not."""
-    if t.kind == ("intensity" if label else "label") or (label and t.kind == "spatial" and t.scalars_only):
+    if (label and t.kind != "label" and t.scalars_only) or (t.kind == "label" and not label):
         return False
     if any(name == new for _, new in t.keep or ()):
         return False

@@ -240,7 +240,7 @@ def verify(steps: Sequence[Step], record: dict[int, Any]) -> None:
     """Raise the error of whatever was measured and makes no sense."""
     for index, found in record.items():
         t = steps[index].transform
-        if t.kind == "intensity" and t.measures:
+        if t.kind != "spatial" and t.measures:
             found = jax.device_get(found)
             for name, measured in found["measured"].items() if found["on"] else ():
                 t.verify(measured[0], name)

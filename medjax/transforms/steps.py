@@ -14,6 +14,7 @@ from medjax.image import Image
 from medjax.subject import Subject
 from medjax.transforms import fuse
 from medjax.transforms.fuse import Place, Step
+from medjax.transforms.spatial.sampling import is_label
 from medjax.typing import Key, Params, Shape3, Tracer, working
 
 Group = tuple[int, ...]
@@ -114,7 +115,7 @@ def execute(
         if first.kind == "spatial":
             subject, record[group[0]] = run_spatial(steps, group, params, subject, dict(known))
         else:
-            subject, record[group[0]] = run_single(first, params[group[0]], subject)
+            subject, record[group[0]] = run_single(steps[group[0]], params[group[0]], subject)
     return subject, record
 
 
@@ -139,8 +140,12 @@ def run_spatial(
     return subject.replace(**images), located
 
 
-def run_single(t: Any, params: Params, subject: Subject) -> tuple[Subject, dict[str, Any]]:
+def run_single(step: Step, params: Params, subject: Subject) -> tuple[Subject, dict[str, Any]]:
     """An intensity or label step on the images it is for, each behind the coin."""
+    t = step.transform
+    if t.rechannels and not step.certain:
+        name = type(t).__name__
+        raise ValueError(f"{name} changes the number of channels, so it cannot hang on a coin or a choice")
     images, record = {}, {}
     for name, drawn in params["draw"].items():
         image = subject[name]
@@ -148,14 +153,17 @@ def run_single(t: Any, params: Params, subject: Subject) -> tuple[Subject, dict[
         @jax.checkpoint
         def apply(data: jax.Array, image: Image = image, drawn: Params = drawn) -> tuple[jax.Array, Any]:
             of = image.replace(data=data)
-            measured = (t.measure(of, subject),) if t.kind == "intensity" and t.measures else ()
+            measured = (t.measure(of, subject),) if t.measures else ()
             return t.apply_to(of, drawn, *measured).data, measured
 
         data = jnp.asarray(image.data)
-        if t.kind == "intensity":
+        if not is_label(image):
             data = data.astype(working(data.dtype))
-        nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(apply, data)[1])
-        data, record[name] = jax.lax.cond(params["on"], apply, lambda d, zero=nothing: (d, zero), data)
+        if step.certain:
+            data, record[name] = apply(data)
+        else:
+            nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(apply, data)[1])
+            data, record[name] = jax.lax.cond(params["on"], apply, lambda d, zero=nothing: (d, zero), data)
         images[name] = image.replace(data=data)
     return subject.replace(**images), {"on": params["on"], "measured": record}
 

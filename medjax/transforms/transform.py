@@ -43,6 +43,13 @@ def always(*, default: float, kw_only: Literal[True] = True) -> Any:
     return static(default=default, convert=probability, kw_only=kw_only)
 
 
+def certain(name: str, value: Any) -> float:
+    """The p of a transform that changes the number of channels: 1."""
+    if probability(name, value) != 1:
+        raise ValueError(f"{name} must be 1, got {value!r}: the number of channels cannot hang on a coin")
+    return 1.0
+
+
 @dataclass_transform(frozen_default=True, field_specifiers=(static, always, leaf, number, uniform))
 def abstract(cls: type[T]) -> type[T]:
     """Make a class that transforms inherit fields from: a frozen dataclass, compared by identity."""
@@ -221,8 +228,14 @@ class IntensityTransform(Transform):
     shared: bool = static(default=False, kw_only=True)
 
     kind: ClassVar[str] = "intensity"
+    scalars_only = True
+    """Whether label maps are left alone; not annotated, since some make it a field in its place among the others."""
     measures: ClassVar[bool] = False
     """Whether `apply_to` takes, as a third argument, what `measure` found in the whole image."""
+    rechannels: ClassVar[bool] = False
+    """Whether it changes the number of channels: then its p is structure and must be 1."""
+    invertible: ClassVar[bool] = False
+    """Whether `undo` takes back what `apply_to` did; else `invert` leaves the voxels as they are."""
 
     def measure(self, image: Image, subject: Subject) -> Params:
         """Numbers of the whole image that `apply_to` needs, traced."""
@@ -232,6 +245,10 @@ class IntensityTransform(Transform):
     def apply_to(self, image: Image, params: Params, *measured: Params) -> Image:
         """The transformed image, float32 (or float64)."""
         raise NotImplementedError(f"{type(self).__name__} must define apply_to")
+
+    def undo(self, image: Image, params: Params, *measured: Params) -> Image:
+        """The image that `apply_to` made this one of, with the same params and what was measured in that image."""
+        raise NotImplementedError(f"{type(self).__name__} is not invertible")
 
     def verify(self, measured: Params, name: str) -> None:
         """Raise a ValueError if what was measured in image `name` makes no sense; on the host alone."""
@@ -243,10 +260,29 @@ class LabelTransform(Transform):
     """Abstract. Changes label maps; scalar images are left alone."""
 
     kind: ClassVar[str] = "label"
+    measures: ClassVar[bool] = False
+    """Whether `apply_to` takes, as a third argument, what `measure` found in the label map."""
+    rechannels: ClassVar[bool] = False
+    """Whether it changes the number of channels: then its p is structure and must be 1."""
+    invertible: ClassVar[bool] = False
+    """Whether `undo` takes back what `apply_to` did; else `invert` leaves the labels as they are."""
 
-    def apply_to(self, image: Image, params: Params) -> Image:
+    def measure(self, image: Image, subject: Subject) -> Params:
+        """What `apply_to` needs of the whole label map or of the subject, traced."""
+        del image, subject
+        return {}
+
+    def apply_to(self, image: Image, params: Params, *measured: Params) -> Image:
         """The transformed label map."""
         raise NotImplementedError(f"{type(self).__name__} must define apply_to")
+
+    def undo(self, image: Image, params: Params, *measured: Params) -> Image:
+        """The label map that `apply_to` made this one of."""
+        raise NotImplementedError(f"{type(self).__name__} is not invertible")
+
+    def verify(self, measured: Params, name: str) -> None:
+        """Raise a ValueError if what was measured in label map `name` makes no sense; on the host alone."""
+        del measured, name
 
 
 def default_of(f: Any) -> Any:
