@@ -132,6 +132,20 @@ def check_affine(affine: Any, what: str = "affine") -> np.ndarray:
     return matrix
 
 
+def nearest_rotation(linear: Any) -> Any:
+    """The orthogonal matrix nearest to a (3, 3) one, its polar factor, by Newton's iteration (Higham, 1986)."""
+    whole = homogeneous(linear, namespace(linear).zeros(3, linear.dtype))
+    for _ in range(12):
+        whole = (whole + inverse(whole).T) / 2
+    return whole[:3, :3]
+
+
+def window(grid: Grid, first: Any, shape: Any, fixed: Shape3 | None) -> Grid:
+    """The grid of `shape` voxels whose first is at index `first` of another grid; negative indices extend it."""
+    affine = matmul(grid.affine, translation(first.astype(grid.affine.dtype)))
+    return Grid(affine, shape.astype(np.int32), fixed, grid.channels)
+
+
 def world_axes(affine: Any) -> Any:
     """For each world axis R, A, S the voxel axis that lies closest to it, and the sign of its step: (3,), (3,).
 
@@ -173,10 +187,6 @@ class Linear(NamedTuple):
 
     matrix: Any
 
-    def inverse(self) -> "Linear":
-        """The way back, exact."""
-        return Linear(inverse(self.matrix))
-
 
 class BSpline(NamedTuple):
     """A map of the world x -> x + d(x), d a cubic B-spline of control points.
@@ -189,4 +199,17 @@ class BSpline(NamedTuple):
     to_grid: Any
 
 
-Map: TypeAlias = Linear | BSpline
+class Inverted(NamedTuple):
+    """The way back through a map that has none in closed form; found by iteration where it is evaluated."""
+
+    forward: BSpline
+
+
+Map: TypeAlias = Linear | BSpline | Inverted
+
+
+def inverted(move: Map) -> Map:
+    """The map that takes a move back."""
+    if isinstance(move, Linear):
+        return Linear(inverse(move.matrix))
+    return move.forward if isinstance(move, Inverted) else Inverted(move)

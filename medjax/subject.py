@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax import geometry
+from medjax.annotations import Annotation
 from medjax.image import Image
 from medjax.io import memory
 from medjax.metadata import Box, carried
@@ -20,7 +21,7 @@ KEY = "key"
 
 
 class Subject:
-    """Named images, and free metadata, of one person: `Subject(t1=ScalarImage(...), label=LabelMap(...), age=45)`.
+    """Named images, points, and free metadata, of one person: `Subject(t1=ScalarImage(...), ac=Points(...), age=45)`.
 
     Items are reached as attributes and as items. An item that is None is a missing image. Images keep the order in
     which they were given; the first is the reference of spatial transforms. Immutable: `replace` gives a copy.
@@ -72,8 +73,13 @@ class Subject:
         return {name: item for name, item in self._items.items() if isinstance(item, Image)}
 
     @property
+    def annotations(self) -> dict[str, Annotation]:
+        """The points and directions by name."""
+        return {name: item for name, item in self._items.items() if isinstance(item, Annotation)}
+
+    @property
     def metadata(self) -> dict[str, Any]:
-        """All that is neither an image, nor missing, nor a patch's location or key."""
+        """All that is neither an image, nor missing, nor points or directions, nor a patch's location or key."""
         return {name: item for name, item in self._items.items() if not is_leaf_item(name, item)}
 
     def get_images_dict(self) -> dict[str, Image]:
@@ -105,9 +111,9 @@ class Subject:
 
 
 def is_leaf_item(name: str, item: Any) -> bool:
-    """Whether an item lives in the leaves: images, missing images, and a patch's location and key."""
+    """Whether an item lives in the leaves: images, missing ones, annotations, and a patch's location and key."""
     patch = name in (LOCATION, KEY) and isinstance(item, (np.ndarray, jax.Array))
-    return item is None or isinstance(item, Image) or patch
+    return item is None or isinstance(item, (Image, Annotation)) or patch
 
 
 def flatten_subject(subject: Subject) -> tuple[tuple[Any, ...], tuple[tuple[str, ...], Box]]:
@@ -149,6 +155,8 @@ def stack(subjects: list[Subject], *, shape: Shape3 | Mapping[str, Shape3] | Non
     for name, item in first.items():
         if isinstance(item, Image):
             items[name] = stack_images([subject[name] for subject in subjects], name, shapes.get(name))
+        elif isinstance(item, Annotation):
+            items[name] = stack_annotations([subject[name] for subject in subjects], name)
         elif is_leaf_item(name, item):
             items[name] = None if item is None else jnp.stack([jnp.asarray(s[name]) for s in subjects])
     names = dict.fromkeys(name for subject in subjects for name in subject.metadata)
@@ -193,6 +201,15 @@ def stack_images(images: list[Image], name: str, shape: Shape3 | None) -> Image:
     )  # fmt: skip
 
 
+def stack_annotations(items: list[Annotation], name: str) -> Annotation:
+    """Points or directions of several subjects as (B, N, 3)."""
+    counts = sorted({len(item) for item in items})
+    if len(counts) > 1:
+        raise ValueError(f"{name} holds {counts[0]} rows in one subject and {counts[-1]} in another: they do not stack")
+    xp = geometry.namespace(*(item.xyz for item in items))
+    return items[0].of(xp.stack([xp.asarray(item.xyz) for item in items]), tuple(item.labels for item in items))
+
+
 def stack_arrays(arrays: list[np.ndarray], name: str, shape: Shape3 | None = None) -> np.ndarray:
     """Host arrays (C, I, J, K) as one (B, C, I, J, K), aligned, each with its axes in memory as the first has them."""
     first = arrays[0]
@@ -216,6 +233,8 @@ def unstack(batch: Subject) -> list[Subject]:
 
 def unstack_item(name: str, item: Any, i: int) -> Any:
     """Element i of one item of a batch."""
+    if isinstance(item, Annotation):
+        return item.of(item.xyz[i], item.labels[i] if isinstance(item.labels, tuple) else item.labels)
     if not isinstance(item, Image):
         return None if item is None else item[i]
     data = item.data[i]

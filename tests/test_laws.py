@@ -33,9 +33,15 @@ class Case:
 
 CASES = {
     "Affine": Case(
-        dict(scales=(1.1, 0.9, 1.2), degrees=(10, -20, 30), translation=(1, 2, -1)), strength=dict(degrees=5)
+        dict(
+            scales=(1.1, 0.9, 1.2), degrees=(10, -20, 30), translation=(1, 2, -1), shears=(0.1, 0, 0.05, 0, 0, -0.1)
+        ),
+        strength=dict(degrees=5),
     ),
-    "RandomAffine": Case(dict(translation=2), strength=dict(degrees=5, scales=0.2)),
+    "RandomAffine": Case(
+        dict(translation=2, shears=0.05, order="object", image_interpolation="cubic", label_interpolation="linear"),
+        strength=dict(degrees=5, scales=0.2),
+    ),
     "ElasticDeformation": Case(dict(control_points=rng.uniform(-1, 1, (5, 4, 6, 3)), max_displacement=0.5)),
     "RandomElasticDeformation": Case(
         dict(num_control_points=5, max_displacement=1.0), strength=dict(max_displacement=0.5)
@@ -45,6 +51,25 @@ CASES = {
     "Resample": Case(dict(target=(1.3, 1.1, 2.0)), reshapes=True, strength=dict(target=1.7)),
     "CropOrPad": Case(dict(target_shape=(12, 7, 9))),
     "ToCanonical": Case(reshapes=True),
+    "ToOrientation": Case(dict(orientation="PIL"), reshapes=True),
+    "Transpose": Case(),
+    "Crop": Case(dict(cropping=(1, 0, 2, 1, 0, 0))),
+    "RandomCrop": Case(dict(size=(5, 6, 7), label_name="label", labels=(3,))),
+    "Pad": Case(dict(padding=(1, 2, 0), padding_mode="linear_ramp")),
+    "Resize": Case(dict(target_shape=(6, 14, -1), antialias=True)),
+    "EnsureShapeMultiple": Case(dict(target_multiple=(4, 3, 5), method="crop")),
+    "CopyAffine": Case(dict(target="label")),
+    "ToReferenceSpace": Case(dict(reference=((5, 6, 7), np.diag([2.0, 3.0, 4.0, 1.0])))),
+    "AffineElasticDeformation": Case(
+        dict(
+            affine_params=dict(degrees=10), elastic_params=dict(control_points=rng.uniform(-1, 1, (4, 5, 4, 3)))
+        )
+    ),
+    "RandomAffineElasticDeformation": Case(
+        dict(affine_first=False, elastic_kwargs=dict(num_control_points=5, max_displacement=1.0))
+    ),
+    "OneOf": Case(dict(transforms=[mj.RandomAffine(), mj.RandomFlip(), mj.RandomNoise()], weights=(2, 1, 3))),
+    "SomeOf": Case(dict(transforms=[mj.RandomAffine(), mj.RandomFlip(), mj.RandomNoise()], num=(1, 2))),
     "ZNormalization": Case(dict(masking_method="label")),
     "RescaleIntensity": Case(dict(percentiles=(5, 95)), strength=dict(percentiles=(1, 90))),
     "Gamma": Case(dict(gamma=1.3), strength=dict(gamma=0.7)),

@@ -5,8 +5,9 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.custom_derivatives import SymbolicZero
-from jax.typing import ArrayLike
+from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, Int, Shaped
 
 from medjax.typing import Shape3, Volume
@@ -101,6 +102,31 @@ def mirrored_gaussian(
     j = i + jnp.arange(-reach, reach + 1, dtype=jnp.int32)[None] if narrow else i.T
     seen = folded[(i - j) % period] + folded[(i + j + 1) % period]
     return jnp.where((i < extent) & (j >= 0) & (j < extent), seen, 0)
+
+
+def spline_coefficients(x: Volume, extent: ArrayLike | Shape3) -> Volume:
+    """Coefficients of the cubic B-spline through the voxels of each channel, mirrored about the edge voxels.
+
+    The inverse of the filter (1/6, 2/3, 1/6) is sqrt(3) z^|d|, z = sqrt(3) - 2 (Unser, 1999), folded at the edges.
+    extent: (3,) int32, how much of the grid is real; 0 beyond.
+    """
+    end = jnp.asarray(extent, jnp.int32)
+    for axis in (3, 2, 1):
+        x = correlate_real(x, spline_inverse(end[axis - 1], x.shape[axis], x.dtype), end[axis - 1], axis, False)
+    return x
+
+
+def spline_inverse(extent: Int[Array, ""], size: int, dtype: DTypeLike) -> Float[Array, "{size} {size}"]:
+    """The matrix of `spline_coefficients` along one axis; 0 for whatever is not real."""
+    reach = np.arange(-40, 41)
+    weights = jnp.asarray(np.sqrt(3) * (np.sqrt(3) - 2) ** np.abs(reach), dtype)
+    period = jnp.maximum(2 * (extent - 1), 1)
+    folded = jnp.zeros(2 * size, dtype).at[jnp.asarray(reach, jnp.int32) % period].add(weights)
+    i = jnp.arange(size, dtype=jnp.int32)[:, None]
+    j = i.T
+    inner = (j > 0) & (j < extent - 1)  # the voxels that the mirror shows twice
+    seen = folded[(i - j) % period] + jnp.where(inner, folded[(i + j) % period], 0)
+    return jnp.where((i < extent) & (j < extent), seen, 0)
 
 
 def radius(sigma: Float[Array, "..."]) -> Int[Array, "..."]:

@@ -10,17 +10,10 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from medjax.ops.warp import Coordinates, indices, map_coordinates
+from medjax.ops.warp import Coordinates, cubic, indices, map_coordinates
 from medjax.typing import Shape3
 
 HIGHEST = jax.lax.Precision.HIGHEST
-
-
-def cubic(distance: Array) -> Array:
-    """The cubic B-spline B3 at a distance >= 0."""
-    near = 2 / 3 - distance**2 + distance**3 / 2
-    far = jnp.maximum(2 - distance, 0) ** 3 / 6
-    return jnp.where(distance < 1, near, far)
 
 
 def basis(u: Float[Array, "N"], size: int) -> Float[Array, "N M"]:

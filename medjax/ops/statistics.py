@@ -5,19 +5,22 @@ as NaN. Statistics are pooled over channels and space unless they say otherwise.
 so that nothing compiled turns into NaN: who cares looks at the count. Gradients are finite.
 """
 
+from collections.abc import Callable
 from functools import partial
-from typing import TypeAlias
+from typing import TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import random
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from medjax.typing import Mask, Shape3, Volume
+from medjax.typing import Key, Mask, Shape3, Volume
 
 Scalar: TypeAlias = Float[Array, ""]
 AnyMask: TypeAlias = Bool[Array, "..."] | None
+T = TypeVar("T")
 
 SAMPLE = 8192  # voxels that guess a quantile: sorted in 1.5 ms
 NEAR = 4096  # candidates that end the search for a quantile
@@ -86,6 +89,40 @@ def otsu_border(x: Volume, extent: ArrayLike | Shape3) -> Float[Array, "C"]:
     below = real & (values < jax.lax.stop_gradient(otsu_threshold(values, real, low, high)))
     chosen = jnp.where(below.any(1, keepdims=True), below, real)
     return jnp.where(chosen, values, 0).sum(1) / chosen.sum(1, dtype=jnp.int32).astype(x.dtype)
+
+
+def finite_only(function: Callable[[Array, AnyMask], T], x: Volume, mask: AnyMask = None) -> T:
+    """`function(x, mask)`, with voxels that are not finite taken out of the mask.
+
+    Where there is no mask and all are finite, it is `function(x, None)`, many times quicker, and one pass to find out.
+    """
+
+    def finite(x: Array) -> Array:
+        return jnp.abs(x) <= jnp.finfo(x.dtype).max
+
+    if mask is not None:
+        return function(x, mask & finite(x))
+    return jax.lax.cond(finite(x).all(), lambda x: function(x, None), lambda x: function(x, finite(x)), x)
+
+
+def each_channel(function: Callable[[Array, AnyMask], T], x: Volume, mask: AnyMask = None) -> T:
+    """`function` of each channel (1, I, J, K) and its mask, one after the other, stacked along a new first axis."""
+    if mask is None:
+        return jax.lax.map(lambda channel: function(channel[None], None), x)
+    return jax.lax.map(lambda pair: function(pair[0][None], pair[1][None]), (x, jnp.broadcast_to(mask, x.shape)))
+
+
+def over_channels(x: Volume) -> tuple[Float[Array, "1 I J K"], Float[Array, "1 I J K"]]:
+    """Mean and unbiased standard deviation over the channels at each voxel, of those of its values that are finite.
+
+    The deviation is 0 for fewer than two of them; where it is 0, so is its gradient.
+    """
+    finite = jnp.isfinite(x)
+    n = finite.sum(0, keepdims=True, dtype=jnp.int32).astype(x.dtype)
+    mean = jnp.where(finite, x, 0).sum(0, keepdims=True) / jnp.maximum(n, 1)
+    square = (jnp.where(finite, x - mean, 0) ** 2).sum(0, keepdims=True) / jnp.maximum(n - 1, 1)
+    varies = square != 0
+    return mean, jnp.where(varies, jnp.sqrt(jnp.where(varies, square, 1)), 0)
 
 
 def within(x: Array, mask: AnyMask, other: ArrayLike) -> Array:
@@ -236,3 +273,21 @@ def otsu_threshold(
     gap = m / jnp.maximum(n, 1) - (sum_ - m) / jnp.maximum(total - n, 1)
     best = jnp.argmax(n * (total - n) * gap**2, 1, keepdims=True)  # between-class variance, but for a factor
     return low + (best.astype(x.dtype) + 1) * width
+
+
+def pick(key: Key, mask: Mask) -> tuple[Int[Array, "3"], Bool[Array, ""]]:
+    """Index of a voxel of a mask, each equally likely, and whether there is any; counted in whole numbers.
+
+    Axis after axis from how many voxels lie in each plane, line and place, so nothing is summed over the volume.
+    """
+    counts = mask.sum((1, 2), dtype=jnp.int32)
+    left = random.randint(key, (), 0, jnp.maximum(counts.sum(dtype=jnp.int32), 1), jnp.int32)
+    found, index = mask.any(), []
+    for axes in ((1, 2), (1,), ()):
+        counts = mask.sum(axes, dtype=jnp.int32)
+        ends = jnp.cumsum(counts, dtype=jnp.int32)
+        at = jnp.minimum((ends <= left).sum(dtype=jnp.int32), len(counts) - 1)
+        left = left - (ends[at] - counts[at])
+        index.append(at)
+        mask = mask[at]
+    return jnp.stack(index), found

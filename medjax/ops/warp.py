@@ -12,11 +12,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Num
 
+from medjax.ops import axis
 from medjax.typing import Shape3
 
 SLACK = 2.0**-10
-INTERPOLATIONS = ("nearest", "linear")
+INTERPOLATIONS = ("nearest", "linear", "cubic")
 EDGES = ("edge", "reflect", "symmetric", "wrap")
+EDGE_OF = {"linear_ramp": "edge"}
+"""Paddings that change what another one repeats."""
 Coordinates: TypeAlias = tuple[Array, Array, Array]
 
 
@@ -44,6 +47,23 @@ def fold(index: Array, low: Array, high: Array, edge: str) -> Array:
     period = jnp.maximum(2 * (last - low) + 2 * half, 1)
     inside = jnp.mod(index - low, period)
     return low + jnp.minimum(inside, jnp.maximum(period - half - inside, 0))
+
+
+def corners_of(shape: Shape3) -> Coordinates:
+    """Indices of the eight outer voxels of a grid."""
+    i, j, k = jnp.asarray(list(product(*((0, n - 1) for n in shape))), jnp.int32).T
+    return i, j, k
+
+
+def ramp(shape: Shape3, low: Array, high: Array, dtype: Any) -> Array:
+    """1 in the box [low, high), and from its faces linearly to 0 at the outermost voxel of each axis (`numpy.pad`)."""
+    factors = []
+    for index, size, first, end in zip(indices(shape, dtype), shape, low, high, strict=True):
+        before, after = first.astype(dtype), (size - end).astype(dtype)
+        rising = jnp.where(index < before, index / jnp.maximum(before, 1), 1)
+        left = size - 1 - index
+        factors.append(rising * jnp.where(left < after, left / jnp.maximum(after, 1), 1))
+    return factors[0] * factors[1] * factors[2]
 
 
 def inside(coordinates: Coordinates, extent: Array) -> Array:
@@ -107,6 +127,39 @@ def linear(data: Array, coordinates: Coordinates, extent: Array, dtype: Any) -> 
     return between(planes[0], planes[1], i)
 
 
+def cubic(distance: Array) -> Array:
+    """The cubic B-spline B3 at a distance >= 0."""
+    near = 2 / 3 - distance**2 + distance**3 / 2
+    far = jnp.maximum(2 - distance, 0) ** 3 / 6
+    return jnp.where(distance < 1, near, far)
+
+
+def spline(data: Array, coordinates: Coordinates, extent: Array, dtype: Any) -> Array:
+    """Cubic B-spline interpolation, mirrored about the edge voxels: `scipy.ndimage`, order 3, mode 'mirror'."""
+    channels, _, rows, columns = data.shape
+    flat = axis.spline_coefficients(data.astype(dtype), extent).reshape(channels, -1)
+    first = [jnp.floor(c).astype(jnp.int32) - 1 for c in coordinates]
+
+    def along(of: int, tap: Array | int) -> tuple[Array, Array]:
+        """Index and weight of a tap along an axis."""
+        index = first[of] + tap
+        weight = cubic(jnp.abs(coordinates[of] - index.astype(coordinates[of].dtype))).astype(dtype)
+        return fold(index, jnp.int32(0), extent[of], "reflect"), weight
+
+    def plane(a: Array, total: Array) -> Array:
+        """Add the 16 taps of one plane; a loop over planes keeps the program small."""
+        i, u = along(0, a)
+        for b in range(4):
+            j, v = along(1, b)
+            for c in range(4):
+                k, w = along(2, c)
+                value = flat.at[:, (i * rows + j) * columns + k].get(mode="promise_in_bounds")
+                total = total + value * (u * v * w)[None]
+        return total
+
+    return jax.lax.fori_loop(0, 4, plane, jnp.zeros((channels, *first[0].shape), dtype))
+
+
 def vote(data: Array, coordinates: Coordinates, extent: Array) -> Array:
     """The label with the largest sum of linear weights over the eight corners, the smallest label on ties.
 
@@ -136,7 +189,7 @@ def sample(
     """Read `data` at points (three arrays of the output's shape), giving `dtype`.
 
     extent: (3,) int32, how much of the volume is real. fill: (C,) for points outside; `edge` instead folds them in.
-    interpolation: 'nearest', or 'linear', which for labels is the vote of the eight corners.
+    interpolation: 'nearest', 'cubic', or 'linear', which for labels is the vote of the eight corners.
     """
     if edge is not None:
         zero = jnp.zeros((), coordinates[0].dtype)
@@ -144,6 +197,8 @@ def sample(
         coordinates = (i, j, k)
     if interpolation == "nearest":
         values = nearest(data, coordinates, extent).astype(dtype)
+    elif interpolation == "cubic":
+        values = spline(data, coordinates, extent, dtype)
     elif is_label:
         values = vote(data, coordinates, extent).astype(dtype)
     else:

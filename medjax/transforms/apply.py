@@ -17,6 +17,7 @@ from medjax import keys
 from medjax.errors import needs_key
 from medjax.image import Image, LabelMap, ScalarImage
 from medjax.subject import Subject, batch_size
+from medjax.transforms import inverse
 from medjax.transforms.gate import looped
 from medjax.transforms.host import after_batch, check_subject, compiled_draw, on_host, outline
 from medjax.transforms.steps import draw, execute, flatten, flatten_params, groups_of, is_random, is_traced
@@ -64,6 +65,14 @@ def replay(t: Any, x: Any, params: Params) -> Any:
         steps = flatten(t)
         return restore(execute(steps, groups_of(steps), flatten_params(t, params), subject)[0])
     return restore(on_host(t, subject, params))
+
+
+def invert(t: Any, x: Any, params: Params, like: Any, interpolation: str | None) -> Any:
+    """Take back what a call with these params did."""
+    subject, restore = as_subject(x, ())
+    original, _ = as_subject(like, ())
+    check_subject(t, original)
+    return restore(inverse.invert(t, subject.load(), params, original, interpolation))
 
 
 def key_for(t: Any, key: Any, check: Callable[[Any], Key]) -> Key | None:
@@ -125,7 +134,7 @@ def as_subject(x: Any, labels: Sequence[str], leading: int = 0) -> tuple[Subject
     if isinstance(x, Subject):
         if not x.images:
             raise ValueError("the subject has no images")
-        return x, lambda s: Subject({**x._items, **s.images})
+        return x, lambda s: updated(x, s)
     if isinstance(x, Image):
         return Subject(image=x), lambda s: s["image"]
     if isinstance(x, dict):
@@ -137,6 +146,12 @@ def as_subject(x: Any, labels: Sequence[str], leading: int = 0) -> tuple[Subject
     if isinstance(x, (np.ndarray, jax.Array)):
         return Subject(image=wrap(x, ScalarImage, "the array", leading)), lambda s: s["image"].data
     raise TypeError(f"a transform takes a Subject, an Image, an array or a dict of arrays, got {type(x).__name__}")
+
+
+def updated(subject: Subject, result: Subject) -> Subject:
+    """A subject with the images of another, and where its points and directions have come to."""
+    moved = {n: subject[n].replace(xyz=item.xyz) for n, item in result.annotations.items()}
+    return Subject({**dict(subject.items()), **result.images, **moved})
 
 
 def wrap(array: Any, cls: type[Image], name: str, leading: int) -> Image:

@@ -6,7 +6,7 @@ from typing import Any, ClassVar, cast
 from medjax.ranges import leaf
 from medjax.transforms import fuse
 from medjax.transforms.steps import flatten
-from medjax.transforms.transform import Transform, always, static, transform
+from medjax.transforms.transform import Transform, abstract, always, static, transform
 from medjax.typing import Key, Params
 
 
@@ -26,8 +26,41 @@ def transform_names(name: str, value: Any) -> tuple[str, ...] | None:
     return None if value is None else tuple(value)
 
 
+@abstract
+class Group(Transform):
+    """Abstract. Transforms that are drawn before any has run, and fused where they are neighbours in space."""
+
+    kind: ClassVar[str] = "group"
+    chooses: ClassVar[bool] = False
+    """Whether not every member has its turn."""
+
+    def __post_init__(self):
+        super().__post_init__()
+        if self.include or self.exclude or self.keep:
+            name = type(self).__name__
+            raise ValueError(f"include, exclude and keep are given to the members of {name}, not to it")
+
+    @property
+    def members(self) -> tuple[Transform, ...]:
+        """The transforms in order."""
+        raise NotImplementedError(f"{type(self).__name__} must define members")
+
+    def choose(self, key: Key | None) -> Params:
+        """What says which members have their turn; here all."""
+        del key
+        return {}
+
+    def taken(self, choice: Params, index: int) -> Any:
+        """Whether a member has its turn."""
+        del choice, index
+        return True
+
+    def __len__(self) -> int:
+        return len(self.members)
+
+
 @transform
-class Compose(Transform):
+class Compose(Group):
     """Transforms in order, from a sequence or from a dictionary of names.
 
     Everything is drawn before anything runs. Neighbouring spatial transforms, across nested Compose too, become one map
@@ -40,34 +73,16 @@ class Compose(Transform):
     p: float = always(default=1.0)
     names: Sequence[str] | None = static(default=None, convert=transform_names, kw_only=True)
 
-    kind: ClassVar[str] = "group"
-    chooses: ClassVar[bool] = False
-
     def __post_init__(self):
         if isinstance(self.transforms, Mapping):
             object.__setattr__(self, "names", tuple(self.transforms))
             object.__setattr__(self, "transforms", tuple(self.transforms.values()))
         super().__post_init__()
-        if self.include or self.exclude or self.keep:
-            raise ValueError("include, exclude and keep are given to the members of a Compose, not to it")
 
     @property
     def members(self) -> tuple[Transform, ...]:
         """The transforms in order."""
         return cast(tuple[Transform, ...], self.transforms)
-
-    def choose(self, key: Key | None) -> Params:
-        """Nothing to choose: every member has its turn."""
-        del key
-        return {}
-
-    def taken(self, choice: Params, index: int) -> bool:
-        """Every member is taken."""
-        del choice, index
-        return True
-
-    def __len__(self) -> int:
-        return len(self.members)
 
     def __getitem__(self, item: int | str) -> Transform:
         if isinstance(item, str):

@@ -6,7 +6,7 @@ trace: the same code draws, applies, replays and writes affines. An output voxel
 A_in^-1 . T1 ... Tn . A_out . i. What was drawn decides the cost: nothing, indexing, a linear map or a deformed one.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -15,15 +15,20 @@ import numpy as np
 from jaxtyping import Array
 
 from medjax import geometry
+from medjax.annotations import Annotation, Points, turned
 from medjax.errors import needs_concrete
-from medjax.geometry import BSpline, Grid, Linear, Map
+from medjax.geometry import BSpline, Grid, Inverted, Linear, Map, inverted
 from medjax.image import Image
 from medjax.ops import axis, bspline, warp
+from medjax.subject import Subject
 from medjax.transforms.spatial import sampling
-from medjax.transforms.spatial.sampling import NOTHING
+from medjax.transforms.spatial.sampling import NOTHING, Sampling
 from medjax.typing import Params, Shape3, working
 
 NOTHING_DONE, INDEXED, LINEAR, DEFORMED = range(4)
+SOLVING_STEPS = 12
+Known = tuple[Shape3, bool]
+"""A shape that the host worked out for an array, and whether all of it is real."""
 
 
 class Step(NamedTuple):
@@ -68,7 +73,8 @@ def runs(steps: Sequence[Step]) -> list[list[int]]:
             open_run = False
             continue
         wanted = t.sampling()
-        if not open_run or t.locates or (t.rescales and rescaled) or t.keep or sampling.clash(asked, wanted):
+        blind = t.locates and not t.follows
+        if not open_run or blind or (t.rescales and rescaled) or t.keep or sampling.clash(asked, wanted):
             groups.append([])
             asked, rescaled, open_run = NOTHING, False, True
         groups[-1].append(index)
@@ -80,7 +86,7 @@ def advance(places: dict[str, Place], step: Step, params: Params, located: Param
     """The places after one step; the first image is the reference of centre, field and flip plane."""
     t, draw = step.transform, {**params["draw"], **located}
     on = True if step.certain else params["on"]
-    reference = places[t.reference or next(iter(places))].grid
+    reference = places[t.anchor or next(iter(places))].grid
     move = t.move(draw, reference)
     xp = geometry.namespace(reference.affine)
     if move is not None and not step.certain:
@@ -98,7 +104,9 @@ def advance_one(place: Place, t: Any, draw: Params, on: Any, reference: Grid, mo
         fixed = new.fixed if new.fixed == old.fixed else None
         affine, shape = xp.where(on, new.affine, old.affine), xp.where(on, new.shape, old.shape)
         new = Grid(affine, shape, fixed, new.channels)
-    cost = INDEXED if t.exact else DEFORMED if isinstance(move, BSpline) else LINEAR
+    if t.relabels:
+        move = Linear(geometry.matmul(old.affine, geometry.inverse(new.affine)))
+    cost = INDEXED if t.exact else LINEAR if move is None or isinstance(move, Linear) else DEFORMED
     low, high = xp.zeros(3, np.int32), new.shape
     if new is not old or t.exact:
         step = geometry.matmul(geometry.inverse(old.affine), *matrices(move), new.affine)
@@ -144,14 +152,22 @@ def included(t: Any, name: str, label: bool) -> bool:
     """Whether a transform is for the image of this name and kind; a copy that it keeps is not."""
     if (label and t.kind != "label" and t.scalars_only) or (t.kind == "label" and not label):
         return False
+    if not label and getattr(t, "labels_only", False):
+        return False
     if any(name == new for _, new in t.keep or ()):
         return False
     return (t.include is None or name in t.include) and (t.exclude is None or name not in t.exclude)
 
 
-def read(
-    image: Image, steps: Sequence[Step], begin: Place, end: Place, known: tuple[Shape3, bool] | None = None
-) -> Image:
+def asked_of(steps: Sequence[Step]) -> tuple[Sampling, bool]:
+    """Which interpolation and fill a run asks for, and whether it may interpolate at all."""
+    asked = NOTHING
+    for step in steps:
+        asked = asked.merged(step.transform.sampling())
+    return asked, any(not step.transform.exact for step in steps)
+
+
+def read(image: Image, steps: Sequence[Step], begin: Place, end: Place, known: Known | None = None) -> Image:
     """The image on the grid of `end`, gathered once.
 
     known: the shape of the array, worked out by the host, and whether all of it is real. Without it the grid must have
@@ -165,23 +181,35 @@ def read(
             "end the run with a fixed shape, as CropOrPad((160, 192, 160)), or call the transform outside of jit",
         )
     whole = end.grid.fixed is not None or (known is not None and known[1])
-    data = read_data(image, steps, begin, end, out)
+    data = read_data(image, *asked_of(steps), begin, end, out)
     return type(image).of(data, end.grid.affine, None if whole else end.grid.shape)
 
 
-def read_data(image: Image, steps: Sequence[Step], begin: Place, end: Place, out: Shape3) -> Array:
+def read_back(
+    image: Image, steps: Sequence[Step], begin: Place, end: Place, known: Known, interpolation: str | None
+) -> Image:
+    """The image on the grid of `begin`, from where a run has brought it: the run's map inverted, gathered once.
+
+    What the run cut off is 0.
+    """
+    asked, interpolates = asked_of(steps)
+    method = interpolation or asked.image, interpolation or asked.label
+    back = Sampling(*method, fill=0.0, label_fill=0.0)
+    there = Place(end.grid, None, None, begin.label)
+    here = Place(begin.grid, None, None, begin.label, way_back(end.moves), end.cost)
+    data = read_data(image, back, interpolates, there, here, known[0])
+    return type(image).of(data, begin.grid.affine, None if known[1] else begin.grid.shape)
+
+
+def read_data(image: Image, asked: Sampling, interpolates: bool, begin: Place, end: Place, out: Shape3) -> Array:
     """The voxels of `read`: one branch for each cost that the run can have."""
-    asked = NOTHING
-    for step in steps:
-        asked = asked.merged(step.transform.sampling())
     label = sampling.is_label(image)
     data = jnp.asarray(image.data)
-    interpolates = any(not step.transform.exact for step in steps)
     dtype = data.dtype if label or not interpolates else working(data.dtype)
     extent = begin.grid.shape
     fill = asked.label_fill if label else asked.fill
     pad = asked.label_pad if label else asked.pad
-    edge = pad if pad in warp.EDGES else None
+    edge = warp.EDGE_OF.get(pad, pad) if pad in (*warp.EDGES, *warp.EDGE_OF) else None
     outside = pad if fill is None and edge is None else fill
     method = (asked.label if label else asked.image) or ("nearest" if label else "linear")
 
@@ -192,8 +220,10 @@ def read_data(image: Image, steps: Sequence[Step], begin: Place, end: Place, out
         i, j, k = (warp.fold(v, low, high, edge) for v, low, high in zip(index, end.low, end.high, strict=True))
         return i, j, k
 
-    def sample(coordinates: warp.Coordinates) -> Array:
-        value = sampling.fill_value(image, outside, dtype)
+    def sample(coordinates: warp.Coordinates, within: Array) -> Array:
+        """within: whether all coordinates lie in the volume, so that no fill is needed."""
+        blank = jnp.zeros(data.shape[0], dtype)
+        value = jax.lax.cond(within, lambda: blank, lambda: sampling.fill_value(image, outside, dtype))
         source = data
         if asked.antialias and not label:
             source = axis.gaussian_blur(data.astype(dtype), antialiasing(begin, end).astype(dtype), extent=extent)
@@ -211,16 +241,18 @@ def read_data(image: Image, steps: Sequence[Step], begin: Place, end: Place, out
         return warp.reindex(data, matrix, voxels(), extent=extent, fill=value).astype(dtype)
 
     def linear() -> Array:
-        return sample(warp.map_coordinates(linear_part(begin, end), voxels()))
+        matrix = linear_part(begin, end)
+        ends = warp.map_coordinates(matrix, warp.corners_of(out))
+        return sample(warp.map_coordinates(matrix, voxels()), warp.inside(ends, extent).all())
 
     def deformed() -> Array:
         points = deform(end, out, voxels(), plain=edge is None)
-        return sample(warp.map_coordinates(geometry.inverse(begin.grid.affine), points))
+        return sample(warp.map_coordinates(geometry.inverse(begin.grid.affine), points), jnp.asarray(False))
 
     branches = [indexed]
     if interpolates:
         branches.append(linear)
-    if any(isinstance(move, BSpline) for move in end.moves):
+    if any(not isinstance(move, Linear) for move in end.moves):
         branches.append(deformed)
     chosen = jnp.clip(end.cost, 1, len(branches)) - 1
     if image.spatial_shape == out:
@@ -229,6 +261,9 @@ def read_data(image: Image, steps: Sequence[Step], begin: Place, end: Place, out
     # Differentiated, a switch saves what any branch needs in every branch: nothing is saved, so that cost follows p.
     branches = [jax.checkpoint(branch) for branch in branches]
     values = jax.lax.switch(chosen, branches) if len(branches) > 1 else branches[0]()
+    if pad in warp.EDGE_OF:
+        ramp = warp.ramp(out, end.low, end.high, working(dtype))
+        return (values.astype(ramp.dtype) * ramp[None]).astype(dtype)
     if pad is None or edge is not None:
         return values
     shown = [
@@ -267,10 +302,69 @@ def deform(end: Place, out: Shape3, index: warp.Coordinates, *, plain: bool) -> 
             matrix = geometry.matmul(move.matrix, matrix)
             points = warp.map_coordinates(matrix, index) if regular else warp.map_coordinates(move.matrix, points)
             continue
-        if regular:
-            field = bspline.field_on(move.control, geometry.matmul(move.to_grid, matrix), out)
+        if isinstance(move, Inverted):
+            points = solve(move.forward, points, bspline.field_at)
         else:
-            field = bspline.field_at(move.control, warp.map_coordinates(move.to_grid, points))
-        x, y, z = (p + d for p, d in zip(points, jax.lax.optimization_barrier(field), strict=True))
-        points, regular = (x, y, z), False
+            if regular:
+                field = bspline.field_on(move.control, geometry.matmul(move.to_grid, matrix), out)
+            else:
+                field = bspline.field_at(move.control, warp.map_coordinates(move.to_grid, points))
+            points = added(points, jax.lax.optimization_barrier(field))
+        regular = False
     return points
+
+
+def added(points: warp.Coordinates, field: Array) -> warp.Coordinates:
+    """Points moved by displacements (3, ...)."""
+    x, y, z = (p + d for p, d in zip(points, field, strict=True))
+    return x, y, z
+
+
+def solve(move: BSpline, points: warp.Coordinates, field: Callable[..., Array]) -> warp.Coordinates:
+    """Where the move comes from: x with x + d(x) = points, by x <- points - d(x); `field(control, coordinates)` is d.
+
+    Each step divides the error by the inverse of the largest slope of d, which is below 1 where nothing folds.
+    """
+
+    def step(_: int, x: warp.Coordinates) -> warp.Coordinates:
+        return added(points, -field(move.control, warp.map_coordinates(move.to_grid, x)))
+
+    return jax.lax.fori_loop(0, SOLVING_STEPS, step, points)
+
+
+def carry(moves: Sequence[Map], xyz: Array) -> Array:
+    """Points (N, 3) of the world taken through moves, output to input mm, from the last to the first; traced."""
+    points = (xyz[:, 0], xyz[:, 1], xyz[:, 2])
+    for move in reversed(moves):
+        if isinstance(move, Linear):
+            points = warp.map_coordinates(move.matrix, points)
+        elif isinstance(move, Inverted):
+            points = solve(move.forward, points, bspline.taps)
+        else:
+            points = added(points, bspline.taps(move.control, warp.map_coordinates(move.to_grid, points)))
+    return jnp.stack(points, 1)
+
+
+def way_back(moves: Sequence[Map]) -> tuple[Map, ...]:
+    """The moves that take back moves."""
+    return tuple(inverted(move) for move in reversed(moves))
+
+
+def follow(moves: Sequence[Map], xyz: Array) -> Array:
+    """Points (N, 3) of the input's world, mm, where the moves of a run have brought them."""
+    return carry(way_back(moves), xyz)
+
+
+def turn(moves: Sequence[Map], xyz: Array) -> Array:
+    """Directions (N, 3) of the input's world as the linear moves of a run have turned them."""
+    found = [move.matrix for move in moves if isinstance(move, Linear)]
+    return turned(xyz, geometry.matmul(*found)[:3, :3]) if found else xyz
+
+
+def annotated(subject: Subject, moves: Sequence[Map]) -> dict[str, Annotation]:
+    """The points and directions of a subject after the moves of its first image."""
+    done = {}
+    for name, item in subject.annotations.items():
+        way = follow if isinstance(item, Points) else turn
+        done[name] = item.replace(xyz=way(moves, jnp.asarray(item.xyz)).astype(item.xyz.dtype))
+    return done

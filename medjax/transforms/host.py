@@ -16,9 +16,9 @@ from medjax.errors import about
 from medjax.geometry import Grid, check_overlap
 from medjax.subject import Subject
 from medjax.transforms import buckets, fuse
-from medjax.transforms.fuse import Place, Step
+from medjax.transforms.fuse import Known, Place, Step
 from medjax.transforms.spatial.sampling import check_label_fill, is_label
-from medjax.transforms.steps import Group, Known, draw, execute, flatten, flatten_params, groups_of, is_traced, keep
+from medjax.transforms.steps import Group, draw, execute, flatten, flatten_params, groups_of, is_traced, keep, locate
 from medjax.typing import Key, Params
 
 
@@ -35,10 +35,11 @@ def compiled_execute(transforms, params, subject, *, certain, groups, shapes):
     return execute(steps, groups, params, subject, shapes)
 
 
-@jax.jit
-def compiled_locate(t: Any, subject: Subject) -> Params:
-    """What a transform must see before it is planned."""
-    return t.locate(subject)
+@partial(jax.jit, static_argnames="certain")
+def compiled_locate(transforms: Any, params: Any, subject: Subject, *, certain: tuple[bool, ...]) -> dict[int, Params]:
+    """What the steps of a run must see before it is planned, by their place in the run."""
+    steps = [Step(t, c) for t, c in zip(transforms, certain, strict=True)]
+    return locate(steps, tuple(range(len(steps))), params, subject)[1]
 
 
 def outline(subject: Subject) -> Subject:
@@ -50,8 +51,9 @@ def outline(subject: Subject) -> Subject:
     return Subject(images)
 
 
-def on_host(t: Any, subject: Subject, params: Params) -> Subject:
-    """Run a pipeline outside of a trace."""
+def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | None = None) -> Subject:
+    """Run a pipeline outside of a trace; what was measured and located is put into `record`, if there is one."""
+    record = {} if record is None else record
     steps, flat = flatten(t), [dict(p) for p in flatten_params(t, params)]
     host = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if step.transform.kind == "spatial"}
     metadata = {name: image.metadata for name, image in subject.images.items()}
@@ -66,11 +68,12 @@ def on_host(t: Any, subject: Subject, params: Params) -> Subject:
         pending.clear()
         used = sorted(index for group in groups for index in group)
         renumbered = tuple(tuple(used.index(index) for index in group) for group in groups)
-        result, record = compiled_execute(
+        result, seen = compiled_execute(
             tuple(steps[i].transform for i in used), [flat[i] for i in used], bare(subject),
             certain=tuple(steps[i].certain for i in used), groups=renumbered, shapes=shapes,
         )  # fmt: skip
-        verify([steps[i] for i in used], record)
+        verify([steps[i] for i in used], seen)
+        record.update((used[i], found) for i, found in seen.items())
         return settled(result, places)
 
     for group in groups_of(steps):
@@ -80,10 +83,14 @@ def on_host(t: Any, subject: Subject, params: Params) -> Subject:
         if first.kind != "spatial":
             pending.append((group, ()))
             continue
-        if first.locates:
+        if any(steps[index].transform.locates for index in group):
             subject = flush(subject)
-            located = jax.device_get(compiled_locate(first, bare(subject)))
-            flat[group[0]]["located"] = host[group[0]]["located"] = located
+            located = compiled_locate(
+                tuple(steps[i].transform for i in group), [flat[i] for i in group], bare(subject),
+                certain=tuple(steps[i].certain for i in group),
+            )  # fmt: skip
+            for place_in_run, found in jax.device_get(located).items():
+                flat[group[place_in_run]]["located"] = host[group[place_in_run]]["located"] = found
         ends = planned(steps, group, host, places)
         if all(place.cost == fuse.NOTHING_DONE for place in ends.values()):
             continue
@@ -188,8 +195,8 @@ def fixed_images(t: Any, key: Key | None, subject: Subject) -> frozenset[str]:
 
 
 def bare(subject: Subject) -> Subject:
-    """The images alone."""
-    return Subject(subject.images)
+    """The images, points and directions alone."""
+    return Subject({**subject.images, **subject.annotations})
 
 
 def after_batch(
@@ -212,7 +219,7 @@ def after_batch(
                 first = steps[group[0]].transform
                 here |= {new: here[old] for old, new in first.keep or ()}
                 if first.kind == "spatial":
-                    located = {group[0]: {**params[group[0]], "located": found[group[0]]}}
+                    located = {i: {**params[i], "located": found[i]} for i in group if i in found}
                     here = planned(steps, group, {**params, **located}, here)
         places.append(here)
     images = {}
@@ -223,7 +230,7 @@ def after_batch(
         affine = np.stack([np.asarray(here[name].grid.affine) for here in places])
         source = subject[sources[name]]
         images[name] = image.replace(affine=affine, metadata=source.metadata)
-    return Subject({**{n: i for n, i in subject.items() if n not in images}, **images})
+    return Subject({**{n: i for n, i in subject.items() if n not in images}, **result.annotations, **images})
 
 
 def element_grids(subject: Subject, i: int) -> Subject:

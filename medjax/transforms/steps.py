@@ -13,13 +13,11 @@ from medjax import keys
 from medjax.image import Image
 from medjax.subject import Subject
 from medjax.transforms import fuse
-from medjax.transforms.fuse import Place, Step
+from medjax.transforms.fuse import Known, Place, Step
 from medjax.transforms.spatial.sampling import is_label
-from medjax.typing import Key, Params, Shape3, Tracer, working
+from medjax.typing import Key, Params, Tracer, working
 
 Group = tuple[int, ...]
-Known = tuple[Shape3, bool]
-"""A shape that the host worked out for an array, and whether all of it is real."""
 Shapes = Sequence[tuple[tuple[str, Known], ...]]
 
 
@@ -113,7 +111,8 @@ def execute(
         first = steps[group[0]].transform
         subject = keep(subject, first)
         if first.kind == "spatial":
-            subject, record[group[0]] = run_spatial(steps, group, params, subject, dict(known))
+            subject, found = run_spatial(steps, group, params, subject, dict(known))
+            record |= found
         else:
             subject, record[group[0]] = run_single(steps[group[0]], params[group[0]], subject)
     return subject, record
@@ -124,20 +123,30 @@ def run_spatial(
 ):
     """A fused run: plan for every image, read each once."""
     begin = {name: fuse.start(image, jnp) for name, image in subject.images.items()}
-    first = steps[group[0]].transform
-    located = params[group[0]].get("located")
-    if located is None:
-        located = first.locate(subject)
-    end = begin
-    for index in group:
-        end = fuse.advance(end, steps[index], params[index], located if index == group[0] else {})
+    end, located = locate(steps, group, params, subject)
     chosen = [steps[index] for index in group]
     images = {}
     for name, image in subject.images.items():
         mine = [step for step in chosen if fuse.included(step.transform, name, begin[name].label)]
         if mine:
             images[name] = fuse.read(image, mine, begin[name], end[name], shapes.get(name))
-    return subject.replace(**images), located
+    moves = next(iter(end.values())).moves
+    return subject.replace(**images, **fuse.annotated(subject, moves)), located
+
+
+def locate(steps: Sequence[Step], group: Group, params: Sequence[Params], subject: Subject):
+    """The places after a run, and what its steps had to see of the subject to come there."""
+    places = {name: fuse.start(image, jnp) for name, image in subject.images.items()}
+    located: dict[int, Any] = {}
+    for index in group:
+        t = steps[index].transform
+        found = params[index].get("located")
+        if t.locates and found is None:
+            found = t.locate(subject, params[index]["draw"], places)
+        if found is not None:
+            located[index] = found
+        places = fuse.advance(places, steps[index], params[index], found or {})
+    return places, located
 
 
 def run_single(step: Step, params: Params, subject: Subject) -> tuple[Subject, dict[str, Any]]:

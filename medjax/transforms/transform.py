@@ -19,6 +19,7 @@ from medjax.image import Image
 from medjax.ranges import as_floats, leaf, number, uniform
 from medjax.subject import Subject
 from medjax.transforms import apply
+from medjax.transforms.fuse import Place
 from medjax.transforms.spatial.sampling import NOTHING, Sampling
 from medjax.typing import Key, Params, Tracer
 
@@ -155,6 +156,18 @@ class Transform:
         """A copy with other arguments."""
         return type(self)(**{**{f.name: getattr(self, f.name) for f in fields(self)}, **changes})
 
+    def invert(self, x: Any, params: Params, *, like: Any, interpolation: str | None = None) -> Any:
+        """Take back what a call with these params did, to the grids of `like`, what the call was given.
+
+        x: what the call gave, or something on its grid, as a prediction; the same type comes back. An image that `like`
+        does not have lies where its first image of the same shape has come to.
+        Spatial transforms: grids exactly, voxels by one reading, `interpolation` instead of their own; what was cut off
+        is 0. Elastic maps by fixed-point iteration. Gamma, bias fields, noise, normalisations, label maps: by formula;
+        other intensity and label transforms leave what they have done (see `invertible`).
+        Raises ValueError for an image that is not of the shape that the pipeline ends in.
+        """
+        return apply.invert(self, x, params, like, interpolation)
+
     def draw(self, key: Key, grid: Grid) -> Params:
         """What is random, from a key and the grid of the image (of the reference, for a spatial transform)."""
         del key, grid
@@ -189,10 +202,14 @@ class SpatialTransform(Transform):
     """Whether it changes the spacing: a second such transform begins a new run."""
     scalars_only = False
     """Whether label maps are left alone; not annotated, since some make it a field in its place among the others."""
-    reference: ClassVar[str | None] = None
-    """Name of the image that `regrid` and `move` get as the reference; None for the first."""
+    anchor: ClassVar[str | None] = None
+    """Name of the image whose grid `regrid` and `move` get as the reference; None for the first."""
     locates: ClassVar[bool] = False
-    """Whether it must see voxels to place itself: then it begins a new run."""
+    """Whether it must see voxels to place itself: then it begins a new run, unless it `follows`."""
+    follows: ClassVar[bool] = False
+    """Whether what it located is followed through the moves before it, so that it need not begin a new run."""
+    relabels: ClassVar[bool] = False
+    """Whether `regrid` gives voxels another affine where they are, instead of reading them on another grid."""
 
     def regrid(self, grid: Grid, params: Params, reference: Grid) -> Grid:
         """The grid that an image on `grid` gets; `reference` is the grid of the subject's first image."""
@@ -208,9 +225,12 @@ class SpatialTransform(Transform):
         """Which interpolation and fill it asks for."""
         return NOTHING
 
-    def locate(self, subject: Subject) -> Params:
-        """What it must read from voxels, traced; handed to `regrid` among the params."""
-        del subject
+    def locate(self, subject: Subject, params: Params, places: dict[str, Place]) -> Params:
+        """What it must read from voxels, traced; handed to `regrid` among the params.
+
+        subject: as it was before the run. places: where its images have come to since.
+        """
+        del subject, params, places
         return {}
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:

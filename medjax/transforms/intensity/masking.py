@@ -1,6 +1,6 @@
 """Which voxels the statistics of a normalisation are taken from."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, TypeAlias
 
 import jax.numpy as jnp
@@ -38,22 +38,36 @@ def masking(name: str, value: Any) -> Masking:
     return tuple(int(n) for n in border)
 
 
-def check_masking(method: Masking, subject: Subject, argument: str = "masking_method") -> None:
-    """Raise a ValueError if a mask is named that the subject does not have."""
-    if (
-        isinstance(method, str)
-        and not isinstance(subject.images.get(method), LabelMap)
-        and method.lower() not in HALVES
-    ):
+def label_values(name: str, value: Any) -> tuple[int, ...] | None:
+    """A tuple of labels from one or from a sequence of them."""
+    if value is None:
+        return None
+    found = np.atleast_1d(np.asarray(value))
+    if found.ndim != 1 or not found.size or not np.issubdtype(found.dtype, np.integer):
+        raise ValueError(f"{name} must be whole numbers, at least one, got {value!r}")
+    return tuple(int(v) for v in found)
+
+
+def check_masking(
+    method: Masking, subject: Subject, argument: str = "masking_method", *, labels: Sequence[int] | None = None
+) -> None:
+    """Raise a ValueError if a mask is named that the subject does not have, or labels are given without a label map."""
+    named = isinstance(method, str) and isinstance(subject.images.get(method), LabelMap)
+    if labels is not None and not named:
+        raise ValueError(f"labels={list(labels)} are those of a label map: {argument} must be its name, got {method!r}")
+    if isinstance(method, str) and not named and method.lower() not in HALVES:
         maps = [name for name, image in subject.images.items() if isinstance(image, LabelMap)]
         known = ", ".join(map(repr, maps)) or "none"
         raise ValueError(f"{argument}={method!r} is no label map of the subject (it has {known}).{near(method, maps)}")
 
 
-def mask_of(method: Masking, image: Image, subject: Subject) -> Bool[Array, "_ I J K"] | None:
+def mask_of(
+    method: Masking, image: Image, subject: Subject, labels: Sequence[int] | None = None
+) -> Bool[Array, "_ I J K"] | None:
     """The mask (1 or C, I, J, K) of an image, traced; None stands for all voxels. What is padded is never in it.
 
-    A label map marks its nonzero voxels; 'Left', 'Right', ... the half of the image on that side of the world.
+    A label map marks its nonzero voxels, or those that hold one of `labels`; 'Left', 'Right', ... the half of the image
+    on that side of the world.
     Raises TypeError for a function on a padded image, whose padding it would see.
     """
     shape = image.spatial_shape
@@ -62,7 +76,7 @@ def mask_of(method: Masking, image: Image, subject: Subject) -> Bool[Array, "_ I
     if method is None:
         return real
     if isinstance(method, str) and isinstance(subject.images.get(method), LabelMap):
-        found = jnp.asarray(subject[method].data) != 0
+        found = marked(jnp.asarray(subject[method].data), labels)
         if found.shape[1:] != shape:
             raise ValueError(
                 f"mask {method!r} has shape {found.shape[1:]}, the image {shape}: put them on one grid first"
@@ -71,7 +85,7 @@ def mask_of(method: Masking, image: Image, subject: Subject) -> Bool[Array, "_ I
     elif isinstance(method, str):
         found = half(method, image, extent)
     elif method is above_mean:
-        found = image.data > statistics.mean_std(image.data, real)[0]
+        found = image.data > statistics.finite_only(statistics.mean_std, image.data, real)[0]
     elif callable(method):
         if real is not None:
             raise TypeError("a masking function would see the padding of this image; crop it to a fixed shape first")
@@ -82,6 +96,29 @@ def mask_of(method: Masking, image: Image, subject: Subject) -> Bool[Array, "_ I
         inside = [(i >= a) & (i < b) for i, a, b in zip(index, low, high, strict=True)]
         found = (inside[0] & inside[1] & inside[2])[None]
     return found if real is None else found & real
+
+
+def marked(data: Array, labels: Sequence[int] | None) -> Bool[Array, "C I J K"]:
+    """Where a label map holds one of the labels, or any but 0; labels that its type cannot hold are nowhere."""
+    if labels is None:
+        return data != 0
+    if not jnp.issubdtype(data.dtype, jnp.floating):
+        limits = np.iinfo(np.uint8 if data.dtype == bool else data.dtype)
+        labels = tuple(v for v in labels if limits.min <= v <= limits.max)
+    found = jnp.zeros(data.shape, bool)
+    for label in labels:
+        found = found | (data == jnp.asarray(label, data.dtype))
+    return found
+
+
+def shown(values: Array, image: Image) -> Array:
+    """The part of values (_, I, J, K) of a whole grid that an image shows; beyond the grid its edge goes on."""
+    if image.offset is None:
+        return values
+    for axis, size in enumerate(image.spatial_shape):
+        index = jnp.clip(image.offset[axis] + jnp.arange(size, dtype=jnp.int32), 0, values.shape[axis + 1] - 1)
+        values = jnp.take(values, index, axis=axis + 1)
+    return values
 
 
 def half(method: str, image: Image, extent: Array) -> Bool[Array, "1 I J K"]:

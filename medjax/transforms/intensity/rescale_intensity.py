@@ -1,16 +1,19 @@
 """A given range of intensities."""
 
+from collections.abc import Sequence
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array
 
 from medjax.image import Image
 from medjax.ops import pointwise, statistics
 from medjax.ranges import as_floats, check, leaf, traced, uniform
 from medjax.subject import Subject
-from medjax.transforms.intensity.masking import Masking, check_masking, mask_of, masking
+from medjax.transforms.intensity.masking import Masking, check_masking, label_values, mask_of, masking
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Params
 
@@ -33,12 +36,14 @@ def optional_pair(name: str, value: Any) -> Any:
 class RescaleIntensity(IntensityTransform):
     """Clip to percentiles, then map linearly to a range.
 
-    out_min_max: the new range; x is (-x, x).  percentiles: (low, high) in 0..100 of the masked voxels of all channels,
-    to which all voxels are clipped; x is (0, x).  masking_method: as in `ZNormalization`.
-    in_min_max: the range that goes to out_min_max, instead of the least and greatest voxel after clipping; what lies
-    beyond it leaves out_min_max, unless clip is true.
+    out_min_max: the new range; x is (-x, x).  percentiles: (low, high) in 0..100 of the masked voxels, to which all
+    voxels are clipped; x is (0, x).  masking_method, labels: as in `ZNormalization`.
+    in_min_max: the range that goes to out_min_max, instead of the two percentiles; what lies beyond it leaves
+    out_min_max, unless clip is true.  per_channel: each channel by its own percentiles, instead of all together.
 
-    Constant images stay as they are.  Shapes: (C, I, J, K) -> same, float32.
+    Constant images stay as they are. Voxels that are not finite count nowhere: infinite ones are clipped like others,
+    NaN stays.  Shapes: (C, I, J, K) -> same, float32.
+    Inverse: the linear map back, with the percentiles that were measured; what was clipped stays clipped.
     Raises ValueError for a mask that is not there or empty.  Source: TorchIO 1.2.1, numpy's linear percentiles.
     """
 
@@ -47,40 +52,51 @@ class RescaleIntensity(IntensityTransform):
     masking_method: Masking = static(default=None, convert=masking)
     in_min_max: Any = leaf(default=None, convert=optional_pair)
     clip: bool = static(default=False, kw_only=True)
+    per_channel: bool = static(default=False, kw_only=True)
+    labels: Sequence[int] | None = static(default=None, convert=label_values, kw_only=True)
 
     measures = True
+    invertible = True
 
     def check_subject(self, subject: Subject) -> None:
-        check_masking(self.masking_method, subject)
+        check_masking(self.masking_method, subject, labels=self.labels)
 
     def measure(self, image: Image, subject: Subject) -> Params:
-        data, mask = image.data, mask_of(self.masking_method, image, subject)
-        levels = jnp.asarray(self.percentiles).astype(data.dtype)
+        mask = mask_of(self.masking_method, image, subject, self.labels)
+        levels = jnp.asarray(self.percentiles).astype(image.data.dtype)
         ends = (levels[0] <= 0) & (levels[1] >= 100)
-        cut = jax.lax.cond(
-            ends,
-            lambda: jnp.stack(statistics.extrema(data, mask)),
-            lambda: statistics.quantiles(data, levels / 100, mask),
-        )
-        real = mask_of(None, image, subject)
-        low, high = statistics.extrema(data, real)
-        found = jnp.asarray(True) if mask is None else mask.any()
-        return {
-            "cut": cut,
-            "low": jnp.clip(low, cut[0], cut[1]),
-            "high": jnp.clip(high, cut[0], cut[1]),
-            "found": found,
-        }
+
+        def cut(data: Array, mask: Array | None) -> tuple[Array, Array]:
+            at = jax.lax.cond(
+                ends,
+                lambda: jnp.stack(statistics.extrema(data, mask)),
+                lambda: statistics.quantiles(data, levels / 100, mask),
+            )
+            return at, jnp.asarray(True) if mask is None else mask.any()
+
+        of_finite = partial(statistics.finite_only, cut)
+        if self.per_channel:
+            at, found = statistics.each_channel(of_finite, image.data, mask)
+        else:
+            at, found = of_finite(image.data, mask)
+        return {"cut": at.reshape(-1, 2), "found": found}
 
     def verify(self, measured: Params, name: str) -> None:
-        if not measured["found"]:
+        if not measured["found"].all():
             raise ValueError(f"RescaleIntensity: the mask {self.masking_method!r} has no voxels in {name}")
 
+    def ranges(self, measured: Params) -> tuple[Array, Array, Array]:
+        """The cut (C or 1, 2), the range that is mapped (C or 1, 2) and the range it goes to (1, 2)."""
+        cut = measured["cut"]
+        given = cut if self.in_min_max is None else jnp.asarray(self.in_min_max).astype(cut.dtype)[None]
+        return cut, given, jnp.asarray(self.out_min_max).astype(cut.dtype)[None]
+
     def apply_to(self, image: Image, params: Params, measured: Params) -> Image:
-        data = jnp.clip(image.data, measured["cut"][0], measured["cut"][1])
-        low, high = measured["low"], measured["high"]
-        if self.in_min_max is not None:
-            low, high = jnp.asarray(self.in_min_max).astype(data.dtype)
-        out = jnp.asarray(self.out_min_max).astype(data.dtype)
-        data = pointwise.rescale(data, low, high, out[0], out[1])
-        return image.replace(data=jnp.clip(data, out[0], out[1]) if self.clip else data)
+        cut, given, out = (ends.T[..., None, None, None] for ends in self.ranges(measured))
+        data = pointwise.rescale(jnp.clip(image.data, *cut), *given, *out)
+        return image.replace(data=jnp.clip(data, *out) if self.clip else data)
+
+    def undo(self, image: Image, params: Params, measured: Params) -> Image:
+        _, given, out = (ends.T[..., None, None, None] for ends in self.ranges(measured))
+        data = pointwise.rescale(image.data, *out, *given)
+        return image.replace(data=jnp.where(given[0] == given[1], image.data, data))

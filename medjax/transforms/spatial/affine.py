@@ -7,16 +7,29 @@ import numpy as np
 
 from medjax import keys, ranges
 from medjax.errors import one_of
-from medjax.geometry import Grid, Linear, center, homogeneous, matmul, namespace, transform_vector, world_axes
+from medjax.geometry import Grid, Linear, center, homogeneous, inverse, matmul, namespace, transform_vector, world_axes
 from medjax.ranges import Range, number, uniform
-from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, move_fill
+from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, static, transform
-from medjax.typing import Key, Params
+from medjax.typing import Key, Params, Tracer
 
 
 def center_name(name: str, value: Any) -> str:
     """'image' or 'origin'."""
     return one_of(name, value, ("image", "origin"))
+
+
+def order_name(name: str, value: Any) -> str:
+    """'world' or 'object'."""
+    return one_of(name, value, ("world", "object"))
+
+
+def check_shears(factors: Any) -> None:
+    """Raise a ValueError for shears that fold the world."""
+    if not isinstance(factors, Tracer):
+        matrix = shearing(np.asarray(factors), np.zeros(3, bool))
+        if np.linalg.det(matrix) < 1e-3:
+            raise ValueError(f"shears={np.asarray(factors).tolist()} fold the world: the matrix has no positive det")
 
 
 def check_shapes(grids: dict[str, Grid]) -> None:
@@ -37,10 +50,19 @@ def rotation(radians: Any) -> Any:
     return matmul(about_z, about_x, about_y)
 
 
-def affine_map(params: Params, reference: Grid, about: str) -> Linear:
-    """Output world to input world: p_in = c + R^T (S^-1 (p_out - c) - t).
+def shearing(factors: Any, flat: Any) -> Any:
+    """The (3, 3) matrix with ones on its diagonal and xy, xz, yx, yz, zx, zy beside it, 0 along `flat` axes (3,)."""
+    xp = namespace(factors)
+    one, zero = xp.ones_like(factors[0]), xp.zeros_like(factors[0])
+    xy, xz, yx, yz, zx, zy = factors
+    matrix = xp.stack([one, xy, xz, yx, one, yz, zx, zy, one]).reshape(3, 3)
+    return xp.where((flat[:, None] | flat[None, :]) & (matrix != one), zero, matrix)
 
-    Along an axis of a single voxel nothing is scaled or shifted, and only rotations about it are left.
+
+def affine_map(params: Params, reference: Grid, about: str, order: str) -> Linear:
+    """Output world to input world: p_in = c + H^-1 R^T (S^-1 (p_out - c) - t), or c + S^-1 H^-1 R^T (p_out - c - t).
+
+    Along an axis of a single voxel nothing is scaled, sheared or shifted, and only rotations about it are left.
     """
     xp = namespace(reference.affine)
     dtype = reference.affine.dtype
@@ -48,28 +70,34 @@ def affine_map(params: Params, reference: Grid, about: str) -> Linear:
     flat = reference.shape[world_axes(reference.affine)[0]] == 1
     others = xp.stack([flat[1] | flat[2], flat[0] | flat[2], flat[0] | flat[1]])
     scales, shift = xp.where(flat, 1, scales).astype(dtype), xp.where(flat, 0, shift).astype(dtype)
-    turned = rotation(xp.deg2rad(xp.where(others, 0, degrees).astype(dtype))).T
-    linear = turned / scales[None, :]
+    sheared = shearing(xp.asarray(params["shears"]).astype(dtype), flat)
+    upright = inverse(homogeneous(sheared, xp.zeros(3, dtype)))[:3, :3]
+    turned = matmul(upright, rotation(xp.deg2rad(xp.where(others, 0, degrees).astype(dtype))).T)
+    linear = turned / (scales[None, :] if order == "world" else scales[:, None])
+    shifted = transform_vector(turned if order == "world" else linear, shift)
     middle = center(reference) if about == "image" else xp.zeros(3, dtype)
-    return Linear(homogeneous(linear, middle - transform_vector(linear, middle) - transform_vector(turned, shift)))
+    return Linear(homogeneous(linear, middle - transform_vector(linear, middle) - shifted))
 
 
 @transform
 class Affine(SpatialTransform):
     """Scale, rotate and shift the content about the image centre, in world mm; the grid stays.
 
-    p_out = c + S (R (p_in - c) + t), R = Rz Rx Ry: rotations are right-handed about the RAS axes, scale 2 makes objects
-    twice as large along world axes, a translation moves the content toward R, A, S and is scaled too (TorchIO 1.2.1).
+    p_out = c + S (R H (p_in - c) + t), R = Rz Rx Ry: rotations are right-handed about the RAS axes, scale 2 makes
+    objects twice as large along world axes, a translation moves the content toward R, A, S and is scaled too.
+    order='object': p_out = c + R H S (p_in - c) + t, so that a scaled object is not sheared by its own rotation.
 
     scales: factor per world axis, > 0.  degrees: per world axis.  translation: mm per world axis.
+    shears: the six entries xy, xz, yx, yz, zx, zy of H beside a diagonal of ones.
     center: 'image', the middle of the first image, or 'origin', the world's.
     default_pad_value: what lies outside: 'minimum' of each channel, 'mean' of its faces, 'otsu' (mean of the faces
     below Otsu's threshold), 'edge', 'reflect', or a number.  default_pad_label: a number.
-    image_interpolation: 'nearest' or 'linear'.  label_interpolation: 'nearest', or 'linear', the vote of the eight
-    corners.  check_shape: refuse images of different shapes; by default they move together in the world.
+    image_interpolation: 'nearest', 'linear' or 'cubic' (B-spline).  label_interpolation: 'nearest', or 'linear', the
+    vote of the eight corners.  check_shape: refuse images of different shapes; by default they move together.
 
     Shapes: (C, I, J, K) -> same; images become float32, label maps keep their dtype.  Labels: nothing new in them but
-    default_pad_label.  Raises ValueError for scales <= 0 and fills that a label map's dtype cannot hold.
+    default_pad_label.  Inverse: exact in geometry.  Raises ValueError for scales <= 0, shears that
+    fold, and fills that a label map's dtype cannot hold.
     Source: TorchIO 1.2.1, conventions of ITK's Euler transform; here empty borders do not hide a zero background from
     'otsu', labels keep their integers, and a slice of one voxel is not shifted out of itself.
     """
@@ -81,14 +109,20 @@ class Affine(SpatialTransform):
     default_pad_value: Fill = static(default="minimum", convert=move_fill)
     default_pad_label: float = static(default=0.0, convert=constant)
     image_interpolation: str = static(default="linear", convert=interpolation)
-    label_interpolation: str = static(default="nearest", convert=interpolation)
+    label_interpolation: str = static(default="nearest", convert=label_interpolation)
     check_shape: bool = static(default=False)
+    shears: Any = number(default=0.0, shape=(6,), kw_only=True)
+    order: str = static(default="world", convert=order_name, kw_only=True)
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_shears(self.shears)
 
     def draw(self, key: Key, grid: Grid) -> Params:
-        return {name: jnp.asarray(getattr(self, name)) for name in ("scales", "degrees", "translation")}
+        return {name: jnp.asarray(getattr(self, name)) for name in ("scales", "degrees", "translation", "shears")}
 
     def move(self, params: Params, reference: Grid) -> Linear:
-        return affine_map(params, reference, self.center)
+        return affine_map(params, reference, self.center, self.order)
 
     def sampling(self) -> Sampling:
         return Sampling(
@@ -105,7 +139,8 @@ class RandomAffine(SpatialTransform):
     """`Affine` with random scales, degrees and translation, drawn once per subject and shared by its images.
 
     scales: uniform per axis, x is (1 - x, 1 + x).  degrees: uniform per axis, x is (-x, x).  translation: mm, uniform
-    per axis, x is (-x, x).  isotropic: one scale for all axes.  The rest is as in `Affine`.
+    per axis, x is (-x, x).  isotropic: one scale for all axes.  shears: all six uniform, x is (-x, x), within (-0.4,
+    0.4).  The rest is as in `Affine`.
     Raises ValueError if a scale can reach 0.
     """
 
@@ -117,8 +152,10 @@ class RandomAffine(SpatialTransform):
     default_pad_value: Fill = static(default="minimum", convert=move_fill)
     default_pad_label: float = static(default=0.0, convert=constant)
     image_interpolation: str = static(default="linear", convert=interpolation)
-    label_interpolation: str = static(default="nearest", convert=interpolation)
+    label_interpolation: str = static(default="nearest", convert=label_interpolation)
     check_shape: bool = static(default=False)
+    shears: Range = uniform(default=0.0, around=0.0, low=-0.4, high=0.4, kw_only=True)
+    order: str = static(default="world", convert=order_name, kw_only=True)
 
     random = True
 
@@ -131,10 +168,10 @@ class RandomAffine(SpatialTransform):
         drawn = {n: ranges.draw(keys.for_name(key, n), getattr(self, n)) for n in ("scales", "degrees", "translation")}
         if self.isotropic:
             drawn["scales"] = jnp.full(3, drawn["scales"][0])
-        return drawn
+        return {**drawn, "shears": ranges.draw(keys.for_name(key, "shears"), self.shears, (6,))}
 
     def move(self, params: Params, reference: Grid) -> Linear:
-        return affine_map(params, reference, self.center)
+        return affine_map(params, reference, self.center, self.order)
 
     def sampling(self) -> Sampling:
         return Sampling(

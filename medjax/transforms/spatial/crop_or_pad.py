@@ -9,10 +9,11 @@ from jax import random
 
 from medjax import keys
 from medjax.errors import one_of
-from medjax.geometry import Grid, matmul, namespace, spacing, translation
+from medjax.geometry import Grid, namespace, spacing, window
 from medjax.image import LabelMap
 from medjax.ops.statistics import extent_mask
 from medjax.subject import Subject
+from medjax.transforms.fuse import Place
 from medjax.transforms.spatial.sampling import Fill, Sampling, label_pad, pad_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Key, Params, Shape3
@@ -93,7 +94,7 @@ class CropOrPad(SpatialTransform):
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"start": random.uniform(keys.for_name(key, "start"), (3,), jnp.float32)} if self.random else {}
 
-    def locate(self, subject: Subject) -> Params:
+    def locate(self, subject: Subject, params: Params, places: dict[str, Place]) -> Params:
         if self.mask_name is None:
             return {}
         image = subject[self.mask_name]
@@ -138,8 +139,7 @@ class CropOrPad(SpatialTransform):
             first = xp.where(xp.asarray(params["found"]), (low + high - target) // 2, first)
         if self.only_crop or self.only_pad:
             first = xp.clip(first, xp.minimum(old - target, 0), xp.maximum(old - target, 0))
-        affine = matmul(grid.affine, translation(first.astype(grid.affine.dtype)))
-        return Grid(affine, target.astype(np.int32), self.known(grid.fixed), grid.channels)
+        return window(grid, first, target, self.known(grid.fixed))
 
     def known(self, fixed: Shape3 | None) -> Shape3 | None:
         """The target shape, if it does not depend on values; `fixed` is that of the grid."""

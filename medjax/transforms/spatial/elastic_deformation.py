@@ -12,7 +12,7 @@ from medjax import keys
 from medjax.errors import one_of
 from medjax.geometry import BSpline, Grid, direction, homogeneous, inverse, matmul, namespace, spacing
 from medjax.ranges import as_floats, leaf, number
-from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, move_fill
+from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, static, transform
 from medjax.typing import Key, Params
 
@@ -120,7 +120,7 @@ class ElasticDeformation(SpatialTransform):
     control_points: Any = leaf(convert=control_points)
     max_displacement: Any = number(default=0.0, low=0.0, shape=(3,))
     image_interpolation: str = static(default="linear", convert=interpolation)
-    label_interpolation: str = static(default="nearest", convert=interpolation)
+    label_interpolation: str = static(default="nearest", convert=label_interpolation)
     default_pad_value: Fill = static(default="minimum", convert=move_fill, kw_only=True)
     default_pad_label: float = static(default=0.0, convert=constant, kw_only=True)
 
@@ -155,7 +155,7 @@ class RandomElasticDeformation(SpatialTransform):
     max_displacement: Any = number(default=7.5, low=0.0, shape=(3,))
     locked_borders: int = static(default=2, convert=lambda name, value: one_of(name, value, (0, 1, 2)))
     image_interpolation: str = static(default="linear", convert=interpolation)
-    label_interpolation: str = static(default="nearest", convert=interpolation)
+    label_interpolation: str = static(default="nearest", convert=label_interpolation)
     default_pad_value: Fill = static(default="minimum", convert=move_fill, kw_only=True)
     default_pad_label: float = static(default=0.0, convert=constant, kw_only=True)
 

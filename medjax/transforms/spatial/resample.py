@@ -12,7 +12,7 @@ from medjax.geometry import Grid, check_affine, check_overlap, homogeneous, matm
 from medjax.image import Image, ScalarImage
 from medjax.ranges import as_floats, broadcast, check, leaf
 from medjax.subject import Subject
-from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, move_fill
+from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Params, Shape3
 
@@ -86,12 +86,19 @@ def respaced(grid: Grid, target: Any) -> Grid:
     return Grid(matmul(grid.affine, homogeneous(xp.diag(step), first)), shape, None, grid.channels)
 
 
+def no_pre_affine(name: str, value: Any) -> None:
+    """None: an affine is no metadata, and cannot hide in an image."""
+    if value is not None:
+        raise ValueError(f"{name} is not supported: apply it, image.replace(affine=pre_affine @ image.affine)")
+
+
 @transform
 class Resample(SpatialTransform):
     """Bring images to another spacing, or to the grid of another image.
 
     target: voxel size in mm, one or three; or the grid of an image: its path, the Image, its name in the subject, or
     (shape, affine).  A spacing keeps direction and centre: n' = floor(n s / s'), 1 where n is 1.
+    pre_affine_name: None; TorchIO's affine in the metadata of an image is refused, with what to write instead.
     scalars_only: leave label maps alone.  antialias: smooth scalar images first where voxels get coarser, by a Gaussian
     of variance (k^2 - 1) / (8 ln 2) voxels for a factor k.  default_pad_value, default_pad_label: what lies outside
     of the image, if the target reaches further; as in `Affine`, here 0.
@@ -105,7 +112,8 @@ class Resample(SpatialTransform):
 
     target: Any = leaf(default=1.0, convert=target_of)
     image_interpolation: str = static(default="linear", convert=interpolation)
-    label_interpolation: str = static(default="nearest", convert=interpolation)
+    label_interpolation: str = static(default="nearest", convert=label_interpolation)
+    pre_affine_name: None = static(default=None, convert=no_pre_affine)
     scalars_only: bool = static(default=False)
     antialias: bool = static(default=False)
     default_pad_value: Fill = static(default=0.0, convert=move_fill, kw_only=True)
@@ -116,7 +124,7 @@ class Resample(SpatialTransform):
     rescales = True
 
     @property
-    def reference(self) -> str | None:
+    def anchor(self) -> str | None:
         """The image whose grid is the target."""
         return self.target.image if isinstance(self.target, Named) else None
 
@@ -141,6 +149,6 @@ class Resample(SpatialTransform):
             check_overlap({"the target of Resample": target, **grids})
 
     def check_subject(self, subject: Subject) -> None:
-        if self.reference is not None and self.reference not in subject.images:
+        if self.anchor is not None and self.anchor not in subject.images:
             known = ", ".join(subject.images)
-            raise ValueError(f"target={self.reference!r} is no file and no image of the subject, which has {known}")
+            raise ValueError(f"target={self.anchor!r} is no file and no image of the subject, which has {known}")

@@ -7,7 +7,7 @@ and keep their dtype. A fill is drawn from the image that the run reads, for eac
     'channel minimum'                   least voxel of each channel
     'border mean', 'border otsu'        of the six faces of each channel, as TorchIO's 'mean' and 'otsu' of an affine
     'minimum', 'maximum', 'mean', 'median'   of all voxels, as TorchIO's padding modes
-    'edge', 'reflect', 'symmetric', 'wrap'   continues the image, as numpy.pad
+    'edge', 'reflect', 'symmetric', 'wrap'   continues the image, as numpy.pad; 'linear_ramp', of padding alone, too
 """
 
 from collections.abc import Sequence
@@ -60,12 +60,18 @@ def clash(run: Sampling, step: Sampling) -> bool:
     pairs += [(run.pad, step.fill), (run.label_pad, step.label_fill)]
     differ = any(a is not None and b is not None and a != b for a, b in pairs)
     continued = run.pad in warp.EDGES and (step.pad is not None or step.fill is not None)
-    return differ or continued or (step.pad in STATISTICS and run != NOTHING)
+    ramped = run.pad in warp.EDGE_OF or (step.pad in warp.EDGE_OF and run.fill is not None)
+    return differ or continued or ramped or (step.pad in STATISTICS and run != NOTHING)
 
 
 def interpolation(name: str, value: Any) -> str:
-    """'nearest' or 'linear'."""
-    return one_of(name, value, warp.INTERPOLATIONS)
+    """'nearest', 'linear' or 'cubic', which may be called 'bspline'."""
+    return "cubic" if value == "bspline" else one_of(name, value, warp.INTERPOLATIONS)
+
+
+def label_interpolation(name: str, value: Any) -> str:
+    """'nearest' or 'linear', the vote of the eight corners."""
+    return one_of(name, value, ("nearest", "linear"))
 
 
 def move_fill(name: str, value: Any) -> Fill:
@@ -81,8 +87,8 @@ def move_fill(name: str, value: Any) -> Fill:
 def pad_fill(name: str, value: Any) -> Fill:
     """A padding mode: a number, 'constant' (0), a statistic of the image, or a way to continue it."""
     if isinstance(value, str):
-        one_of(name, value, ("constant", *STATISTICS, *warp.EDGES))
-        return 0.0 if value == "constant" else value
+        one_of(name, value, ("constant", "empty", *STATISTICS, *warp.EDGES, *warp.EDGE_OF))
+        return 0.0 if value in ("constant", "empty") else value
     return constant(name, value)
 
 
@@ -95,8 +101,8 @@ def constant(name: str, value: Any) -> float:
 
 
 def label_pad(pad: Fill) -> Fill:
-    """What a padding mode means for label maps: a statistic of labels is no label, so it is 0."""
-    return 0.0 if pad in STATISTICS else pad
+    """What a padding mode means for label maps: a statistic or a ramp of labels is no label, so it is 0."""
+    return 0.0 if pad in (*STATISTICS, *warp.EDGE_OF) else pad
 
 
 def fill_value(image: Image, fill: Fill | None, dtype: Any) -> Array:

@@ -1,0 +1,130 @@
+"""What is known of a subject in world millimetres beside its images: landmarks and gradient directions."""
+
+from typing import Any, Self
+
+import jax
+import numpy as np
+from jaxtyping import Float
+
+from medjax.geometry import direction, matmul, namespace, nearest_rotation
+from medjax.metadata import Box, carried
+from medjax.ranges import as_floats
+
+
+class Annotation:
+    """Abstract. Vectors (N, 3) along R, A, S, and a label for each as metadata; an immutable pytree."""
+
+    __slots__ = ("labels", "xyz")
+    xyz: Float[Any, "N 3"]
+    labels: Any
+
+    def __init__(self, xyz: Any, labels: Any = None):
+        vectors = as_floats("xyz", xyz)
+        if vectors.ndim != 2 or vectors.shape[1] != 3:
+            raise ValueError(f"xyz must have shape (N, 3), got {vectors.shape}")
+        if labels is not None and len(labels) != len(vectors):
+            raise ValueError(f"labels must hold one for each of {len(vectors)} rows of xyz, got {len(labels)}")
+        self._fill(vectors, None if labels is None else tuple(labels))
+
+    def _fill(self, xyz: Any, labels: Any) -> None:
+        object.__setattr__(self, "xyz", xyz)
+        object.__setattr__(self, "labels", labels)
+
+    @classmethod
+    def of(cls, xyz: Any, labels: Any = None) -> Self:
+        """These leaves, unchecked: arrays may be traced or batched."""
+        made = object.__new__(cls)
+        made._fill(xyz, labels)
+        return made
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        raise AttributeError(f"{type(self).__name__} is immutable: use replace({name}=...)")
+
+    def replace(self, xyz: Any) -> Self:
+        """A copy with other vectors and the same labels."""
+        return self.of(xyz, self.labels)
+
+    def __len__(self) -> int:
+        return self.xyz.shape[0]
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(xyz: {tuple(self.xyz.shape)}, labels: {self.labels})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {"xyz": self.xyz, "labels": self.labels}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self._fill(**state)
+
+
+class Points(Annotation):
+    """Positions in world mm, RAS+, (N, 3) float32: landmarks, or the corners of boxes (`Points.of_box`).
+
+    Spatial transforms take them along with the first image of the subject, elastic ones by fixed-point inversion.
+    Raises ValueError for any other shape.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def of_box(cls, low: Any, high: Any) -> "Points":
+        """The eight corners of the box from `low` (3,) to `high` (3,), world mm."""
+        ends = np.stack([np.asarray(low, np.float32), np.asarray(high, np.float32)])
+        if ends.shape != (2, 3):
+            raise ValueError(f"low and high must be three numbers each, got {low!r} and {high!r}")
+        return cls(np.stack(np.meshgrid(*ends.T, indexing="ij"), -1).reshape(8, 3))
+
+    def box(self) -> tuple[Any, Any]:
+        """The least and the greatest coordinates, (3,) each: the box around the points as they lie now."""
+        return self.xyz.min(-2), self.xyz.max(-2)
+
+
+class Directions(Annotation):
+    """Directions in the world, RAS+, (N, 3) float32, as the b-vectors of a diffusion series; zero vectors stay zero.
+
+    Spatial transforms turn them with the first image of the subject: by the rotation, or reflection, nearest to the
+    linear map (finite strain; Alexander et al., IEEE TMI 2001). Elastic transforms leave them: no single turn is right.
+    """
+
+    __slots__ = ()
+
+    @classmethod
+    def from_fsl(cls, bvecs: Any, affine: Any) -> "Directions":
+        """From FSL's b-vectors, (3, N) or (N, 3): along voxel axes, the first reversed if the affine's det > 0."""
+        vectors = np.asarray(bvecs, np.float64)
+        vectors = vectors.T if vectors.ndim == 2 and vectors.shape[0] == 3 and vectors.shape[1] != 3 else vectors
+        return cls(vectors * fsl_signs(affine) @ direction(np.asarray(affine, np.float64)).T)
+
+    def to_fsl(self, affine: Any) -> np.ndarray:
+        """FSL's b-vectors, (3, N), for an image of this affine."""
+        along = np.linalg.inv(direction(np.asarray(affine, np.float64)))
+        return (np.asarray(self.xyz, np.float64) @ along.T * fsl_signs(affine)).T
+
+
+def fsl_signs(affine: Any) -> np.ndarray:
+    """FSL reverses the first axis of images that are not stored radiologically."""
+    return np.array([-1.0 if np.linalg.det(np.asarray(affine)[:3, :3]) > 0 else 1.0, 1.0, 1.0])
+
+
+def turned(directions: Any, linear: Any) -> Any:
+    """Directions (N, 3) carried by a linear map of the world, output to input (3, 3)."""
+    return matmul(namespace(linear).asarray(directions).astype(linear.dtype), nearest_rotation(linear))
+
+
+def register_annotation(cls: type[Annotation]) -> None:
+    """Make a kind of annotation a pytree."""
+
+    def flatten(item: Annotation):
+        return (item.xyz,), Box(item.labels)
+
+    def flatten_with_keys(item: Annotation):
+        return ((jax.tree_util.GetAttrKey("xyz"), item.xyz),), Box(item.labels)
+
+    def unflatten(box: Box, children: tuple[Any, ...]) -> Annotation:
+        return cls.of(children[0], carried(box, children))
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
+
+
+register_annotation(Points)
+register_annotation(Directions)

@@ -1,0 +1,111 @@
+"""Transforms of which some are chosen for each subject; a batch pays for what was chosen."""
+
+from collections.abc import Mapping, Sequence
+from typing import Any, ClassVar, cast
+
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+
+from medjax import keys, ranges
+from medjax.ranges import Range, as_floats, check, leaf
+from medjax.transforms.compose import Group, members
+from medjax.transforms.transform import Transform, always, transform
+from medjax.typing import Key, Params
+
+
+def weights_of(name: str, value: Any) -> Any:
+    """A vector of weights of at least 0, or None."""
+    if value is None:
+        return None
+    array = as_floats(name, value)
+    check(name, array, low=0.0)
+    return array
+
+
+def counts(name: str, value: Any) -> Any:
+    """A pair of whole numbers of at least 0, low <= high, from one or two."""
+    pair = np.broadcast_to(np.asarray(value, np.float32), 2)
+    if not np.all(pair == np.round(pair)) or not 0 <= pair[0] <= pair[1]:
+        raise ValueError(f"{name} must be a whole number of at least 0, or a pair (low, high) of them, got {value!r}")
+    return np.array(pair)
+
+
+@transform
+class OneOf(Group):
+    """One of several transforms, drawn for each subject.
+
+    transforms: a sequence, each equally likely, or a dictionary {transform: weight}; weights need not sum to 1.
+    The p of the one that is chosen still applies.  p: probability that any is.
+    Raises ValueError for weights that are negative, all 0, or not one for each.  Source: TorchIO 1.2.1.
+    """
+
+    transforms: Sequence[Transform] | Mapping[Transform, float] = leaf(default=(), convert=members)
+    p: float = always(default=1.0)
+    weights: Any = leaf(default=None, convert=weights_of, kw_only=True)
+
+    random = True
+    chooses: ClassVar[bool] = True
+
+    def __post_init__(self):
+        if isinstance(self.transforms, Mapping):
+            object.__setattr__(self, "weights", list(self.transforms.values()))
+        super().__post_init__()
+        if not self.members:
+            raise ValueError("transforms is empty: there is nothing to choose from")
+        if self.weights is None:
+            object.__setattr__(self, "weights", np.ones(len(self), np.float32))
+        if self.weights.shape != (len(self),):
+            raise ValueError(f"weights must hold one number for each of {len(self)} transforms, got {self.weights}")
+        if not ranges.traced(self.weights) and not np.sum(self.weights) > 0:
+            raise ValueError(f"weights must not all be 0, got {np.asarray(self.weights).tolist()}")
+
+    @property
+    def members(self) -> tuple[Transform, ...]:
+        """The transforms to choose from."""
+        return cast(tuple[Transform, ...], self.transforms)
+
+    def choose(self, key: Key | None) -> Params:
+        if key is None:
+            return {"chosen": jnp.int32(0)}
+        ends = jnp.cumsum(jnp.asarray(self.weights))
+        unit = random.uniform(keys.for_name(key, "chosen"), (), ends.dtype)
+        return {"chosen": jnp.minimum((unit * ends[-1] >= ends).sum(dtype=jnp.int32), len(self) - 1)}
+
+    def taken(self, choice: Params, index: int) -> Any:
+        return choice["chosen"] == index
+
+
+@transform
+class SomeOf(Group):
+    """Several of the transforms, drawn for each subject without repetition, in the order in which they are given.
+
+    num: how many, or (low, high), each number from low to high equally likely.  p: probability that any is applied.
+    Raises ValueError for a num beyond how many there are.
+    """
+
+    transforms: Sequence[Transform] = leaf(default=(), convert=members)
+    num: Range = leaf(default=1, convert=counts)
+    p: float = always(default=1.0)
+
+    random = True
+    chooses: ClassVar[bool] = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not ranges.traced(self.num) and self.num[1] > len(self):
+            raise ValueError(f"num={np.asarray(self.num).tolist()} exceeds the {len(self)} transforms there are")
+
+    @property
+    def members(self) -> tuple[Transform, ...]:
+        """The transforms to choose from."""
+        return cast(tuple[Transform, ...], self.transforms)
+
+    def choose(self, key: Key | None) -> Params:
+        if key is None:
+            return {"taken": jnp.zeros(len(self), bool)}
+        order = random.permutation(keys.for_name(key, "order"), len(self)).astype(jnp.int32)
+        return {"taken": order < ranges.draw_integer(keys.for_name(key, "num"), self.num)}
+
+    def taken(self, choice: Params, index: int) -> Any:
+        return choice["taken"][index]

@@ -1,0 +1,199 @@
+"""The way back: the steps of a pipeline undone, the last one first, each fused run by one reading.
+
+Params hold draws alone. The grids that a run came through are planned again from what the pipeline was given, and what
+a step had measured or located there is found again by running it, where a step needs that.
+"""
+
+from collections.abc import Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from medjax.errors import needs_concrete, one_of
+from medjax.image import Image
+from medjax.ops.warp import INTERPOLATIONS
+from medjax.subject import Subject
+from medjax.transforms import buckets, fuse
+from medjax.transforms.fuse import Known, Place, Step
+from medjax.transforms.host import bare, concrete, on_host, outline, planned, settled, start_all
+from medjax.transforms.spatial.sampling import is_label
+from medjax.transforms.steps import Group, Shapes, execute, flatten, flatten_params, groups_of, is_traced
+from medjax.typing import Params, working
+
+Places = dict[str, Place]
+Sources = dict[str, str]
+"""For each image that is brought back, the one of the original whose way it takes."""
+
+
+def invert(t: Any, subject: Subject, params: Params, like: Subject, interpolation: str | None) -> Subject:
+    """Undo a pipeline, traced or not; gives the images of `subject` on the grids of `like`."""
+    if interpolation is not None:
+        one_of("interpolation", interpolation, INTERPOLATIONS)
+    steps, flat = flatten(t), flatten_params(t, params)
+    groups = groups_of(steps)
+    if not is_traced(t, subject, params, like):
+        return invert_on_host(t, steps, groups, subject, params, like, interpolation)
+    record = execute(steps, groups, flat, like.load())[1] if sees(steps) else {}
+    begin = {name: fuse.start(image, jnp) for name, image in like.images.items()}
+    last = trail(steps, groups, located(flat, record), begin)[-1][1]
+    sources = match(subject, last)
+    return undo(steps, groups, flat, subject, like, record, sources, interpolation)
+
+
+def invert_on_host(t, steps, groups, subject, params, like, interpolation) -> Subject:
+    """`invert` by one compiled program, all grids planned in float64 first."""
+    record: dict[int, Any] = {}
+    if sees(steps):
+        on_host(t, like.load(), params, record)
+    flat = located(flatten_params(t, params), record)
+    spatial = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if step.transform.kind == "spatial"}
+    here = before = start_all(like)
+    shapes: list[tuple[tuple[str, Known], ...]] = []
+    for group in groups:
+        first = steps[group[0]].transform
+        before = here = here | {new: here[old] for old, new in first.keep or ()}
+        if first.kind == "spatial":
+            here = planned(steps, group, spatial, here)
+        shapes.append(tuple((name, known_before(before[name], here[name])) for name in before))
+        here = {name: concrete(place) for name, place in here.items()}
+    sources = match(subject, here)
+    result = compiled_undo(
+        tuple(step.transform for step in steps), flat, bare(subject), outline(like), record,
+        certain=tuple(step.certain for step in steps), groups=groups, shapes=tuple(shapes),
+        sources=tuple(sources.items()), interpolation=interpolation,
+    )  # fmt: skip
+    first = start_all(like)
+    return settled(result, {name: first[origin(source, first, steps)] for name, source in sources.items()})
+
+
+@partial(jax.jit, static_argnames=("certain", "groups", "shapes", "sources", "interpolation"))
+def compiled_undo(transforms, flat, subject, like, record, *, certain, groups, shapes, sources, interpolation):
+    """`undo`, compiled: numbers are arguments, structure is static."""
+    steps = [Step(t, c) for t, c in zip(transforms, certain, strict=True)]
+    return undo(steps, groups, flat, subject, like, record, dict(sources), interpolation, shapes)
+
+
+def sees(steps: Sequence[Step]) -> bool:
+    """Whether the way back needs what the pipeline saw in voxels."""
+    inner = [step.transform for step in steps]
+    return any(t.locates if t.kind == "spatial" else t.measures and t.invertible for t in inner)
+
+
+def located(flat: Sequence[Params], record: dict[int, Any]) -> list[dict[str, Any]]:
+    """The params with what the steps had located."""
+    return [{**p, "located": record[i]} if i in record and "measured" not in record[i] else {**p}
+            for i, p in enumerate(flat)]  # fmt: skip
+
+
+def known_before(before: Place, after: Place) -> Known:
+    """The shape in which the grid before a run is read back, and whether all of it is real; few, where it may be."""
+    i, j, k = (int(n) for n in before.grid.shape)
+    exact = after.cost <= fuse.INDEXED
+    return ((i, j, k), True) if exact else (buckets.rounded((i, j, k)), False)
+
+
+def trail(
+    steps: Sequence[Step], groups: Sequence[Group], params: Sequence[Params], places: Places
+) -> list[tuple[Places, Places]]:
+    """The places before and after every group, from grids alone."""
+    way = []
+    for group in groups:
+        first = steps[group[0]].transform
+        begin = end = places | {new: places[old] for old, new in first.keep or ()}
+        if first.kind == "spatial":
+            for index in group:
+                end = fuse.advance(end, steps[index], params[index], params[index].get("located", {}))
+        way.append((begin, end))
+        places = {n: Place(p.grid, jnp.zeros(3, jnp.int32), p.grid.shape, p.label) for n, p in end.items()}
+    return way
+
+
+def match(subject: Subject, ends: Places) -> Sources:
+    """Whose way each image takes back: its own, or that of the first like it in kind and shape, or in shape.
+
+    Raises ValueError for an image that no place has the shape of.
+    """
+    sources = {}
+    for name, image in subject.images.items():
+        shapes = {n: p.grid.fixed for n, p in ends.items()}
+        fitting = [n for n, shape in shapes.items() if shape in (None, image.spatial_shape)]
+        alike = [n for n in fitting if ends[n].label == is_label(image)]
+        if (name in ends and name not in fitting) or not fitting:
+            raise ValueError(
+                f"{name} has shape {image.spatial_shape}, but the pipeline ends in "
+                + ", ".join(f"{shape} for {n}" for n, shape in shapes.items())
+            )
+        sources[name] = name if name in ends else (alike or fitting)[0]
+    return sources
+
+
+def origin(name: str, places: Places, steps: Sequence[Step]) -> str:
+    """The image that `name` was, before a step kept it under that name."""
+    kept = {new: old for step in steps for old, new in step.transform.keep or ()}
+    while name not in places:
+        name = kept[name]
+    return name
+
+
+def undo(
+    steps: Sequence[Step],
+    groups: Sequence[Group],
+    flat: Sequence[Params],
+    subject: Subject,
+    like: Subject,
+    record: dict[int, Any],
+    sources: Sources,
+    interpolation: str | None,
+    shapes: Shapes = (),
+) -> Subject:
+    """Take back group after group, traced."""
+    begin = {name: fuse.start(image, jnp) for name, image in like.images.items()}
+    way = trail(steps, groups, located(flat, record), begin)
+    for number in reversed(range(len(groups))):
+        group, (before, after) = groups[number], way[number]
+        own = {name: origin(source, before, steps) for name, source in sources.items()}
+        if steps[group[0]].transform.kind == "spatial":
+            known = dict(shapes[number]) if shapes else {}
+            subject = undo_run([steps[i] for i in group], subject, own, before, after, known, interpolation)
+        else:
+            found = record.get(group[0], {}).get("measured", {})
+            subject = undo_single(steps[group[0]], flat[group[0]], subject, own, found, like)
+    return subject
+
+
+def undo_run(chosen, subject: Subject, own: Sources, before: Places, after: Places, known, interpolation) -> Subject:
+    """Take back a fused run: each image read once, on the grid that it had before."""
+    images = {}
+    for name, image in subject.images.items():
+        source = own[name]
+        mine = [step for step in chosen if fuse.included(step.transform, source, before[source].label)]
+        if mine:
+            fixed = before[source].grid.fixed
+            shape = known.get(source) or (None if fixed is None else (fixed, True))
+            if shape is None:
+                needs_concrete("a shape inside the pipeline", "call invert outside of jit")
+            images[name] = fuse.read_back(image, mine, before[source], after[source], shape, interpolation)
+    moves = next(iter(after.values())).moves
+    return subject.replace(**images, **fuse.annotated(subject, fuse.way_back(moves)))
+
+
+def undo_single(step: Step, params: Params, subject: Subject, own: Sources, measured: Any, like: Subject) -> Subject:
+    """Take back an intensity or label step; a prediction that `like` does not have is no image of intensities."""
+    t = step.transform
+    images = {}
+    for name, image in subject.images.items():
+        source = own[name]
+        theirs = t.kind == "label" or name in like.images or name == source
+        if not (t.invertible and theirs and source in params["draw"]) or (t.kind == "label") != is_label(image):
+            continue
+
+        def back(data: jax.Array, image: Image = image, source: str = source) -> jax.Array:
+            return t.undo(image.replace(data=data), params["draw"][source], *measured.get(source, ())).data
+
+        data = jnp.asarray(image.data)
+        data = data if is_label(image) else data.astype(working(data.dtype))
+        data = back(data) if step.certain else jax.lax.cond(params["on"], back, lambda d: d, data)
+        images[name] = image.replace(data=data)
+    return subject.replace(**images)

@@ -1,0 +1,47 @@
+"""Labels that become background."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from medjax.image import Image
+from medjax.ops import morphology
+from medjax.subject import Subject
+from medjax.transforms.intensity.masking import Masking, check_masking, masking
+from medjax.transforms.label.remap_labels import check_held, measured_mask, whole
+from medjax.transforms.transform import LabelTransform, static, transform
+from medjax.typing import Params
+
+
+def label_list(name: str, value: Any) -> tuple[int, ...]:
+    """A tuple of whole numbers."""
+    return tuple(whole(name, label) for label in value)
+
+
+@transform
+class RemoveLabels(LabelTransform):
+    """Make some labels background.
+
+    labels: which; those that are in no image are all right.  background_label: what they become.
+    masking_method: where; None for everywhere, or as for `ZNormalization`. A function gets the label map.
+
+    Shapes: (C, I, J, K) -> same, dtype kept.  No inverse.
+    Raises ValueError for a background that the dtype cannot hold and for a mask that is not there.
+    Source: TorchIO 1.2.1.
+    """
+
+    labels: Sequence[int] = static(convert=label_list)
+    background_label: int = static(default=0, convert=whole)
+    masking_method: Masking = static(default=None, convert=masking)
+
+    measures = True
+
+    def check_subject(self, subject: Subject) -> None:
+        check_masking(self.masking_method, subject)
+        check_held(self, [self.background_label], subject)
+
+    def measure(self, image: Image, subject: Subject) -> Params:
+        return measured_mask(self.masking_method, image, subject)
+
+    def apply_to(self, image: Image, params: Params, measured: Params) -> Image:
+        pairs = [(label, self.background_label) for label in self.labels]
+        return image.replace(data=morphology.remap(image.data, pairs, measured.get("mask")))

@@ -1,0 +1,90 @@
+"""A function of the user's as a transform."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from medjax.image import Image, LabelMap, ScalarImage
+from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.typing import Params
+
+KINDS = {"intensity": ScalarImage, "label": LabelMap}
+
+
+def function_of(name: str, value: Any) -> Any:
+    """Something that can be called."""
+    if not callable(value):
+        raise TypeError(f"{name} must be a function of an array (C, I, J, K), got {value!r}")
+    return value
+
+
+def optional_function(name: str, value: Any) -> Any:
+    """None, or something that can be called."""
+    return None if value is None else function_of(name, value)
+
+
+def kinds_of(name: str, value: Any) -> tuple[str, ...] | None:
+    """None, or the names of kinds of images, in order; the classes stand for their names."""
+    if value is None:
+        return None
+    names = {cls: kind for kind, cls in KINDS.items()}
+    given = () if isinstance(value, (str, type)) else tuple(names.get(kind, kind) for kind in value)
+    if not given or not set(given) <= set(KINDS):
+        raise ValueError(
+            f"{name} must be None or a sequence of 'intensity' and 'label' (or ScalarImage and LabelMap), got {value!r}"
+        )
+    return tuple(kind for kind in KINDS if kind in given)
+
+
+@transform
+class Lambda(IntensityTransform):
+    """Call a function of voxels (C, I, J, K), pure and traced by JAX, which gives an array of the same shape.
+
+    function: gets scalar images in float32 (float64 if they were), label maps in their own type.
+    types_to_apply: ['intensity'], ['label'], or both (None); the classes ScalarImage and LabelMap are taken too.
+    inverse: the function that takes it back, for scalar images; None if there is none.
+
+    The result is cast to the type of what the function got; for label maps it must be whole numbers or truth values.
+    Raises ValueError for a result of another shape, TypeError for fractions as labels, and for an image with padding,
+    which the function would see.  Source: TorchIO 1.2.1, where shapes may change.
+    """
+
+    function: Callable[[Any], Any] = static(convert=function_of)
+    types_to_apply: Sequence[Any] | None = static(default=None, convert=kinds_of)
+    inverse: Callable[[Any], Any] | None = static(default=None, convert=optional_function, kw_only=True)
+
+    @property
+    def scalars_only(self) -> bool:
+        """Whether label maps are left alone."""
+        return self.types_to_apply == ("intensity",)
+
+    @property
+    def labels_only(self) -> bool:
+        """Whether scalar images are left alone."""
+        return self.types_to_apply == ("label",)
+
+    @property
+    def invertible(self) -> bool:
+        """Whether there is an inverse."""
+        return self.inverse is not None
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return image.replace(data=called(self.function, image))
+
+    def undo(self, image: Image, params: Params) -> Image:
+        return image.replace(data=called(self.inverse, image))
+
+
+def called(function: Any, image: Image) -> Array:
+    """function(voxels), checked, in the type of the voxels."""
+    if image.extent is not None:
+        raise TypeError("Lambda: the function would see the padding of this image; crop it to a fixed shape first")
+    data = jnp.asarray(image.data)
+    result = jnp.asarray(function(data))
+    if result.shape != data.shape:
+        raise ValueError(f"Lambda: the function gave shape {result.shape} for an image of shape {data.shape}")
+    if isinstance(image, LabelMap) and jnp.issubdtype(result.dtype, jnp.inexact) and result.dtype != data.dtype:
+        raise TypeError(f"Lambda: the function gave {result.dtype} for a label map of {data.dtype}")
+    return result.astype(data.dtype)
