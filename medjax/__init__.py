@@ -26,11 +26,26 @@ from medjax.transforms.intensity.bias_field import BiasField as BiasField
 from medjax.transforms.intensity.bias_field import RandomBiasField as RandomBiasField
 from medjax.transforms.intensity.blur import Blur as Blur
 from medjax.transforms.intensity.blur import RandomBlur as RandomBlur
+from medjax.transforms.intensity.clamp import Clamp as Clamp
+from medjax.transforms.intensity.ct_normalization import CTNormalization as CTNormalization
 from medjax.transforms.intensity.gamma import Gamma as Gamma
 from medjax.transforms.intensity.gamma import RandomGamma as RandomGamma
+from medjax.transforms.intensity.ghosting import Ghosting as Ghosting
+from medjax.transforms.intensity.ghosting import RandomGhosting as RandomGhosting
+from medjax.transforms.intensity.gibbs import Gibbs as Gibbs
+from medjax.transforms.intensity.gibbs import RandomGibbs as RandomGibbs
+from medjax.transforms.intensity.histogram_standardization import HistogramStandardization as HistogramStandardization
+from medjax.transforms.intensity.histogram_standardization import Landmarks as Landmarks
+from medjax.transforms.intensity.mask import Mask as Mask
+from medjax.transforms.intensity.motion import Motion as Motion
+from medjax.transforms.intensity.motion import RandomMotion as RandomMotion
 from medjax.transforms.intensity.noise import Noise as Noise
 from medjax.transforms.intensity.noise import RandomNoise as RandomNoise
+from medjax.transforms.intensity.pca import PCA as PCA
 from medjax.transforms.intensity.rescale_intensity import RescaleIntensity as RescaleIntensity
+from medjax.transforms.intensity.spike import RandomSpike as RandomSpike
+from medjax.transforms.intensity.spike import Spike as Spike
+from medjax.transforms.intensity.window import Window as Window
 from medjax.transforms.intensity.z_normalization import ZNormalization as ZNormalization
 from medjax.transforms.spatial.affine import Affine as Affine
 from medjax.transforms.spatial.affine import RandomAffine as RandomAffine
@@ -61,5 +76,6 @@ from medjax.transforms.transform import Transform as Transform
 from medjax.transforms.transform import static as static
 from medjax.transforms.transform import transform as transform
 from medjax.transforms.tta import tta as tta
+from medjax.transforms.user_function import Lambda as Lambda
 
 __version__ = "0.1.0"

@@ -72,6 +72,20 @@ CASES = {
     "SomeOf": Case(dict(transforms=[mj.RandomAffine(), mj.RandomFlip(), mj.RandomNoise()], num=(1, 2))),
     "ZNormalization": Case(dict(masking_method="label")),
     "RescaleIntensity": Case(dict(percentiles=(5, 95)), strength=dict(percentiles=(1, 90))),
+    "HistogramStandardization": Case(
+        dict(landmarks=[[0, 30, 100], [2, 45, 97]], masking_method="label", labels=(1, 3)),
+        strength=dict(landmarks=[[1, 20, 90], [2, 45, 97]]),
+    ),
+    "Clamp": Case(dict(out_min=0.2, out_max=0.7), strength=dict(out_min=0.3)),
+    "Mask": Case(dict(masking_method="label", outside_value=-1, labels=(3,)), strength=dict(outside_value=2)),
+    "Window": Case(dict(center=0.5, width=0.6), strength=dict(width=0.8)),
+    "CTNormalization": Case(dict(low=0.15, high=0.8, mean=0.4, std=0.3), strength=dict(std=0.2)),
+    "PCA": Case(
+        dict(num_components=1),
+        strength=dict(values_range=(-3, 2)),
+        skip={"law_gated_out_is_bit_identical": "the number of channels cannot hang on a coin: p is 1"},
+    ),
+    "Lambda": Case(dict(function=jnp.arcsinh, types_to_apply=["intensity"])),
     "Gamma": Case(dict(gamma=1.3), strength=dict(gamma=0.7)),
     "RandomGamma": Case(strength=dict(log_gamma=0.1)),
     "Noise": Case(dict(mean=0.1, std=0.2), strength=dict(std=0.1)),
@@ -80,6 +94,19 @@ CASES = {
     "RandomBiasField": Case(strength=dict(coefficients=0.2)),
     "Blur": Case(dict(std=(1.0, 2.0, 0.5)), strength=dict(std=0.7)),
     "RandomBlur": Case(strength=dict(std=1.0)),
+    "Motion": Case(
+        dict(degrees=[(4, -6, 9), (-8, 3, 5)], translation=[(1, -0.7, 0.4), (-1.3, 0.6, 1)], times=(0.31, 0.66)),
+        strength=dict(times=(0.22, 0.8)),
+    ),
+    "RandomMotion": Case(dict(axes=(2, "LR"), per_channel=True), strength=dict(degrees=5)),
+    "Ghosting": Case(dict(num_ghosts=3, axis="AP", intensity=0.7, restore=0.33), strength=dict(intensity=0.4)),
+    "RandomGhosting": Case(dict(restore=(0.1, 0.3)), strength=dict(num_ghosts=(2, 5))),
+    "Spike": Case(
+        dict(spikes_positions=[(0.3, 0.62, 0.71), (0.13, 0.45, 0.84)], intensity=0.3), strength=dict(intensity=0.1)
+    ),
+    "RandomSpike": Case(dict(num_spikes=(0, 3), magnitude=True), strength=dict(intensity=0.2)),
+    "Gibbs": Case(dict(cutoff=(0.6, 0.47, 0.83)), strength=dict(cutoff=0.7)),
+    "RandomGibbs": Case(dict(axes=(0, "IS")), strength=dict(cutoff=(0.2, 0.5))),
     "Compose": Case(
         dict(transforms=[mj.RandomGamma(p=0.5), mj.RandomAffine(p=0.5), mj.RandomFlip(), mj.RandomNoise()])
     ),

@@ -42,7 +42,9 @@ class OneHot(LabelTransform):
     def measure(self, image: Image, subject: Subject) -> Params:
         real = None if image.extent is None else statistics.extent_mask(image.spatial_shape, image.extent)
         data = statistics.within(image.data, real, 0)
-        known = (data >= jnp.asarray(0, data.dtype)) & (data == jnp.floor(data).astype(data.dtype))
+        known = data >= jnp.zeros((), data.dtype)
+        if jnp.issubdtype(data.dtype, jnp.floating):
+            known &= data == jnp.floor(data)
         if morphology.holds(data.dtype, self.num_classes):
             known &= data < jnp.asarray(self.num_classes, data.dtype)
         stray = statistics.within(data, ~known, 0)
@@ -62,4 +64,6 @@ class OneHot(LabelTransform):
         return image.replace(data=morphology.one_hot(image.data, self.num_classes))
 
     def undo(self, image: Image, params: Params, measured: Params) -> Image:
+        if image.shape[0] != self.num_classes:
+            raise ValueError(f"undoing OneHot takes {self.num_classes} channels, got shape {image.shape}")
         return image.replace(data=jnp.argmax(image.data, 0, keepdims=True).astype(image.data.dtype))

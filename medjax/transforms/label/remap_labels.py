@@ -39,11 +39,6 @@ def check_held(t: Transform, values: Iterable[int], subject: Subject) -> None:
                     raise ValueError(f"{type(t).__name__}: {name} is of type {dtype}, which cannot hold label {value}")
 
 
-def measured_mask(method: Masking, image: Image, subject: Subject) -> Params:
-    """The mask inside which labels change; nothing, if they change everywhere."""
-    return {} if method is None else {"mask": mask_of(method, image, subject)}
-
-
 @transform
 class RemapLabels(LabelTransform):
     """Give labels other numbers, all at once, so that {1: 2, 2: 1} swaps two.
@@ -52,8 +47,8 @@ class RemapLabels(LabelTransform):
     masking_method: where; None for everywhere, or as for `ZNormalization`. A function gets the label map.
 
     Shapes: (C, I, J, K) -> same, dtype kept.  Inverse: the mapping turned round, inside the same mask; right if no
-    label is merged. Two labels with one new label cannot be taken apart: then undoing raises ValueError. A new label
-    that is no key must not have been in the mask before, which is not checked: all of it becomes the old label.
+    label is merged. Two labels with one new label cannot be taken apart, so undoing raises ValueError. A new label that
+    is no key must not have been in the mask before, which is not checked: all of it becomes the old label.
     Raises ValueError for new labels that the dtype cannot hold and for a mask that is not there.
     Source: TorchIO 1.2.1.
     """
@@ -61,8 +56,12 @@ class RemapLabels(LabelTransform):
     remapping: dict[int, int] = static(convert=mapping)
     masking_method: Masking = static(default=None, convert=masking)
 
-    measures = True
     invertible = True
+
+    @property
+    def measures(self) -> bool:
+        """Whether there is a mask."""
+        return self.masking_method is not None
 
     @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
@@ -74,15 +73,17 @@ class RemapLabels(LabelTransform):
         check_held(self, (new for _, new in self.pairs), subject)
 
     def measure(self, image: Image, subject: Subject) -> Params:
-        return measured_mask(self.masking_method, image, subject)
+        return {"mask": mask_of(self.masking_method, image, subject)}
 
-    def apply_to(self, image: Image, params: Params, measured: Params) -> Image:
-        return image.replace(data=morphology.remap(image.data, self.pairs, measured.get("mask")))
+    def apply_to(self, image: Image, params: Params, *measured: Params) -> Image:
+        return image.replace(data=morphology.remap(image.data, self.pairs, *(m["mask"] for m in measured)))
 
-    def undo(self, image: Image, params: Params, measured: Params) -> Image:
+    def undo(self, image: Image, params: Params, *measured: Params) -> Image:
         inverse: dict[int, int] = {}
         for old, new in self.pairs:
             if new in inverse:
                 raise ValueError(f"RemapLabels merges labels {inverse[new]} and {old} into {new}, so it has no inverse")
+            if not morphology.holds(image.data.dtype, old):
+                raise ValueError(f"undoing RemapLabels needs label {old}, which type {image.data.dtype} cannot hold")
             inverse[new] = old
-        return image.replace(data=morphology.remap(image.data, inverse.items(), measured.get("mask")))
+        return image.replace(data=morphology.remap(image.data, inverse.items(), *(m["mask"] for m in measured)))

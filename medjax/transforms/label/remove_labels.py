@@ -6,8 +6,8 @@ from typing import Any
 from medjax.image import Image
 from medjax.ops import morphology
 from medjax.subject import Subject
-from medjax.transforms.intensity.masking import Masking, check_masking, masking
-from medjax.transforms.label.remap_labels import check_held, measured_mask, whole
+from medjax.transforms.intensity.masking import Masking, check_masking, mask_of, masking
+from medjax.transforms.label.remap_labels import check_held, whole
 from medjax.transforms.transform import LabelTransform, static, transform
 from medjax.typing import Params
 
@@ -33,15 +33,18 @@ class RemoveLabels(LabelTransform):
     background_label: int = static(default=0, convert=whole)
     masking_method: Masking = static(default=None, convert=masking)
 
-    measures = True
+    @property
+    def measures(self) -> bool:
+        """Whether there is a mask."""
+        return self.masking_method is not None
 
     def check_subject(self, subject: Subject) -> None:
         check_masking(self.masking_method, subject)
         check_held(self, [self.background_label], subject)
 
     def measure(self, image: Image, subject: Subject) -> Params:
-        return measured_mask(self.masking_method, image, subject)
+        return {"mask": mask_of(self.masking_method, image, subject)}
 
-    def apply_to(self, image: Image, params: Params, measured: Params) -> Image:
+    def apply_to(self, image: Image, params: Params, *measured: Params) -> Image:
         pairs = [(label, self.background_label) for label in self.labels]
-        return image.replace(data=morphology.remap(image.data, pairs, measured.get("mask")))
+        return image.replace(data=morphology.remap(image.data, pairs, *(m["mask"] for m in measured)))

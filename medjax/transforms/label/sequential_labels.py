@@ -4,10 +4,10 @@ import jax.numpy as jnp
 
 from medjax.image import Image
 from medjax.ops import morphology
+from medjax.ops.morphology import Labels
 from medjax.subject import Subject
 from medjax.transforms.intensity.masking import Masking, check_masking, mask_of, masking
 from medjax.transforms.label.one_hot import classes
-from medjax.transforms.label.remap_labels import measured_mask
 from medjax.transforms.transform import LabelTransform, static, transform
 from medjax.typing import Params
 
@@ -38,7 +38,8 @@ class SequentialLabels(LabelTransform):
 
     def measure(self, image: Image, subject: Subject) -> Params:
         labels, count = morphology.present(image.data, mask_of(None, image, subject), self.max_labels)
-        return {"labels": labels, "count": count, **measured_mask(self.masking_method, image, subject)}
+        mask = None if self.masking_method is None else mask_of(self.masking_method, image, subject)
+        return {"labels": labels, "count": count, "mask": mask}
 
     def verify(self, measured: Params, name: str) -> None:
         if measured["count"] > self.max_labels:
@@ -53,9 +54,13 @@ class SequentialLabels(LabelTransform):
         return replaced(image, morphology.rank(image.data, measured["labels"]), measured)
 
     def undo(self, image: Image, params: Params, measured: Params) -> Image:
-        return replaced(image, measured["labels"].at[image.data.astype(jnp.int32)].get(mode="clip"), measured)
+        labels, dtype = measured["labels"], image.data.dtype
+        if jnp.promote_types(labels.dtype, dtype) != dtype:
+            raise ValueError(f"undoing SequentialLabels gives labels of type {labels.dtype}, which {dtype} cannot hold")
+        return replaced(image, labels.astype(dtype).at[image.data.astype(jnp.int32)].get(mode="clip"), measured)
 
 
-def replaced(image: Image, data: jnp.ndarray, measured: Params) -> Image:
+def replaced(image: Image, data: Labels, measured: Params) -> Image:
     """The image with new labels inside the mask."""
-    return image.replace(data=jnp.where(measured["mask"], data, image.data) if "mask" in measured else data)
+    mask = measured["mask"]
+    return image.replace(data=data if mask is None else jnp.where(mask, data, image.data))

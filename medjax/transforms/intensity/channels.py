@@ -1,0 +1,134 @@
+"""What intensity transforms draw for each channel or for all, and the channels that a coin leaves out.
+
+Numbers of a transform are () or (1,) for all channels, or (C,); `p_per_channel` is the coin of each channel.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+from jax.typing import ArrayLike
+from jaxtyping import Array, Bool
+
+from medjax import keys, ranges
+from medjax.geometry import Grid
+from medjax.image import Image
+from medjax.ops import statistics
+from medjax.ranges import as_floats, check, leaf
+from medjax.typing import Key, Params
+
+Either = Any
+"""A number, a pair or two pairs; (2, 2) float32 once the transform is built: two ranges, each drawn from half the time.
+"""
+
+
+def either(*, default: Any, low: float | None = None, kw_only: Any = False) -> Any:
+    """A field drawn uniformly from a range or, on a fair coin, from one of two; one number stands for itself."""
+
+    def convert(name: str, value: Any) -> Any:
+        if value is None and default is None:
+            return None
+        array = as_floats(name, value)
+        if array.shape not in ((), (2,), (2, 2)):
+            raise ValueError(f"{name} must be a number, a pair or two pairs, got shape {array.shape}")
+        check(name, array, low)
+        pairs = ranges.broadcast(array, (2, 2))
+        if not ranges.traced(pairs) and np.any(pairs[:, 0] > pairs[:, 1]):
+            raise ValueError(f"{name} has low > high: {np.asarray(pairs).tolist()}")
+        return pairs
+
+    return leaf(default=default, convert=convert, kw_only=kw_only)
+
+
+def draw_either(key: Key, values: ArrayLike, shape: tuple[int, ...] = ()) -> Array:
+    """Numbers of an `either` field, each with a coin of its own."""
+    pairs = jnp.asarray(values)
+    heads = random.uniform(keys.for_name(key, "side"), shape, pairs.dtype) < 0.5
+    chosen = jnp.where(heads[..., None], *(jnp.broadcast_to(pair, (*shape, 2)) for pair in pairs))
+    return ranges.draw(keys.for_name(key, "place"), chosen)
+
+
+def draw_normal(key: Key, std: ArrayLike, shape: tuple[int, ...] = ()) -> Array:
+    """Normal numbers of mean 0; `std` broadcasts to `shape`."""
+    std = jnp.asarray(std)
+    return random.normal(key, shape, std.dtype) * jnp.broadcast_to(std, shape)
+
+
+def shape_for(per_channel: bool, grid: Grid) -> tuple[int, ...]:
+    """The shape of a number that is drawn for each channel, or once."""
+    return (grid.channels,) if per_channel else ()
+
+
+def coins(key: Key, p: ArrayLike, grid: Grid) -> Bool[Array, "C"]:
+    """Which channels are changed: a coin for each."""
+    p = jnp.asarray(p)
+    return random.uniform(keys.for_name(key, "p_per_channel"), (grid.channels,), p.dtype) < p
+
+
+def laid(values: ArrayLike, image: Image) -> Array:
+    """Numbers () or (C,) as (1 or C, 1, 1, 1), in the type of the voxels.
+
+    A grid may still count channels that a step has taken away since: the first ones are meant.
+    """
+    flat = jnp.asarray(values).reshape(-1)[: image.shape[0]]
+    return flat.astype(image.data.dtype).reshape(-1, 1, 1, 1)
+
+
+def rows(values: ArrayLike, image: Image, size: int) -> Array:
+    """Vectors (size,) or (C, size), as (1 or C, size) in the type of the voxels."""
+    return jnp.asarray(values).reshape(-1, size)[: image.shape[0]].astype(image.data.dtype)
+
+
+def limited(data: Array, image: Image, params: Params) -> Image:
+    """The image with new voxels, in the channels whose coin says so."""
+    if "channels" not in params:
+        return image.replace(data=data)
+    chosen = params["channels"][: image.shape[0]].reshape(-1, 1, 1, 1)
+    return image.replace(data=jnp.where(chosen, data, image.data))
+
+
+def size_of(image: Image) -> Array:
+    """How many voxels of each axis are real, (3,) int32."""
+    return jnp.asarray(image.spatial_shape if image.extent is None else image.extent, jnp.int32)
+
+
+def real(image: Image) -> Bool[Array, "1 I J K"] | None:
+    """Which voxels are real; None if all are."""
+    return None if image.extent is None else statistics.extent_mask(image.spatial_shape, image.extent)[None]
+
+
+def means(x: Array, mask: Array | None) -> Array:
+    """The mean of the real voxels of each channel, (C, 1, 1, 1); summed line by line, which float32 needs."""
+    total = statistics.within(x, mask, 0).sum(3, keepdims=True).sum((1, 2), keepdims=True)
+    count = jnp.asarray(x[0].size, jnp.int32) if mask is None else statistics.count(mask)
+    return total / jnp.maximum(count, 1).astype(x.dtype)
+
+
+def least(x: Array, mask: Array | None) -> Array:
+    """The smallest real voxel of each channel, (C, 1, 1, 1)."""
+    return statistics.within(x, mask, jnp.inf).min((1, 2, 3), keepdims=True)
+
+
+def greatest(x: Array, mask: Array | None) -> Array:
+    """The largest real voxel of each channel, (C, 1, 1, 1)."""
+    return statistics.within(x, mask, -jnp.inf).max((1, 2, 3), keepdims=True)
+
+
+def deviations(x: Array, mean: Array, mask: Array | None) -> Array:
+    """The standard deviation of the real voxels of each channel about `mean`; where it is 0, so is its gradient."""
+    square = means((x - mean) ** 2, mask)
+    varies = square > 0
+    return jnp.where(varies, jnp.sqrt(jnp.where(varies, square, 1)), 0)
+
+
+def each(function: Any, x: Array, *numbers: Array) -> Array:
+    """`function(channel, *its numbers)` of each channel (1, I, J, K), one after the other; numbers (1 or C, ...).
+
+    Of all channels at once where the numbers are the same for all.
+    """
+    if all(len(n) == 1 for n in numbers):
+        return function(x, *(n[0] for n in numbers))
+    numbers = tuple(jnp.broadcast_to(n, (len(x), *n.shape[1:])) for n in numbers)
+    return jax.lax.map(lambda each: function(each[0][None], *each[1:])[0], (x, *numbers))

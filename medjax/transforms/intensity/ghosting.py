@@ -1,0 +1,135 @@
+"""Ghosts: faint copies of what moves or pulses periodically while the lines of k-space are recorded."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from medjax import keys, ranges
+from medjax.geometry import Grid
+from medjax.image import Image
+from medjax.ops import fourier
+from medjax.ranges import Range, as_floats, check, leaf, number, traced, uniform
+from medjax.transforms.intensity.kspace import along, axis_of, by_channel, channels, draw_axis, voxel_axis, whole
+from medjax.transforms.spatial.flip import Axis, axes_of
+from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.typing import Key, Params, Volume
+
+
+def count_of(name: str, value: Any) -> Any:
+    """A whole number of at least 0, which may be traced."""
+    array = as_floats(name, value)
+    if array.ndim:
+        raise ValueError(f"{name} must be one number, got shape {array.shape}")
+    check(name, array, 0)
+    whole_numbers(name, array)
+    return array
+
+
+def counts_of(name: str, value: Any) -> Any:
+    """A range of whole numbers of at least 0; x is (0, x)."""
+    pair = uniform(default=None, low=0.0).metadata["convert"](name, value)
+    whole_numbers(name, pair)
+    return pair
+
+
+def whole_numbers(name: str, array: Any) -> None:
+    """Raise a ValueError for fractions; traced numbers cannot be looked at."""
+    if not traced(array) and np.any(np.asarray(array) % 1):
+        raise ValueError(f"{name} must be made of whole numbers, got {np.asarray(array).tolist()}")
+
+
+def share_of(name: str, value: Any) -> Any:
+    """None, or a number from 0 to 1."""
+    return None if value is None else number(default=None, low=0.0, high=1.0).metadata["convert"](name, value)
+
+
+def shares_of(name: str, value: Any) -> Any:
+    """None, or a range within 0 and 1; x is (0, x)."""
+    return None if value is None else uniform(default=None, low=0.0, high=1.0).metadata["convert"](name, value)
+
+
+def ghosted(image: Image, params: Params, axis: Any, magnitude: bool, per_channel: bool = False) -> Image:
+    """The planes of the spectrum across an axis weakened; axis None: the one in the params."""
+    data, extent = whole(image)
+
+    def change(x: Volume, params: Params) -> Volume:
+        count = jnp.round(params["num_ghosts"]).astype(jnp.int32)
+        intensity = jnp.asarray(params["intensity"]).astype(x.dtype)
+
+        def across(x: Volume, a: int) -> Volume:
+            n = extent[a - 1]
+            factors = fourier.ghost_factors(x.shape[a], n, count, intensity, params["restore"])
+            return fourier.filter_planes(x, a, factors, extent=n, magnitude=magnitude)
+
+        return along(params["axis"] if axis is None else axis, across, x)
+
+    return image.replace(data=by_channel(change, data, params, per_channel))
+
+
+@transform
+class Ghosting(IntensityTransform):
+    """Weaken every g-th plane of k-space across an axis, which adds copies of the image along it.
+
+    The planes 0, g, 2g, ... of the shifted spectrum, whose frequency 0 is at n // 2, are multiplied by 1 - intensity,
+    but for those at the centre that are restored: plane n // 2 alone, or round(r n) planes (ties to even), from
+    n // 2 - round(r n) // 2 on. What is returned is the real part.
+
+    num_ghosts: g, a whole number; 0 changes nothing.  axis: voxel axis 0, 1, 2, or an anatomical name ('LR', 'A', ...).
+    intensity: >= 0; 0 changes nothing, 1 removes the planes.  restore: r, share of the planes from 0 to 1, or None.
+    magnitude: the absolute value instead of the real part, as scanners show.
+
+    The numbers are the same for all channels.  Shapes: (C, I, J, K) -> same, float32.  An axis of one voxel stays.
+    Computed as a product along the axis with a circulant matrix.
+    Source: TorchIO 1.2.1, whose intensity is as here no share of the maximum of k-space, though it says so; here odd
+    numbers of restored planes lose none, and names of axes work.
+    """
+
+    num_ghosts: float = leaf(convert=count_of)
+    axis: Axis = static(convert=axis_of)
+    intensity: float = number(default=0.5, low=0.0)
+    restore: float | None = leaf(default=None, convert=share_of)
+    magnitude: bool = static(default=False, kw_only=True)
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        restore = None if self.restore is None else jnp.asarray(self.restore)
+        numbers = {name: jnp.asarray(getattr(self, name)) for name in ("num_ghosts", "intensity")}
+        return {**numbers, "restore": restore}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return ghosted(image, params, voxel_axis(self.axis, image.affine), self.magnitude)
+
+
+@transform
+class RandomGhosting(IntensityTransform):
+    """`Ghosting` with everything random, drawn for each image.
+
+    num_ghosts: whole numbers, both ends drawn, equally likely; x is (0, x).  axes: one of them is drawn, those of one
+    voxel left out; voxel axes and anatomical names.  intensity: uniform; x is (0, x).  restore: None, or uniform; x is
+    (0, x).  per_channel: drawn for each channel, so for each volume of a series.  magnitude: as in `Ghosting`.
+    """
+
+    num_ghosts: Range = leaf(default=(4, 10), convert=counts_of)
+    axes: Any = static(default=(0, 1, 2), convert=axes_of)
+    intensity: Range = uniform(default=(0.5, 1.0), low=0.0)
+    restore: Range | None = leaf(default=None, convert=shares_of)
+    per_channel: bool = static(default=False, kw_only=True)
+    magnitude: bool = static(default=False, kw_only=True)
+
+    random = True
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        shape = channels(grid, self.per_channel)
+        drawn = {
+            "num_ghosts": ranges.draw_integer(keys.for_name(key, "num_ghosts"), self.num_ghosts, shape),
+            "axis": draw_axis(keys.for_name(key, "axis"), self.axes, grid, shape),
+            "intensity": ranges.draw(keys.for_name(key, "intensity"), self.intensity, shape),
+        }
+        restore = self.restore
+        if restore is not None:
+            restore = ranges.draw(keys.for_name(key, "restore"), restore, shape)
+        return {**drawn, "restore": restore}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        known = self.axes[0] if len(self.axes) == 1 and isinstance(self.axes[0], int) else None
+        return ghosted(image, params, known, self.magnitude, self.per_channel)

@@ -1,0 +1,77 @@
+"""What the artefacts of k-space have in common: the whole image, the axis that lines are recorded along, channels."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from medjax import ranges
+from medjax.geometry import Grid, world_axes
+from medjax.image import Image
+from medjax.ops import statistics
+from medjax.transforms.spatial.flip import WORLD_AXES, Axis, axes_of
+from medjax.typing import Key, Params, Volume
+
+
+def axis_of(name: str, value: Any) -> Axis:
+    """One voxel axis 0, 1, 2, or the anatomical name of one."""
+    axes = axes_of(name, value)
+    if len(axes) != 1:
+        raise ValueError(f"{name} must be one axis, got {value!r}")
+    return axes[0]
+
+
+def whole_number(name: str, value: Any, low: int = 0) -> int:
+    """A whole number of at least `low`, as structure."""
+    if isinstance(value, bool) or int(value) != value or value < low:
+        raise ValueError(f"{name} must be a whole number of at least {low}, got {value!r}")
+    return int(value)
+
+
+def whole(image: Image) -> tuple[Volume, Int[Array, "3"]]:
+    """The voxels, 0 in the padding, and how many of them are real along each axis.
+
+    Raises TypeError for a box of an image, whose spectrum is not a part of that of the whole.
+    """
+    if image.full is not None:
+        raise TypeError("an artefact of k-space needs the whole image, got a box of it; put it before the crop")
+    if image.extent is None:
+        return image.data, jnp.asarray(image.spatial_shape, jnp.int32)
+    extent = jnp.asarray(image.extent, jnp.int32)
+    return jnp.where(statistics.extent_mask(image.spatial_shape, extent)[None], image.data, 0), extent
+
+
+def voxel_axis(axis: Axis, affine: Any) -> Any:
+    """The voxel axis that a name stands for, traced; an index as it is."""
+    return world_axes(jnp.asarray(affine))[0][WORLD_AXES[axis.lower()]] if isinstance(axis, str) else axis
+
+
+def draw_axis(key: Key, axes: Sequence[Axis], grid: Grid, shape: tuple[int, ...] = ()) -> Int[Array, "..."]:
+    """One of `axes`, equally likely, as a voxel axis; those of one voxel only if there are no others."""
+    voxel = jnp.stack([jnp.asarray(voxel_axis(axis, grid.affine), jnp.int32) for axis in axes])
+    allowed = jnp.asarray(grid.shape)[voxel] > 1
+    allowed = allowed | ~allowed.any()
+    rank = jnp.cumsum(allowed, dtype=jnp.int32) - 1
+    chosen = ranges.draw_integer(key, jnp.stack([0, rank[-1]]).astype(jnp.float32), shape)
+    return voxel[jnp.argmax(allowed & (rank == chosen[..., None]), -1)]
+
+
+def along(axis: Any, change: Callable[[Volume, int], Volume], data: Volume) -> Volume:
+    """`change(data, axis)` with axis 1, 2, 3 of the data, for a voxel axis that is known or traced."""
+    if isinstance(axis, int):
+        return change(data, axis + 1)
+    return jax.lax.switch(axis, [lambda x, a=a: change(x, a) for a in (1, 2, 3)], data)
+
+
+def by_channel(change: Callable[[Volume, Params], Volume], data: Volume, params: Params, per_channel: bool) -> Volume:
+    """`change(data, params)`, or channel after channel, each with its own entry of the params."""
+    if not per_channel:
+        return change(data, params)
+    return jax.lax.map(lambda operands: change(operands[0][None], operands[1])[0], (data, params))
+
+
+def channels(grid: Grid, per_channel: bool) -> tuple[int, ...]:
+    """The leading axes of what is drawn."""
+    return (grid.channels,) if per_channel else ()

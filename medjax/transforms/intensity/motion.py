@@ -1,0 +1,208 @@
+"""Motion: a head that moves while the lines of k-space are recorded, one after the other."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from medjax import keys, ranges
+from medjax.errors import one_of
+from medjax.geometry import Grid, homogeneous, inverse, matmul
+from medjax.image import Image
+from medjax.ops import fourier, warp
+from medjax.ranges import Range, as_floats, check, leaf, traced, uniform
+from medjax.transforms.intensity.kspace import (
+    along,
+    axis_of,
+    by_channel,
+    channels,
+    draw_axis,
+    voxel_axis,
+    whole,
+    whole_number,
+)
+from medjax.transforms.spatial.affine import affine_map, rotation
+from medjax.transforms.spatial.flip import Axis, axes_of
+from medjax.transforms.spatial.sampling import fill_value
+from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.typing import Key, Params, Volume
+
+JITTER = 0.3  # of the time between two movements
+LPS = np.asarray([-1, -1, 1])
+
+
+def positions_of(name: str, value: Any) -> Any:
+    """Three numbers for each movement, (N, 3)."""
+    array = as_floats(name, value)
+    if array.ndim != 2 or array.shape[1] != 3 or len(array) < 1:
+        raise ValueError(f"{name} must have shape (N, 3), a row for each movement, got {array.shape}")
+    check(name, array)
+    return array
+
+
+def times_of(name: str, value: Any) -> Any:
+    """Ascending numbers from 0 to 1, (N,)."""
+    array = as_floats(name, value)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must be a vector, got shape {array.shape}")
+    check(name, array, 0.0, 1.0)
+    if not traced(array) and np.any(np.diff(np.asarray(array)) < 0):
+        raise ValueError(f"{name} must ascend, got {np.asarray(array).tolist()}")
+    return array
+
+
+def interpolation(name: str, value: Any) -> str:
+    """'nearest' or 'linear'."""
+    return one_of(name, value, ("nearest", "linear"))
+
+
+def segments(times: Array, n: Array, legacy: bool) -> tuple[Array, Array]:
+    """The first line of each movement's segment of k-space, and the line after its last: (N,), (N,) int32.
+
+    Times cut the n lines into N + 1 segments, number k recorded after k movements. The one that holds frequency 0 stays
+    unmoved, and its movement is given segment 0. `legacy` finds it as TorchIO does: the first whose end is after 1/2.
+    """
+    cuts = jnp.floor(times * n.astype(times.dtype)).astype(jnp.int32)
+    central = (times <= 0.5).sum(dtype=jnp.int32) if legacy else (cuts <= n // 2).sum(dtype=jnp.int32)
+    ends = jnp.concatenate([jnp.zeros_like(cuts[:1]), cuts, n[None]])
+    number = jnp.arange(1, len(times) + 1, dtype=jnp.int32)
+    number = jnp.where(number == central, 0, number)
+    return ends[number], ends[number + 1]
+
+
+def movement(degrees: Array, translation: Array, grid: Grid, legacy: bool) -> Array:
+    """Index of the moved volume to index of the volume, (4, 4)."""
+    if legacy:
+        flip = jnp.asarray(LPS, degrees.dtype)
+        matrix = homogeneous(rotation(jnp.deg2rad(degrees * flip)), translation * flip)
+    else:
+        params = {"scales": jnp.ones_like(degrees), "degrees": degrees, "translation": translation}
+        matrix = affine_map(params, grid, "image").matrix
+    return matmul(inverse(grid.affine), matrix, grid.affine)
+
+
+def moved(
+    image: Image, params: Params, axis: Any, method: str, legacy: bool, magnitude: bool, per_channel: bool = False
+) -> Image:
+    """Lines of k-space taken from moved volumes: x + sum of C_m (x_m - x), C_m the circulant matrix of segment m.
+
+    One movement after the other, so that memory does not grow with them. axis None: the one in the params.
+    """
+    data, extent = whole(image)
+    grid = Grid(jnp.asarray(image.affine).astype(data.dtype), extent)
+    fill = fill_value(image, "channel minimum", data.dtype)
+
+    def change(x: Volume, params: Params) -> Volume:
+        degrees, shift, times = (jnp.asarray(params[n]).astype(x.dtype) for n in ("degrees", "translation", "times"))
+        matrices = jax.vmap(partial(movement, grid=grid, legacy=legacy))(degrees, shift)
+
+        def across(x: Volume, a: int) -> Volume:
+            size, n = x.shape[a], extent[a - 1]
+            line = jnp.arange(size, dtype=jnp.int32)
+
+            @jax.checkpoint
+            def step(total: tuple[Volume, ...], operands: tuple[Array, ...]) -> tuple[tuple[Volume, ...], None]:
+                matrix, low, high = operands
+                points = warp.map_coordinates(matrix, warp.indices(x.shape[1:], x.dtype))
+                there = warp.sample(
+                    x, points, extent=extent, interpolation=method, is_label=False, dtype=x.dtype, fill=params["fill"]
+                )
+                parts = fourier.circulant(((line >= low) & (line < high)).astype(x.dtype), n)
+                added = (fourier.multiply(there - x, a, part) for part in parts[: len(total)])
+                return tuple(t + more for t, more in zip(total, added, strict=True)), None
+
+            start = (x, jnp.zeros_like(x)) if magnitude else (x,)
+            total = jax.lax.scan(step, start, (matrices, *segments(times, n, legacy)))[0]
+            return fourier.modulus(*total) if magnitude else total[0]
+
+        return along(params["axis"] if axis is None else axis, across, x)
+
+    fill = fill[:, None] if per_channel else fill
+    return image.replace(data=by_channel(change, data, {**params, "fill": fill}, per_channel))
+
+
+@transform
+class Motion(IntensityTransform):
+    """Compose k-space of a volume that moves rigidly N times while it is recorded, line after line along one axis.
+
+    The times cut the n planes of the shifted spectrum across the axis into N + 1 segments at floor(times n). Segment k
+    is that of the volume after movement k, positions being relative to the volume itself, not to each other; the one
+    that holds frequency 0 is not moved, and segment 0 takes its place. What is returned is the real part.
+
+    degrees: (N, 3), rotations about the world axes, as in `Affine`.  translation: (N, 3) mm.  times: (N,), ascending,
+    from 0 to 1.  image_interpolation: 'nearest' or 'linear'; beyond the image lies the least voxel of each channel.
+    axis: voxel axis 0, 1, 2 that lines are recorded along, or an anatomical name ('LR', 'A', ...).
+    legacy: TorchIO's movements: about the world's origin instead of the middle of the image, in LPS, and reversed,
+    output to input; and its unmoved segment, the first that ends after time 1/2, which may miss frequency 0 by a line.
+    magnitude: the absolute value instead of the real part, as scanners show.
+
+    All channels move alike.  Shapes: (C, I, J, K) -> same, float32.  An axis of one voxel stays as it is.
+    Computed without a 3-D transform: x + sum of C_k (x_k - x), with C_k a circulant matrix along the axis.
+    Raises ValueError for rows that do not match and times that do not ascend.
+    Source: Shaw et al., "MRI k-space motion artefact augmentation", MIDL 2019; TorchIO 1.2.1.
+    """
+
+    degrees: Any = leaf(convert=positions_of)
+    translation: Any = leaf(convert=positions_of)
+    times: Any = leaf(convert=times_of)
+    image_interpolation: str = static(default="linear", convert=interpolation)
+    axis: Axis = static(default=2, convert=axis_of, kw_only=True)
+    legacy: bool = static(default=False, kw_only=True)
+    magnitude: bool = static(default=False, kw_only=True)
+
+    def __post_init__(self):
+        super().__post_init__()
+        counts = [len(getattr(self, name)) for name in ("degrees", "translation", "times")]
+        if len(set(counts)) > 1:
+            raise ValueError(f"degrees, translation and times must have one row a movement each, got {counts}")
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        return {name: jnp.asarray(getattr(self, name)) for name in ("degrees", "translation", "times")}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        axis = voxel_axis(self.axis, image.affine)
+        return moved(image, params, axis, self.image_interpolation, self.legacy, self.magnitude)
+
+
+@transform
+class RandomMotion(IntensityTransform):
+    """`Motion` by random movements at random times, drawn for each image.
+
+    degrees, translation (mm): uniform for each movement and world axis; x is (-x, x).  num_transforms: N; structure.
+    Times are k / (N + 1), k = 1 .. N, each shifted by up to 0.3 / (N + 1), uniformly.
+    axes: voxel axes and anatomical names of which one is drawn, those of one voxel left out.
+    per_channel: drawn for each channel, so for each volume of a series.  The rest is as in `Motion`.
+    Source: TorchIO 1.2.1, which crashes for some N (48, 97, ...) and knows axis 2 alone.
+    """
+
+    degrees: Range = uniform(default=10.0)
+    translation: Range = uniform(default=10.0)
+    num_transforms: int = static(default=2, convert=partial(whole_number, low=1))
+    image_interpolation: str = static(default="linear", convert=interpolation)
+    axes: Any = static(default=2, convert=axes_of, kw_only=True)
+    per_channel: bool = static(default=False, kw_only=True)
+    legacy: bool = static(default=False, kw_only=True)
+    magnitude: bool = static(default=False, kw_only=True)
+
+    random = True
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        shape, count = channels(grid, self.per_channel), self.num_transforms
+        drawn = {
+            name: ranges.draw(keys.for_name(key, name), getattr(self, name), (*shape, count, 3))
+            for name in ("degrees", "translation")
+        }
+        if self.legacy:  # a slice only turns about the third axis, and stays in its plane
+            flat = jnp.asarray(grid.shape)[2] == 1
+            for name, still in (("degrees", (True, True, False)), ("translation", (False, False, True))):
+                drawn[name] = jnp.where(flat & np.asarray(still), 0, drawn[name])
+        middle = np.arange(1, count + 1)[:, None] + np.asarray([[-JITTER, JITTER]])
+        drawn["times"] = ranges.draw(keys.for_name(key, "times"), (middle / (count + 1)).astype(np.float32), shape)
+        return {**drawn, "axis": draw_axis(keys.for_name(key, "axis"), self.axes, grid, shape)}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        known = self.axes[0] if len(self.axes) == 1 and isinstance(self.axes[0], int) else None
+        return moved(image, params, known, self.image_interpolation, self.legacy, self.magnitude, self.per_channel)

@@ -1,0 +1,143 @@
+"""Spikes: single bright points of k-space, which draw stripes across the image (herringbone)."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from medjax import keys, ranges
+from medjax.geometry import Grid
+from medjax.image import Image
+from medjax.ops import fourier
+from medjax.ranges import Range, as_floats, check, leaf, number, traced, uniform
+from medjax.subject import Subject
+from medjax.transforms.intensity.kspace import by_channel, channels, whole, whole_number
+from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.typing import Key, Params, Volume
+
+
+def positions_of(name: str, value: Any) -> Any:
+    """Points (m, 3) of k-space, each coordinate in [0, 1)."""
+    array = as_floats(name, value)
+    array = array.reshape(0, 3) if array.size == 0 else array
+    if array.ndim != 2 or array.shape[1] != 3:
+        raise ValueError(f"{name} must have shape (m, 3), got {array.shape}")
+    check(name, array, 0.0, 1.0)
+    if not traced(array) and np.any(np.asarray(array) == 1):
+        raise ValueError(f"{name} must be below 1, got {np.asarray(array).tolist()}")
+    return array
+
+
+def counts_of(name: str, value: Any) -> tuple[int, int]:
+    """A range of whole numbers of at least 0, as structure; x is (0, x)."""
+    pair = (0, value) if np.ndim(value) == 0 else tuple(value)
+    if len(pair) != 2:
+        raise ValueError(f"{name} must be a whole number or a pair of them, got {value!r}")
+    low, high = (whole_number(name, end) for end in pair)
+    if low > high:
+        raise ValueError(f"{name} has low > high: {[low, high]}")
+    return low, high
+
+
+def measured_peak(image: Image) -> Params:
+    """The greatest magnitude in the spectrum of each channel, (C,)."""
+    data, extent = whole(image)
+    return {"peak": fourier.peak(data, extent=None if image.extent is None else extent)}
+
+
+def spiked(
+    image: Image, params: Params, measured: Params, magnitude: bool, per_channel: bool = False, sign: int = 1
+) -> Image:
+    """The image with the plane waves of the spikes added, or taken away with sign -1."""
+    data, extent = whole(image)
+    sizes = extent.astype(data.dtype)
+
+    def change(x: Volume, params: Params) -> Volume:
+        positions = jnp.asarray(params["positions"]).astype(x.dtype)
+        index = jnp.clip(jnp.floor(positions * sizes[None]).astype(jnp.int32), 0, extent[None] - 1)
+        there = jnp.arange(len(index), dtype=jnp.int32) < params["num_spikes"]
+        heights = jnp.where(there, sign * jnp.asarray(params["intensity"]).astype(x.dtype), 0)
+        real, imaginary = fourier.plane_waves(
+            index, params["peak"][:, None] * heights[None], image.spatial_shape, extent=extent
+        )
+        return fourier.modulus(x + real, imaginary) if magnitude else x + real
+
+    peak = measured["peak"][:, None] if per_channel else measured["peak"]
+    return image.replace(data=by_channel(change, data, {**params, "peak": peak}, per_channel))
+
+
+@transform
+class Spike(IntensityTransform):
+    """Add points to k-space, each a plane wave in the image.
+
+    At index floor(position n) of the shifted spectrum, whose frequency 0 is at n // 2, the real number
+    intensity max|spectrum| is added, the maximum being that of the channel before any spike. What is returned is the
+    real part: x + sum of intensity max|spectrum| / N cos(2 pi f . i / n), computed so, without a transform.
+
+    spikes_positions: (m, 3), in [0, 1), along the voxel axes.  intensity: of any sign.
+    magnitude: the absolute value instead of the real part, as scanners show.
+
+    The maximum is |sum of x| wherever all voxels are of one sign; other images are transformed once to find it.
+    Shapes: (C, I, J, K) -> same, float32.  Inverse: subtracts the waves; none for a magnitude.
+    Source: TorchIO 1.2.1, where each spike is scaled by a maximum that includes the spikes before it, so that they grow
+    like intensity^m, and the inverse by one that includes them all.
+    """
+
+    spikes_positions: Any = leaf(convert=positions_of)
+    intensity: float = number(default=1.0)
+    magnitude: bool = static(default=False, kw_only=True)
+
+    measures = True
+    invertible = True
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        positions = jnp.asarray(self.spikes_positions)
+        count = jnp.asarray(len(positions), jnp.int32)
+        return {"positions": positions, "num_spikes": count, "intensity": jnp.asarray(self.intensity)}
+
+    def measure(self, image: Image, subject: Subject) -> Params:
+        return measured_peak(image)
+
+    def apply_to(self, image: Image, params: Params, measured: Params) -> Image:
+        return spiked(image, params, measured, self.magnitude)
+
+    def undo(self, image: Image, params: Params, measured: Params) -> Image:
+        return image if self.magnitude else spiked(image, params, measured, False, sign=-1)
+
+
+@transform
+class RandomSpike(IntensityTransform):
+    """`Spike` at random points, drawn for each image.
+
+    num_spikes: whole numbers, both ends drawn, equally likely; x is (0, x); structure.  intensity: uniform, the same
+    for all spikes; x is (-x, x).  Positions are uniform in k-space.  per_channel: drawn for each channel, so for each
+    volume of a series.  magnitude: as in `Spike`.
+    """
+
+    num_spikes: Any = static(default=(1, 1), convert=counts_of)
+    intensity: Range = uniform(default=(1.0, 3.0))
+    per_channel: bool = static(default=False, kw_only=True)
+    magnitude: bool = static(default=False, kw_only=True)
+
+    random = True
+    measures = True
+    invertible = True
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        shape = channels(grid, self.per_channel)
+        unit, counts = np.asarray([0, 1], np.float32), np.asarray(self.num_spikes, np.float32)
+        places = (*shape, self.num_spikes[1], 3)
+        return {
+            "positions": ranges.draw(keys.for_name(key, "positions"), unit, places),
+            "num_spikes": ranges.draw_integer(keys.for_name(key, "num_spikes"), counts, shape),
+            "intensity": ranges.draw(keys.for_name(key, "intensity"), self.intensity, shape),
+        }
+
+    def measure(self, image: Image, subject: Subject) -> Params:
+        return measured_peak(image)
+
+    def apply_to(self, image: Image, params: Params, measured: Params) -> Image:
+        return spiked(image, params, measured, self.magnitude, self.per_channel)
+
+    def undo(self, image: Image, params: Params, measured: Params) -> Image:
+        return image if self.magnitude else spiked(image, params, measured, False, self.per_channel, sign=-1)
