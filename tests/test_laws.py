@@ -62,7 +62,8 @@ CASES = {
     "ToReferenceSpace": Case(dict(reference=((5, 6, 7), np.diag([2.0, 3.0, 4.0, 1.0])))),
     "AffineElasticDeformation": Case(
         dict(
-            affine_params=dict(degrees=10), elastic_params=dict(control_points=rng.uniform(-1, 1, (4, 5, 4, 3)))
+            affine_first=True, affine_params=dict(degrees=10),
+            elastic_params=dict(control_points=rng.uniform(-1, 1, (4, 5, 4, 3))),
         )
     ),
     "RandomAffineElasticDeformation": Case(
@@ -98,7 +99,7 @@ CASES = {
         dict(degrees=[(4, -6, 9), (-8, 3, 5)], translation=[(1, -0.7, 0.4), (-1.3, 0.6, 1)], times=(0.31, 0.66)),
         strength=dict(times=(0.22, 0.8)),
     ),
-    "RandomMotion": Case(dict(axes=(2, "LR"), per_channel=True), strength=dict(degrees=5)),
+    "RandomMotion": Case(dict(axes=(2, "LR")), strength=dict(degrees=5)),
     "Ghosting": Case(dict(num_ghosts=3, axis="AP", intensity=0.7, restore=0.33), strength=dict(intensity=0.4)),
     "RandomGhosting": Case(dict(restore=(0.1, 0.3)), strength=dict(num_ghosts=(2, 5))),
     "Spike": Case(
@@ -107,6 +108,32 @@ CASES = {
     "RandomSpike": Case(dict(num_spikes=(0, 3), magnitude=True), strength=dict(intensity=0.2)),
     "Gibbs": Case(dict(cutoff=(0.6, 0.47, 0.83)), strength=dict(cutoff=0.7)),
     "RandomGibbs": Case(dict(axes=(0, "IS")), strength=dict(cutoff=(0.2, 0.5))),
+    "Brightness": Case(dict(factor=1.3, shift=-0.2), strength=dict(shift=0.1)),
+    "RandomBrightness": Case(dict(shift=(-1, 1), per_channel=True), strength=dict(shift_std=0.3)),
+    "Contrast": Case(dict(factor=1.4, preserve_range=False), strength=dict(factor=0.7)),
+    "RandomContrast": Case(dict(p_per_channel=0.7), strength=dict(factor=(0.8, 1.3))),
+    "LowResolution": Case(
+        dict(zoom=(0.45, 0.7, 1), image_interpolation="cubic"), strength=dict(zoom=0.6)
+    ),
+    "RandomLowResolution": Case(dict(per_channel=True), strength=dict(zoom=0.6)),
+    "Anisotropy": Case(
+        dict(axis=1, downsampling=2.3, scalars_only=True, slice_profile="gaussian"), strength=dict(downsampling=3.1)
+    ),
+    "RandomAnisotropy": Case(strength=dict(downsampling=(2, 3))),
+    "Swap": Case(dict(patch_size=3, locations=[((0, 0, 0), (5, 6, 4)), ((4, 4, 4), (1, 1, 1))])),
+    "RandomSwap": Case(dict(patch_size=(3, 2, 4), num_iterations=5)),
+    "OneHot": Case(
+        dict(num_classes=5),
+        skip={"law_gated_out_is_bit_identical": "the number of channels cannot hang on a coin: p is 1"},
+    ),
+    "RemapLabels": Case(dict(remapping={1: 3, 3: 1})),
+    "RemoveLabels": Case(dict(labels=[3], masking_method="label")),
+    "SequentialLabels": Case(dict(masking_method=jnp.logical_not)),  # in the background, for 3 would become 2
+    "KeepLargestComponent": Case(
+        dict(connectivity=2),
+        skip={"law_lowers_everywhere": "components are labelled on the host, which an exported program has not"},
+    ),
+    "Contour": Case(),
     "Compose": Case(
         dict(transforms=[mj.RandomGamma(p=0.5), mj.RandomAffine(p=0.5), mj.RandomFlip(), mj.RandomNoise()])
     ),

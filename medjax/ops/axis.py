@@ -14,6 +14,7 @@ from medjax.typing import Shape3, Volume
 
 NARROW = 8  # voxels; up to this radius adding shifted volumes beats a product with a matrix
 LONGEST = 1024  # voxels; the longest radius of a Gaussian
+KERNELS = ("scipy", "nnunet")
 
 
 def correlate(x: Float[Array, "*shape"], axis: int, matrix: Float[Array, "M N"]) -> Float[Array, "*result"]:
@@ -37,7 +38,9 @@ def correlate_near(x: Volume, axis: int, band: Float[Array, "N W"]) -> Volume:
     return sum(along(axis, weights) * values for weights, values in zip(band.T, shifted, strict=True))
 
 
-def gaussian_blur(x: Volume, sigma: Float[Array, "3"], *, extent: ArrayLike | Shape3) -> Volume:
+def gaussian_blur(
+    x: Volume, sigma: Float[Array, "3"], *, extent: ArrayLike | Shape3, kernel: str = "scipy"
+) -> Volume:
     """Convolve each channel with a Gaussian of standard deviation `sigma`, voxels, below 256 on each axis.
 
     Weights exp(-r^2 / 2 sigma^2) for whole |r| <= floor(4 sigma + 0.5), of sum 1; the volume is mirrored about the
@@ -45,30 +48,35 @@ def gaussian_blur(x: Volume, sigma: Float[Array, "3"], *, extent: ArrayLike | Sh
     Source: `scipy.ndimage.gaussian_filter`.
 
     extent: (3,) int32, how much of the grid is real: edges lie there, and what is beyond is not read; 0 after.
+    kernel: 'nnunet' takes |r| <= floor(3 sigma + 1/4) and mirrors about the centres of the edge voxels, as
+    batchgeneratorsv2 does.
     """
     end = jnp.asarray(extent, jnp.int32)
 
     def blur(narrow: bool, x: Volume, sigma: Array) -> Volume:
         for axis in (3, 2, 1):  # memory order first
-            x = blur_axis(x, sigma[axis - 1], end[axis - 1], axis, narrow)
+            x = blur_axis(x, sigma[axis - 1], end[axis - 1], axis, narrow, kernel)
         return x
 
-    return jax.lax.cond(jnp.all(radius(sigma) <= NARROW), partial(blur, True), partial(blur, False), x, sigma)
+    near = jnp.all(radius(sigma, kernel) <= NARROW)
+    return jax.lax.cond(near, partial(blur, True), partial(blur, False), x, sigma)
 
 
-@partial(jax.custom_jvp, nondiff_argnums=(3, 4))
-def blur_axis(x: Volume, sigma: Float[Array, ""], extent: Int[Array, ""], axis: int, narrow: bool) -> Volume:
+@partial(jax.custom_jvp, nondiff_argnums=(3, 4, 5))
+def blur_axis(
+    x: Volume, sigma: Float[Array, ""], extent: Int[Array, ""], axis: int, narrow: bool, kernel: str = "scipy"
+) -> Volume:
     """`gaussian_blur` along one axis; `narrow` promises a radius up to NARROW."""
-    weights = mirrored_gaussian(sigma, extent, x.shape[axis], narrow)
+    weights = mirrored_gaussian(sigma, extent, x.shape[axis], narrow, kernel)
     return correlate_real(x, weights, extent, axis, narrow)
 
 
 @partial(blur_axis.defjvp, symbolic_zeros=True)
-def _(axis: int, narrow: bool, primals: tuple, tangents: tuple) -> tuple[Volume, Volume]:
+def _(axis: int, narrow: bool, kernel: str, primals: tuple, tangents: tuple) -> tuple[Volume, Volume]:
     """The slope along sigma is one more blur; through the weights it would be a sum over the volume for each."""
     (x, sigma, extent), (dx, dsigma, _) = primals, tangents
     weights, slope = jax.jvp(
-        lambda sigma: mirrored_gaussian(sigma, extent, x.shape[axis], narrow), (sigma,), (jnp.ones_like(sigma),)
+        lambda sigma: mirrored_gaussian(sigma, extent, x.shape[axis], narrow, kernel), (sigma,), (jnp.ones_like(sigma),)
     )
     change = jnp.zeros_like(x)
     if not isinstance(dx, SymbolicZero):
@@ -85,22 +93,25 @@ def correlate_real(x: Volume, weights: Float[Array, "N M"], extent: Int[Array, "
 
 
 def mirrored_gaussian(
-    sigma: Float[Array, ""], extent: Int[Array, ""], size: int, narrow: bool
+    sigma: Float[Array, ""], extent: Int[Array, ""], size: int, narrow: bool, kernel: str = "scipy"
 ) -> Float[Array, "{size} M"]:
     """The matrix of the blur along one axis, or its band; 0 for whatever is not real.
 
-    Mirroring makes the line periodic: voxel j is seen at j and at -1 - j, and every 2 extent voxels from either.
+    Mirroring makes the line periodic: voxel j is seen at j and at -1 - j, and every 2 extent voxels from either. About
+    the centres of the edge voxels it is seen at j and, if it is not an edge voxel, at -j, every 2 (extent - 1) voxels.
     """
     step = jnp.arange(-LONGEST, LONGEST + 1, dtype=jnp.int32)
     ratio = step.astype(sigma.dtype) / jnp.maximum(sigma, 0.125)
-    weights = jnp.where(jnp.abs(step) <= radius(sigma), jnp.exp(-0.5 * ratio**2), 0)
-    period = 2 * extent
+    weights = jnp.where(jnp.abs(step) <= radius(sigma, kernel), jnp.exp(-0.5 * ratio**2), 0)
+    centred = kernel == "nnunet"
+    period = jnp.maximum(2 * (extent - 1), 1) if centred else 2 * extent
     folded = jnp.zeros(2 * size, sigma.dtype).at[step % period].add(weights / weights.sum())
 
     i = jnp.arange(size, dtype=jnp.int32)[:, None]
     reach = min(NARROW, size - 1)
     j = i + jnp.arange(-reach, reach + 1, dtype=jnp.int32)[None] if narrow else i.T
-    seen = folded[(i - j) % period] + folded[(i + j + 1) % period]
+    mirrored = folded[(i + j) % period] if centred else folded[(i + j + 1) % period]
+    seen = folded[(i - j) % period] + jnp.where((j > 0) & (j < extent - 1) | (not centred), mirrored, 0)
     return jnp.where((i < extent) & (j >= 0) & (j < extent), seen, 0)
 
 
@@ -129,9 +140,9 @@ def spline_inverse(extent: Int[Array, ""], size: int, dtype: DTypeLike) -> Float
     return jnp.where((i < extent) & (j < extent), seen, 0)
 
 
-def radius(sigma: Float[Array, "..."]) -> Int[Array, "..."]:
+def radius(sigma: Float[Array, "..."], kernel: str = "scipy") -> Int[Array, "..."]:
     """Where a Gaussian is cut off, in voxels."""
-    return jnp.floor(4 * sigma + 0.5).astype(jnp.int32)
+    return jnp.floor(3 * sigma + 0.25 if kernel == "nnunet" else 4 * sigma + 0.5).astype(jnp.int32)
 
 
 def along(axis: int, values: Shaped[Array, "N"]) -> Shaped[Array, "..."]:

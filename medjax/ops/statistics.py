@@ -12,11 +12,10 @@ from typing import TypeAlias, TypeVar
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import random
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
-from medjax.typing import Key, Mask, Shape3, Volume
+from medjax.typing import Mask, Shape3, Volume
 
 Scalar: TypeAlias = Float[Array, ""]
 AnyMask: TypeAlias = Bool[Array, "..."] | None
@@ -273,21 +272,3 @@ def otsu_threshold(
     gap = m / jnp.maximum(n, 1) - (sum_ - m) / jnp.maximum(total - n, 1)
     best = jnp.argmax(n * (total - n) * gap**2, 1, keepdims=True)  # between-class variance, but for a factor
     return low + (best.astype(x.dtype) + 1) * width
-
-
-def pick(key: Key, mask: Mask) -> tuple[Int[Array, "3"], Bool[Array, ""]]:
-    """Index of a voxel of a mask, each equally likely, and whether there is any; counted in whole numbers.
-
-    Axis after axis from how many voxels lie in each plane, line and place, so nothing is summed over the volume.
-    """
-    counts = mask.sum((1, 2), dtype=jnp.int32)
-    left = random.randint(key, (), 0, jnp.maximum(counts.sum(dtype=jnp.int32), 1), jnp.int32)
-    found, index = mask.any(), []
-    for axes in ((1, 2), (1,), ()):
-        counts = mask.sum(axes, dtype=jnp.int32)
-        ends = jnp.cumsum(counts, dtype=jnp.int32)
-        at = jnp.minimum((ends <= left).sum(dtype=jnp.int32), len(counts) - 1)
-        left = left - (ends[at] - counts[at])
-        index.append(at)
-        mask = mask[at]
-    return jnp.stack(index), found

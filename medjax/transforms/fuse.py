@@ -136,7 +136,7 @@ def seen(place: Place, step: Any, shape: Any, xp: Any) -> tuple[Any, Any]:
     return xp.maximum(low, 0), xp.minimum(high, shape)
 
 
-def switched(move: Map, on: Any, xp: Any) -> Map:
+def switched(move: Linear | BSpline, on: Any, xp: Any) -> Map:
     """A move, or the identity if it is off."""
     if isinstance(move, Linear):
         return Linear(xp.where(on, move.matrix, xp.eye(4, dtype=move.matrix.dtype)))
@@ -150,9 +150,7 @@ def matrices(move: Map | None) -> list[Any]:
 
 def included(t: Any, name: str, label: bool) -> bool:
     """Whether a transform is for the image of this name and kind; a copy that it keeps is not."""
-    if (label and t.kind != "label" and t.scalars_only) or (t.kind == "label" and not label):
-        return False
-    if not label and getattr(t, "labels_only", False):
+    if t.scalars_only if label else t.labels_only:
         return False
     if any(name == new for _, new in t.keep or ()):
         return False
@@ -247,7 +245,8 @@ def read_data(image: Image, asked: Sampling, interpolates: bool, begin: Place, e
 
     def deformed() -> Array:
         points = deform(end, out, voxels(), plain=edge is None)
-        return sample(warp.map_coordinates(geometry.inverse(begin.grid.affine), points), jnp.asarray(False))
+        coordinates = warp.map_coordinates(geometry.inverse(begin.grid.affine), points)
+        return sample(coordinates, warp.inside(coordinates, extent).all())
 
     branches = [indexed]
     if interpolates:

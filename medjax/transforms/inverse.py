@@ -159,7 +159,7 @@ def undo(
             subject = undo_run([steps[i] for i in group], subject, own, before, after, known, interpolation)
         else:
             found = record.get(group[0], {}).get("measured", {})
-            subject = undo_single(steps[group[0]], flat[group[0]], subject, own, found, like)
+            subject = undo_single(steps[group[0]], flat[group[0]], subject, own, found, sources)
     return subject
 
 
@@ -179,14 +179,14 @@ def undo_run(chosen, subject: Subject, own: Sources, before: Places, after: Plac
     return subject.replace(**images, **fuse.annotated(subject, fuse.way_back(moves)))
 
 
-def undo_single(step: Step, params: Params, subject: Subject, own: Sources, measured: Any, like: Subject) -> Subject:
-    """Take back an intensity or label step; a prediction that `like` does not have is no image of intensities."""
+def undo_single(step: Step, params: Params, subject: Subject, own: Sources, measured: Any, sources: Sources) -> Subject:
+    """Take back an intensity or label step; a prediction that only shares the way of an image has no intensities."""
     t = step.transform
     images = {}
     for name, image in subject.images.items():
         source = own[name]
-        theirs = t.kind == "label" or name in like.images or name == source
-        if not (t.invertible and theirs and source in params["draw"]) or (t.kind == "label") != is_label(image):
+        predicted = sources[name] != name and not (t.kind == "label" and is_label(image))
+        if not t.invertible or source not in params["draw"] or predicted:
             continue
 
         def back(data: jax.Array, image: Image = image, source: str = source) -> jax.Array:

@@ -92,6 +92,8 @@ def draw_tree(t: Any, key: Key | None, places: dict[str, Place], certain: bool):
             shared = key is None or getattr(t, "shared", False)
             grid = reference if shared else places[name].grid
             drawn[name] = t.draw(key if shared else keys.for_image(key, name), grid)
+            grid = places[name].grid
+            places = {**places, name: places[name]._replace(grid=grid._replace(channels=t.channels(grid.channels)))}
     return {"on": on, "draw": drawn}, places
 
 

@@ -123,6 +123,10 @@ class Transform:
     kind: ClassVar[str]
     random: ClassVar[bool] = False
     """Whether `draw` uses its key."""
+    scalars_only = False
+    """Whether label maps are left alone; not annotated, since some make it a field in its place among the others."""
+    labels_only = False
+    """Whether scalar images are left alone."""
 
     def __post_init__(self):
         for f in fields(self):
@@ -200,8 +204,6 @@ class SpatialTransform(Transform):
     """Whether it may change the shape: then its p is structure, `p: float = always(default=1.0)`."""
     rescales: ClassVar[bool] = False
     """Whether it changes the spacing: a second such transform begins a new run."""
-    scalars_only = False
-    """Whether label maps are left alone; not annotated, since some make it a field in its place among the others."""
     anchor: ClassVar[str | None] = None
     """Name of the image whose grid `regrid` and `move` get as the reference; None for the first."""
     locates: ClassVar[bool] = False
@@ -249,13 +251,16 @@ class IntensityTransform(Transform):
 
     kind: ClassVar[str] = "intensity"
     scalars_only = True
-    """Whether label maps are left alone; not annotated, since some make it a field in its place among the others."""
     measures: ClassVar[bool] = False
     """Whether `apply_to` takes, as a third argument, what `measure` found in the whole image."""
     rechannels: ClassVar[bool] = False
-    """Whether it changes the number of channels: then its p is structure and must be 1."""
+    """Whether it changes the number of channels (`channels`): then its p is structure and must be 1."""
     invertible: ClassVar[bool] = False
     """Whether `undo` takes back what `apply_to` did; else `invert` leaves the voxels as they are."""
+
+    def channels(self, count: int) -> int:
+        """How many channels the result has."""
+        return count
 
     def measure(self, image: Image, subject: Subject) -> Params:
         """Numbers of the whole image that `apply_to` needs, traced."""
@@ -280,12 +285,17 @@ class LabelTransform(Transform):
     """Abstract. Changes label maps; scalar images are left alone."""
 
     kind: ClassVar[str] = "label"
+    labels_only = True
     measures: ClassVar[bool] = False
     """Whether `apply_to` takes, as a third argument, what `measure` found in the label map."""
     rechannels: ClassVar[bool] = False
-    """Whether it changes the number of channels: then its p is structure and must be 1."""
+    """Whether it changes the number of channels (`channels`): then its p is structure and must be 1."""
     invertible: ClassVar[bool] = False
     """Whether `undo` takes back what `apply_to` did; else `invert` leaves the labels as they are."""
+
+    def channels(self, count: int) -> int:
+        """How many channels the result has."""
+        return count
 
     def measure(self, image: Image, subject: Subject) -> Params:
         """What `apply_to` needs of the whole label map or of the subject, traced."""

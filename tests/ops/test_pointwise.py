@@ -113,3 +113,47 @@ def test_lowers(platform):
 
     shapes = [(SHAPE, jnp.float32), ((), jnp.float32), ((20,), jnp.float32), ((3,), jnp.int32)]
     jax.export.export(jax.jit(everything), platforms=[platform])(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+
+
+# -- a broken line --
+
+KNOTS = np.array([-300, -20, 0, 0, 40, 600], np.float32)
+VALUES = np.array([0, 5, 5, 30, 31, 100], np.float32)
+piecewise_linear = jax.jit(pointwise.piecewise_linear)
+
+
+def test_piecewise_linear_is_numpys_interp_inside_and_goes_on_outside():
+    got = np.asarray(piecewise_linear(X, KNOTS, VALUES))
+    inside = (X >= -300) & (X <= 600) & (X != 0)
+    np.testing.assert_allclose(got[inside], np.interp(X[inside].astype(float), KNOTS, VALUES), rtol=1e-5, atol=1e-4)
+    np.testing.assert_allclose(got[X < -300], (X[X < -300] + 300.0) * 5 / 280, rtol=1e-5, atol=1e-3)
+    np.testing.assert_allclose(got[X > 600], 100 + (X[X > 600] - 600.0) * 69 / 560, rtol=1e-5)
+    assert (got[X == 0] == 30).all()
+
+
+def test_the_inverse_exchanges_knots_and_values():
+    values = np.array([0, 1, 5, 30, 31, 100], np.float32)
+    knots = np.array([-300, -20, 0, 3, 40, 600], np.float32)
+    np.testing.assert_allclose(piecewise_linear(piecewise_linear(X, knots, values), values, knots), X, atol=2e-2)
+
+
+def test_flat_ends_and_numbers_that_are_not_finite():
+    x = np.array([-np.inf, np.nan, np.inf, 1, 3], np.float32).reshape(1, 5, 1, 1)
+    flat = np.array([2, 2, 5, 5], np.float32), np.array([0, 1, 2, 3], np.float32)
+    np.testing.assert_array_equal(piecewise_linear(x, *flat).ravel()[:4], [0, np.nan, 2, 0])
+    rising = np.array([0, 1, 2, 3], np.float32), np.array([0, 1, 2, 4], np.float32)
+    np.testing.assert_array_equal(piecewise_linear(x, *rising).ravel()[:3], x.ravel()[:3])
+
+
+def test_a_steep_piece_spoils_no_other():
+    """A sum over the pieces would lose seven digits to the one that is 1e-3 wide."""
+    knots = np.array([0, 1, 1.001, 1000], np.float32)
+    values = np.array([0, 10, 90, 100], np.float32)
+    x = np.linspace(0, 1000, 500, dtype=np.float32).reshape(1, 500, 1, 1)
+    np.testing.assert_allclose(piecewise_linear(x, knots, values), np.interp(x.astype(float), knots, values), rtol=1e-6)
+
+
+def test_denormalise_takes_normalise_back():
+    for std in (0.0, 3.5):
+        got = pointwise.denormalise(normalise(X, jnp.float32(20), jnp.float32(std)), jnp.float32(20), jnp.float32(std))
+        np.testing.assert_allclose(got, X, atol=1e-3)

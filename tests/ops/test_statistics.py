@@ -259,3 +259,43 @@ def test_lowers(platform):
 
     shapes = [((1, 64, 64, 64), jnp.float32), ((2,), jnp.float32), ((3,), jnp.int32)]
     jax.export.export(jax.jit(everything), platforms=[platform])(*(jax.ShapeDtypeStruct(*shape) for shape in shapes))
+
+
+# -- voxels that are not finite, channels --
+
+
+@pytest.mark.parametrize("mask", [None, MASK[None], RNG.random(SHAPE) > 0.5])
+@pytest.mark.parametrize("spoiled", [False, True])
+def test_finite_only_leaves_out_what_is_not_finite(mask, spoiled):
+    x = volume()
+    if spoiled:
+        x[0, 0, 0, :3] = np.nan, np.inf, -np.inf
+    inside = np.isfinite(x) & (True if mask is None else np.broadcast_to(mask, SHAPE))
+    mean, std, n = jax.jit(lambda x: statistics.finite_only(statistics.mean_std, x, mask))(x)
+    assert n == inside.sum()
+    np.testing.assert_allclose(
+        [mean, std], [x[inside].mean(dtype=float), x[inside].std(dtype=float, ddof=1)], rtol=1e-5
+    )
+    got = jax.jit(lambda x: statistics.finite_only(statistics.extrema, x, mask))(x)
+    np.testing.assert_array_equal(got, [x[inside].min(), x[inside].max()])
+
+
+@pytest.mark.parametrize("mask", [None, MASK[None], RNG.random(SHAPE) > 0.5])
+def test_each_channel_is_the_function_of_each(mask):
+    x = volume() * np.array([1, 9], np.float32).reshape(2, 1, 1, 1)
+    got = jax.jit(lambda x: statistics.each_channel(statistics.mean_std, x, mask))(x)
+    inside = np.broadcast_to(True if mask is None else mask, SHAPE)
+    want = [(c[m].mean(dtype=float), c[m].std(dtype=float, ddof=1), m.sum()) for c, m in zip(x, inside)]
+    np.testing.assert_allclose(np.stack(got, 1), want, rtol=1e-5)
+
+
+def test_over_channels_is_numpys_along_the_first_axis():
+    x = np.random.default_rng(5).normal(size=(6, 5, 4, 3)).astype(np.float32) + 1000
+    x[:, 0, 0, 0], x[0, 1, 1, 1], x[1:, 2, 2, 2] = 3, np.inf, np.nan
+    mean, std = jax.jit(statistics.over_channels)(x)
+    known = np.where(np.isfinite(x), x, np.nan).astype(float)
+    np.testing.assert_allclose(mean[0], np.nanmean(known, 0), rtol=1e-6)
+    want = np.sqrt(np.nansum((known - np.nanmean(known, 0)) ** 2, 0) / np.maximum(np.isfinite(x).sum(0) - 1, 1))
+    np.testing.assert_allclose(std[0], want, rtol=1e-3, atol=1e-6)
+    slope = jax.grad(lambda x: statistics.over_channels(x)[1].sum())(jnp.asarray(x))
+    assert np.isfinite(slope).all()

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+from jaxtyping import Array
 
 from medjax import keys, ranges
 from medjax.geometry import Grid
@@ -20,9 +21,9 @@ def order_of(name: str, value: Any) -> int:
     return int(value)
 
 
-def terms(order: int) -> int:
+def terms(order: int, constant: bool) -> int:
     """How many coefficients a polynomial of this order in three variables has."""
-    return (order + 1) * (order + 2) * (order + 3) // 6
+    return (order + 1) * (order + 2) * (order + 3) // 6 - (not constant)
 
 
 def coefficients_of(name: str, value: Any) -> Any:
@@ -34,15 +35,15 @@ def coefficients_of(name: str, value: Any) -> Any:
     return array
 
 
-def biased(image: Image, params: Params, order: int) -> Image:
-    """x exp(polynomial), the same for all channels."""
-    data = image.data
+def gain(image: Image, params: Params, order: int, constant: bool) -> Array:
+    """The logarithm of the field, (1, I, J, K)."""
     whole = image.spatial_shape if image.extent is None else image.extent
     extent = jnp.asarray(whole if image.full is None else image.full, jnp.int32)
     offset = (0, 0, 0) if image.offset is None else image.offset
-    coefficients = jnp.asarray(params["coefficients"]).astype(data.dtype)
-    field = pointwise.polynomial_field(coefficients, order, image.spatial_shape, extent=extent, offset=offset)
-    return image.replace(data=data * jnp.exp(field)[None])
+    coefficients = jnp.asarray(params["coefficients"]).astype(image.data.dtype)
+    if not constant:
+        coefficients = jnp.concatenate([jnp.zeros(1, coefficients.dtype), coefficients])
+    return pointwise.polynomial_field(coefficients, order, image.spatial_shape, extent=extent, offset=offset)[None]
 
 
 @transform
@@ -50,39 +51,53 @@ class BiasField(IntensityTransform):
     """Multiply by exp(sum of c X^a Y^b Z^c), a + b + c <= order, X, Y, Z from -1 to 1 along the voxel axes.
 
     coefficients: (order + 1)(order + 2)(order + 3) / 6 numbers, c fastest, then b, then a; the first is a constant
-    gain.  order: of the polynomial.  The same field for all channels.  Shapes: (C, I, J, K) -> same, float32.
-    Inverse: BiasField(-coefficients).  Source: Van Leemput et al. 1999; TorchIO 1.2.1.
+    gain.  order: of the polynomial.  constant: whether there is a constant gain; else the first coefficient is left
+    out.  The same field for all channels.  Shapes: (C, I, J, K) -> same, float32.  Inverse: divided by the field.
+    Source: Van Leemput et al. 1999; TorchIO 1.2.1.
     """
 
     coefficients: Any = leaf(convert=coefficients_of)
     order: int = static(default=3, convert=order_of)
+    constant: bool = static(default=True, kw_only=True)
+
+    invertible = True
 
     def __post_init__(self):
         super().__post_init__()
-        if self.coefficients.shape[0] != terms(self.order):
-            raise ValueError(
-                f"order {self.order} takes {terms(self.order)} coefficients, got {self.coefficients.shape[0]}"
-            )
+        due = terms(self.order, self.constant)
+        if self.coefficients.shape[0] != due:
+            raise ValueError(f"order {self.order} takes {due} coefficients, got {self.coefficients.shape[0]}")
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"coefficients": jnp.asarray(self.coefficients)}
 
     def apply_to(self, image: Image, params: Params) -> Image:
-        return biased(image, params, self.order)
+        return image.replace(data=image.data * jnp.exp(gain(image, params, self.order, self.constant)))
+
+    def undo(self, image: Image, params: Params) -> Image:
+        return image.replace(data=image.data * jnp.exp(-gain(image, params, self.order, self.constant)))
 
 
 @transform
 class RandomBiasField(IntensityTransform):
-    """`BiasField` with coefficients drawn uniformly, for each image; x is (-x, x)."""
+    """`BiasField` with coefficients drawn uniformly, for each image; x is (-x, x).
+
+    constant=False leaves the constant term out, which is a random gain of the whole image up to exp(0.5) by default.
+    """
 
     coefficients: Range = uniform(default=0.5)
     order: int = static(default=3, convert=order_of)
+    constant: bool = static(default=True, kw_only=True)
 
     random = True
+    invertible = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
-        shape = (terms(self.order),)
+        shape = (terms(self.order, self.constant),)
         return {"coefficients": ranges.draw(keys.for_name(key, "coefficients"), self.coefficients, shape)}
 
     def apply_to(self, image: Image, params: Params) -> Image:
-        return biased(image, params, self.order)
+        return image.replace(data=image.data * jnp.exp(gain(image, params, self.order, self.constant)))
+
+    def undo(self, image: Image, params: Params) -> Image:
+        return image.replace(data=image.data * jnp.exp(-gain(image, params, self.order, self.constant)))

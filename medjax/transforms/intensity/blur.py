@@ -1,53 +1,85 @@
-"""Gaussian blur, in millimetres."""
+"""Gaussian blur, in millimetres or in voxels."""
 
 from typing import Any
 
 import jax.numpy as jnp
 
 from medjax import keys, ranges
+from medjax.errors import one_of
 from medjax.geometry import Grid, spacing
 from medjax.image import Image
 from medjax.ops import axis
 from medjax.ranges import Range, number, uniform
-from medjax.transforms.transform import IntensityTransform, transform
+from medjax.transforms.intensity import channels
+from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
 
-def blurred(image: Image, params: Params) -> Image:
-    """Convolution with a Gaussian of the standard deviations `std` (3,) in mm."""
-    data = image.data
-    extent = jnp.asarray(image.spatial_shape if image.extent is None else image.extent, jnp.int32)
-    sigma = jnp.asarray(params["std"]).astype(data.dtype) / spacing(jnp.asarray(image.affine)).astype(data.dtype)
-    return image.replace(data=axis.gaussian_blur(data, sigma, extent=extent))
+def units_of(name: str, value: Any) -> str:
+    """'mm' or 'voxels'."""
+    return str(one_of(name, value, ("mm", "voxels")))
+
+
+def kernel_of(name: str, value: Any) -> str:
+    """'scipy' or 'nnunet'."""
+    return str(one_of(name, value, axis.KERNELS))
+
+
+def blurred(image: Image, params: Params, units: str, kernel: str) -> Image:
+    """Convolution with a Gaussian of the standard deviations `std` (3,) of all channels, or (C, 3)."""
+    data, extent = image.data, channels.size_of(image)
+    sigma = channels.rows(params["std"], image, 3)
+    if units == "mm":
+        sigma = sigma / spacing(jnp.asarray(image.affine)).astype(data.dtype)[None]
+    data = channels.each(lambda x, sigma: axis.gaussian_blur(x, sigma, extent=extent, kernel=kernel), data, sigma)
+    return channels.limited(data, image, params)
 
 
 @transform
 class Blur(IntensityTransform):
     """Convolve with a Gaussian, cut off at four standard deviations; the image is mirrored at its edges.
 
-    std: standard deviation in mm along each voxel axis, >= 0.  Shapes: (C, I, J, K) -> same, float32.
-    Source: TorchIO 1.2.1 / scipy.ndimage.gaussian_filter; here integers are not truncated after each axis.
+    std: standard deviation in mm along each voxel axis, >= 0.  units: of std, 'mm' or 'voxels'.
+    kernel: 'scipy', or 'nnunet', which is cut off at three standard deviations, to floor(3 std + 1/4) voxels, and
+    mirrors about the centres of the edge voxels.
+
+    Shapes: (C, I, J, K) -> same, float32.
+    Source: TorchIO 1.2.1 / scipy.ndimage.gaussian_filter; here integers are not truncated after each axis;
+    batchgeneratorsv2.
     """
 
     std: Any = number(default=0.0, low=0.0, shape=(3,))
+    units: str = static(default="mm", convert=units_of, kw_only=True)
+    kernel: str = static(default="scipy", convert=kernel_of, kw_only=True)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"std": jnp.asarray(self.std)}
 
     def apply_to(self, image: Image, params: Params) -> Image:
-        return blurred(image, params)
+        return blurred(image, params, self.units, self.kernel)
 
 
 @transform
 class RandomBlur(IntensityTransform):
-    """`Blur` with standard deviations drawn uniformly for each image and axis, in mm; x is (0, x)."""
+    """`Blur` with standard deviations drawn uniformly for each image and axis, in mm; x is (0, x).
+
+    isotropic: one number, of the first axis, for all axes.  per_channel: drawn for each channel, instead of once.
+    p_per_channel: probability that a channel is changed.
+    """
 
     std: Range = uniform(default=(0.0, 2.0), per_axis=True, low=0.0)
+    units: str = static(default="mm", convert=units_of, kw_only=True)
+    kernel: str = static(default="scipy", convert=kernel_of, kw_only=True)
+    isotropic: bool = static(default=False, kw_only=True)
+    per_channel: bool = static(default=False, kw_only=True)
+    p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
 
     random = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
-        return {"std": ranges.draw(keys.for_name(key, "std"), self.std)}
+        std = ranges.draw(keys.for_name(key, "std"), self.std, channels.shape_for(self.per_channel, grid))
+        std = jnp.broadcast_to(std[..., :1], std.shape) if self.isotropic else std
+        return {"std": std, "channels": channels.coins(key, self.p_per_channel, grid)}
 
     def apply_to(self, image: Image, params: Params) -> Image:
-        return blurred(image, params)
+        return blurred(image, params, self.units, self.kernel)

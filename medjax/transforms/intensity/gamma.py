@@ -1,5 +1,8 @@
 """Change contrast by a power of the intensities."""
 
+from typing import Any
+
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
@@ -7,49 +10,142 @@ from medjax import keys, ranges
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import pointwise
-from medjax.ranges import Range, number, uniform
+from medjax.ranges import Range, as_floats, check, leaf, number, uniform
+from medjax.transforms.intensity import channels
+from medjax.transforms.intensity.channels import Either, either
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
+LEAST = 1e-7  # what a range and a deviation are divided by at least
 
-def raised(image: Image, gamma: Array) -> Image:
-    """sign(x) |x|^gamma, gamma for each channel or for all."""
-    gamma = gamma.astype(image.data.dtype).reshape(-1, 1, 1, 1)
-    return image.replace(data=pointwise.signed_power(image.data, gamma))
+
+def power(image: Image, params: Params) -> Array:
+    """Gamma for each channel or for all, from what was drawn."""
+    gamma = params["gamma"] if "gamma" in params else jnp.exp(params["log_gamma"])
+    return channels.laid(gamma, image)
+
+
+def raised(image: Image, params: Params, t: Any) -> Image:
+    """The power of each channel as `Gamma` says."""
+    gamma = power(image, params)
+    if not t.rescale:
+        return channels.limited(pointwise.signed_power(image.data, gamma), image, params)
+    mask = channels.real(image)
+    x = -image.data if t.invert_image else image.data
+    low, high = channels.least(x, mask), channels.greatest(x, mask)
+    width = high - low
+    base = (x - low) / jnp.maximum(width, LEAST)
+    y = pointwise.signed_power(base, gamma) * width + low
+    if t.retain_stats:
+        # A volume of its own, or the power would be taken again in each pass over it.
+        y = jax.lax.optimization_barrier(y)
+        before, after = channels.means(x, mask), channels.means(y, mask)
+        spread, found = channels.deviations(x, before, mask), channels.deviations(y, after, mask)
+        y = (y - after) * (spread / jnp.maximum(found, LEAST)) + before
+    return channels.limited(-y if t.invert_image else y, image, params)
+
+
+def lowered(image: Image, params: Params, t: Any) -> Image:
+    """The image that signed powers made this one of; the way back from a rescaled one is lost, and it stays."""
+    if t.rescale:
+        return image
+    data = pointwise.signed_power(image.data, 1 / power(image, params))
+    return channels.limited(data, image, params)
+
+
+def check_options(t: Any) -> None:
+    """Raise a ValueError for options of a rescaled power without it."""
+    if (t.invert_image or t.retain_stats) and not t.rescale:
+        raise ValueError("invert_image and retain_stats need rescale=True: the power of the range of a channel")
 
 
 @transform
 class Gamma(IntensityTransform):
     """Raise intensities to a power, their sign kept: sign(x) |x|^gamma.
 
-    gamma: > 0.  Shapes: (C, I, J, K) -> same, float32.  Inverse: Gamma(1 / gamma).  Source: TorchIO 1.2.1, by whose
-    inverse negative voxels came back positive.
+    gamma: > 0.
+    rescale: take the power of each channel's range, ((x - min) / (max - min))^gamma (max - min) + min, instead.
+    retain_stats: then give each channel the mean and the deviation that it had.  invert_image: do both to -x.  With all
+    three it is nnU-Net's gamma of the inverted image.
+
+    Shapes: (C, I, J, K) -> same, float32.  Inverse: the power 1 / gamma; a rescaled image stays.
+    Raises ValueError for invert_image or retain_stats without rescale.
+    Source: TorchIO 1.2.1, by whose inverse negative voxels came back positive; batchgeneratorsv2 for rescale.
     """
 
     gamma: float = number(default=1.0, low=1e-6)
+    rescale: bool = static(default=False, kw_only=True)
+    invert_image: bool = static(default=False, kw_only=True)
+    retain_stats: bool = static(default=False, kw_only=True)
+
+    invertible = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_options(self)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"gamma": jnp.asarray(self.gamma)}
 
     def apply_to(self, image: Image, params: Params) -> Image:
-        return raised(image, params["gamma"])
+        return raised(image, params, self)
+
+    def undo(self, image: Image, params: Params) -> Image:
+        return lowered(image, params, self)
+
+
+def std_of(name: str, value: Any) -> Any:
+    """None, or one number of at least 0."""
+    if value is None:
+        return None
+    array = as_floats(name, value)
+    if array.ndim:
+        raise ValueError(f"{name} must be one number or None, got shape {array.shape}")
+    check(name, array, low=0.0)
+    return array
 
 
 @transform
 class RandomGamma(IntensityTransform):
     """`Gamma` with gamma = exp(b), b uniform in `log_gamma`; x is (-x, x).
 
-    Drawn for each image and channel; channelwise=False draws once for all channels.
+    log_std: draw b from the normal distribution of mean 0 and this deviation instead.
+    gamma: draw gamma itself instead, uniformly from a pair or, on a fair coin, from one of two: ((0.7, 1), (1, 1.5)) is
+    nnU-Net's.  Drawn for each image and channel; channelwise=False draws once for all channels.
+    p_per_channel: probability that a channel is changed.  rescale, invert_image, retain_stats: as in `Gamma`.
+    Raises ValueError for log_std and gamma together.
     """
 
     log_gamma: Range = uniform(default=(-0.3, 0.3))
     channelwise: bool = static(default=True, kw_only=True)
+    log_std: float | None = leaf(default=None, convert=std_of, kw_only=True)
+    gamma: Either = either(default=None, low=1e-6, kw_only=True)
+    rescale: bool = static(default=False, kw_only=True)
+    invert_image: bool = static(default=False, kw_only=True)
+    retain_stats: bool = static(default=False, kw_only=True)
+    p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
 
     random = True
+    invertible = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_options(self)
+        if self.log_std is not None and self.gamma is not None:
+            raise ValueError("log_std and gamma both say how gamma is drawn: give one of them")
 
     def draw(self, key: Key, grid: Grid) -> Params:
         shape = (grid.channels if self.channelwise else 1,)
-        return {"log_gamma": ranges.draw(keys.for_name(key, "log_gamma"), self.log_gamma, shape)}
+        coins = {"channels": channels.coins(key, self.p_per_channel, grid)}
+        if self.gamma is not None:
+            return {"gamma": channels.draw_either(keys.for_name(key, "gamma"), self.gamma, shape), **coins}
+        key = keys.for_name(key, "log_gamma")
+        if self.log_std is not None:
+            return {"log_gamma": channels.draw_normal(key, self.log_std, shape), **coins}
+        return {"log_gamma": ranges.draw(key, self.log_gamma, shape), **coins}
 
     def apply_to(self, image: Image, params: Params) -> Image:
-        return raised(image, jnp.exp(params["log_gamma"]))
+        return raised(image, params, self)
+
+    def undo(self, image: Image, params: Params) -> Image:
+        return lowered(image, params, self)

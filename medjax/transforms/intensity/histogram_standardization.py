@@ -118,7 +118,7 @@ def landmarks_of(name: str, value: Any) -> Any:
         return Landmarks.load(value)
     if isinstance(value, Mapping):
         return Landmarks(**value)
-    if isinstance(value, (list, tuple)) and value and all(isinstance(v, (Landmarks, Mapping)) for v in value):
+    if isinstance(value, (list, tuple)) and all(isinstance(v, (Landmarks, Mapping)) for v in value):
         return tuple(landmarks_of(name, v) for v in value)
     array = as_floats(name, value)
     return Landmarks(array[0], array[1]) if array.ndim == 2 and len(array) == 2 else Landmarks(array)
@@ -317,9 +317,9 @@ def in_threads(function: Callable[[Any], Any], items: Iterable[Any], num_threads
     with ThreadPoolExecutor(num_threads) as pool:
         pending: deque[Any] = deque()
         for item in items:
+            pending.append(pool.submit(function, item))
             if len(pending) == num_threads:
                 yield pending.popleft().result()
-            pending.append(pool.submit(function, item))
         while pending:
             yield pending.popleft().result()
 

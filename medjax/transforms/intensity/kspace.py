@@ -1,7 +1,7 @@
 """What the artefacts of k-space have in common: the whole image, the axis that lines are recorded along, channels."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +13,8 @@ from medjax.image import Image
 from medjax.ops import statistics
 from medjax.transforms.spatial.flip import WORLD_AXES, Axis, axes_of
 from medjax.typing import Key, Params, Volume
+
+T = TypeVar("T")
 
 
 def axis_of(name: str, value: Any) -> Axis:
@@ -53,12 +55,12 @@ def draw_axis(key: Key, axes: Sequence[Axis], grid: Grid, shape: tuple[int, ...]
     voxel = jnp.stack([jnp.asarray(voxel_axis(axis, grid.affine), jnp.int32) for axis in axes])
     allowed = jnp.asarray(grid.shape)[voxel] > 1
     allowed = allowed | ~allowed.any()
-    rank = jnp.cumsum(allowed, dtype=jnp.int32) - 1
-    chosen = ranges.draw_integer(key, jnp.stack([0, rank[-1]]).astype(jnp.float32), shape)
-    return voxel[jnp.argmax(allowed & (rank == chosen[..., None]), -1)]
+    last = allowed.sum(dtype=jnp.int32) - 1
+    chosen = ranges.draw_integer(key, jnp.stack([jnp.zeros_like(last), last]).astype(jnp.float32), shape)
+    return voxel[jnp.argsort(~allowed)][chosen]
 
 
-def along(axis: Any, change: Callable[[Volume, int], Volume], data: Volume) -> Volume:
+def along(axis: Any, change: Callable[[Volume, int], T], data: Volume) -> T:
     """`change(data, axis)` with axis 1, 2, 3 of the data, for a voxel axis that is known or traced."""
     if isinstance(axis, int):
         return change(data, axis + 1)

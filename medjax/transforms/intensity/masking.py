@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool
 from medjax.errors import near
 from medjax.geometry import world_axes
 from medjax.image import Image, LabelMap
-from medjax.ops import statistics
+from medjax.ops import statistics, warp
 from medjax.subject import Subject
 
 Masking: TypeAlias = str | Callable[[Any], Any] | tuple[int, ...] | None
@@ -91,8 +91,8 @@ def mask_of(
             raise TypeError("a masking function would see the padding of this image; crop it to a fixed shape first")
         found = jnp.asarray(method(image.data), bool)
     else:
-        low, high = jnp.asarray(method[0::2]), extent - jnp.asarray(method[1::2])
-        index = jnp.meshgrid(*(jnp.arange(n) for n in shape), indexing="ij", sparse=True)
+        low, high = jnp.asarray(method[0::2], jnp.int32), extent - jnp.asarray(method[1::2], jnp.int32)
+        index = warp.indices(shape, jnp.int32)
         inside = [(i >= a) & (i < b) for i, a, b in zip(index, low, high, strict=True)]
         found = (inside[0] & inside[1] & inside[2])[None]
     return found if real is None else found & real
@@ -125,7 +125,7 @@ def half(method: str, image: Image, extent: Array) -> Bool[Array, "1 I J K"]:
     """The half of a volume on one side: 'right' holds the middle slice of an odd number, as TorchIO's does."""
     world, upper = HALVES[method.lower()]
     axes, signs = world_axes(jnp.asarray(image.affine))
-    index = jnp.stack(jnp.meshgrid(*(jnp.arange(n) for n in image.spatial_shape), indexing="ij"))[axes[world]]
+    index = jnp.stack(warp.indices(image.spatial_shape, jnp.int32))[axes[world]]
     count = extent[axes[world]]
     along = jnp.where(signs[world] > 0, index, count - 1 - index)
     return (along >= count // 2)[None] if upper else (along < count // 2)[None]

@@ -49,7 +49,7 @@ def times_of(name: str, value: Any) -> Any:
     if array.ndim != 1:
         raise ValueError(f"{name} must be a vector, got shape {array.shape}")
     check(name, array, 0.0, 1.0)
-    if not traced(array) and np.any(np.diff(np.asarray(array)) < 0):
+    if not traced(array) and np.any(array[1:] < array[:-1]):
         raise ValueError(f"{name} must ascend, got {np.asarray(array).tolist()}")
     return array
 
@@ -79,8 +79,9 @@ def movement(degrees: Array, translation: Array, grid: Grid, legacy: bool) -> Ar
         flip = jnp.asarray(LPS, degrees.dtype)
         matrix = homogeneous(rotation(jnp.deg2rad(degrees * flip)), translation * flip)
     else:
-        params = {"scales": jnp.ones_like(degrees), "degrees": degrees, "translation": translation}
-        matrix = affine_map(params, grid, "image").matrix
+        rigid = {"scales": jnp.ones_like(degrees), "shears": jnp.zeros(6, degrees.dtype)}
+        rigid |= {"degrees": degrees, "translation": translation}
+        matrix = affine_map(rigid, grid, "image", "world").matrix
     return matmul(inverse(grid.affine), matrix, grid.affine)
 
 
@@ -99,26 +100,27 @@ def moved(
         degrees, shift, times = (jnp.asarray(params[n]).astype(x.dtype) for n in ("degrees", "translation", "times"))
         matrices = jax.vmap(partial(movement, grid=grid, legacy=legacy))(degrees, shift)
 
-        def across(x: Volume, a: int) -> Volume:
-            size, n = x.shape[a], extent[a - 1]
-            line = jnp.arange(size, dtype=jnp.int32)
+        chosen = params["axis"] if axis is None else axis
+        n = extent[chosen]
 
-            @jax.checkpoint
-            def step(total: tuple[Volume, ...], operands: tuple[Array, ...]) -> tuple[tuple[Volume, ...], None]:
-                matrix, low, high = operands
-                points = warp.map_coordinates(matrix, warp.indices(x.shape[1:], x.dtype))
-                there = warp.sample(
-                    x, points, extent=extent, interpolation=method, is_label=False, dtype=x.dtype, fill=params["fill"]
-                )
+        @jax.checkpoint
+        def step(total: tuple[Volume, ...], operands: tuple[Array, ...]) -> tuple[tuple[Volume, ...], None]:
+            matrix, low, high = operands
+            points = warp.map_coordinates(matrix, warp.indices(image.spatial_shape, x.dtype))
+            there = warp.sample(
+                x, points, extent=extent, interpolation=method, is_label=False, dtype=x.dtype, fill=params["fill"]
+            )
+
+            def lines(change: Volume, a: int) -> tuple[Volume, ...]:
+                line = jnp.arange(change.shape[a], dtype=jnp.int32)
                 parts = fourier.circulant(((line >= low) & (line < high)).astype(x.dtype), n)
-                added = (fourier.multiply(there - x, a, part) for part in parts[: len(total)])
-                return tuple(t + more for t, more in zip(total, added, strict=True)), None
+                return tuple(fourier.multiply(change, a, part) for part in parts[: len(total)])
 
-            start = (x, jnp.zeros_like(x)) if magnitude else (x,)
-            total = jax.lax.scan(step, start, (matrices, *segments(times, n, legacy)))[0]
-            return fourier.modulus(*total) if magnitude else total[0]
+            return tuple(t + more for t, more in zip(total, along(chosen, lines, there - x), strict=True)), None
 
-        return along(params["axis"] if axis is None else axis, across, x)
+        start = (x, jnp.zeros_like(x)) if magnitude else (x,)
+        total = jax.lax.scan(step, start, (matrices, *segments(times, n, legacy)))[0]
+        return fourier.modulus(*total) if magnitude else total[0]
 
     fill = fill[:, None] if per_channel else fill
     return image.replace(data=by_channel(change, data, {**params, "fill": fill}, per_channel))

@@ -1,42 +1,84 @@
-"""Gaussian noise."""
+"""Gaussian and Rician noise."""
+
+from typing import Any
 
 import jax.numpy as jnp
 from jax import random
+from jaxtyping import Array
 
 from medjax import keys, ranges
+from medjax.errors import one_of
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import noise
 from medjax.ranges import Range, number, uniform
+from medjax.transforms.intensity import channels
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
 
-def noisy(image: Image, params: Params) -> Image:
-    """x + mean + std n, n standard normal, its value at a voxel given by the key and the voxel's index alone."""
-    data = image.data
-    mean, std = (jnp.asarray(params[name]).astype(data.dtype) for name in ("mean", "std"))
+def distribution_of(name: str, value: Any) -> str:
+    """'gaussian' or 'rician'."""
+    return str(one_of(name, value, ("gaussian", "rician")))
+
+
+def field(image: Image, key: Key) -> Array:
+    """Standard normals, the value at a voxel given by the key and the voxel's index alone."""
     offset = (0, 0, 0) if image.offset is None else image.offset
-    field = noise.normal(params["key"], data.shape, offset=offset, dtype=data.dtype)
-    return image.replace(data=data + (mean + std * field))
+    return noise.normal(key, image.data.shape, offset=offset, dtype=image.data.dtype)
+
+
+def added(image: Image, params: Params) -> Array:
+    """mean + std n."""
+    mean, std = (channels.laid(params[name], image) for name in ("mean", "std"))
+    return mean + std * field(image, params["key"])
+
+
+def noisy(image: Image, params: Params, distribution: str) -> Image:
+    """x + mean + std n, or the magnitude of that and of noise in the imaginary part."""
+    data = image.data + added(image, params)
+    if distribution == "rician":
+        other = channels.laid(params["std"], image) * field(image, keys.for_name(params["key"], "imaginary"))
+        square = data**2 + other**2
+        some = square > 0
+        data = jnp.where(some, jnp.sqrt(jnp.where(some, square, 1)), 0)
+    return channels.limited(data, image, params)
+
+
+def denoised(image: Image, params: Params, distribution: str) -> Image:
+    """The image that Gaussian noise was added to; Rician noise stays, since a magnitude has lost its sign."""
+    if distribution == "rician":
+        return image
+    return channels.limited(image.data - added(image, params), image, params)
 
 
 @transform
 class Noise(IntensityTransform):
-    """Add Gaussian noise of a given seed, each channel its own.
+    """Add noise of a given seed, each channel its own.
 
-    mean, std >= 0: in units of intensity.  seed: of the noise.  Shapes: (C, I, J, K) -> same, float32.
+    mean, std >= 0: in units of intensity.  seed: of the noise.
+    distribution: 'gaussian', x + mean + std n, or 'rician', sqrt((x + mean + std n1)^2 + (std n2)^2), the magnitude of
+    a complex signal, whose background has the mean std sqrt(pi / 2).
+
+    Shapes: (C, I, J, K) -> same, float32.  Inverse: the same Gaussian noise subtracted; Rician noise stays.
+    Source: TorchIO 1.2.1; Gudbjartsson and Patz, "The Rician distribution of noisy MRI data", 1995.
     """
 
     mean: float = number(default=0.0)
     std: float = number(default=0.25, low=0.0)
     seed: int = static(default=0, convert=lambda name, value: int(value))
+    distribution: str = static(default="gaussian", convert=distribution_of, kw_only=True)
+
+    invertible = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"mean": jnp.asarray(self.mean), "std": jnp.asarray(self.std), "key": random.key(self.seed)}
 
     def apply_to(self, image: Image, params: Params) -> Image:
-        return noisy(image, params)
+        return noisy(image, params, self.distribution)
+
+    def undo(self, image: Image, params: Params) -> Image:
+        return denoised(image, params, self.distribution)
 
 
 @transform
@@ -44,16 +86,27 @@ class RandomNoise(IntensityTransform):
     """`Noise` with random mean, std and seed, drawn for each image.
 
     mean: uniform, x is (-x, x).  std: uniform, x is (0, x).  Noise is independent between voxels and channels.
+    per_channel: mean and std are drawn for each channel, instead of once.  p_per_channel: probability that a channel
+    is changed.  RandomNoise(std=(0, 0.1)) is the noise of nnU-Net, whose "variance" is a standard deviation.
     """
 
     mean: Range = uniform(default=0.0)
     std: Range = uniform(default=(0.0, 0.25), low=0.0)
+    distribution: str = static(default="gaussian", convert=distribution_of, kw_only=True)
+    per_channel: bool = static(default=False, kw_only=True)
+    p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
 
     random = True
+    invertible = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
-        drawn = {name: ranges.draw(keys.for_name(key, name), getattr(self, name)) for name in ("mean", "std")}
-        return {**drawn, "key": keys.for_name(key, "noise")}
+        shape = channels.shape_for(self.per_channel, grid)
+        drawn = {name: ranges.draw(keys.for_name(key, name), getattr(self, name), shape) for name in ("mean", "std")}
+        coins = channels.coins(key, self.p_per_channel, grid)
+        return {**drawn, "channels": coins, "key": keys.for_name(key, "noise")}
 
     def apply_to(self, image: Image, params: Params) -> Image:
-        return noisy(image, params)
+        return noisy(image, params, self.distribution)
+
+    def undo(self, image: Image, params: Params) -> Image:
+        return denoised(image, params, self.distribution)

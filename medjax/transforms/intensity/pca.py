@@ -51,6 +51,9 @@ class PCA(IntensityTransform):
     measures = True
     rechannels = True
 
+    def channels(self, count: int) -> int:
+        return self.num_components
+
     def measure(self, image: Image, subject: Subject) -> Params:
         data = image.data
         if len(data) < self.num_components:

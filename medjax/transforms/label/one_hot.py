@@ -39,6 +39,9 @@ class OneHot(LabelTransform):
     rechannels = True
     invertible = True
 
+    def channels(self, count: int) -> int:
+        return self.num_classes
+
     def measure(self, image: Image, subject: Subject) -> Params:
         real = None if image.extent is None else statistics.extent_mask(image.spatial_shape, image.extent)
         data = statistics.within(image.data, real, 0)

@@ -1,6 +1,7 @@
 """Labels without gaps."""
 
 import jax.numpy as jnp
+import numpy as np
 
 from medjax.image import Image
 from medjax.ops import morphology
@@ -55,8 +56,10 @@ class SequentialLabels(LabelTransform):
 
     def undo(self, image: Image, params: Params, measured: Params) -> Image:
         labels, dtype = measured["labels"], image.data.dtype
-        if jnp.promote_types(labels.dtype, dtype) != dtype:
-            raise ValueError(f"undoing SequentialLabels gives labels of type {labels.dtype}, which {dtype} cannot hold")
+        if not np.can_cast(labels.dtype, dtype):
+            raise ValueError(
+                f"undoing SequentialLabels gives labels of type {labels.dtype}, which {dtype} cannot hold: cast first"
+            )
         return replaced(image, labels.astype(dtype).at[image.data.astype(jnp.int32)].get(mode="clip"), measured)
 
 

@@ -154,7 +154,7 @@ class RandomAffine(SpatialTransform):
     image_interpolation: str = static(default="linear", convert=interpolation)
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
     check_shape: bool = static(default=False)
-    shears: Range = uniform(default=0.0, around=0.0, low=-0.4, high=0.4, kw_only=True)
+    shears: Range = uniform(default=0.0, around=0.0, kw_only=True)
     order: str = static(default="world", convert=order_name, kw_only=True)
 
     random = True
@@ -163,6 +163,7 @@ class RandomAffine(SpatialTransform):
         if self.isotropic and np.size(self.scales) not in (1, 2) and np.shape(self.scales) != (3, 2):
             raise ValueError(f"isotropic=True takes one or two scales, got {self.scales!r}")
         super().__post_init__()
+        ranges.check("shears", self.shears, -0.4, 0.4)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         drawn = {n: ranges.draw(keys.for_name(key, n), getattr(self, n)) for n in ("scales", "degrees", "translation")}

@@ -37,9 +37,9 @@ class AffineElasticDeformation(Group):
     Interpolations and fills are those of the affine one.  Source: TorchIO 1.2.1.
     """
 
-    affine_first: bool = static(default=True)
-    affine_params: Any = leaf(default=None, convert=made(Affine))
-    elastic_params: Any = leaf(default=None, convert=made(ElasticDeformation))
+    affine_first: bool = static()
+    affine_params: Any = leaf(convert=made(Affine))
+    elastic_params: Any = leaf(convert=made(ElasticDeformation))
     p: float = always(default=1.0)
 
     def __post_init__(self):

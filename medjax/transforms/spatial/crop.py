@@ -10,9 +10,9 @@ from jax import random
 from medjax import geometry, keys
 from medjax.geometry import Grid, namespace, window
 from medjax.image import LabelMap
-from medjax.ops import statistics
+from medjax.ops import draw, statistics
 from medjax.subject import Subject
-from medjax.transforms.fuse import Place, follow
+from medjax.transforms.fuse import Place, follow, included
 from medjax.transforms.spatial.crop_or_pad import check_one_grid, label_values
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Key, Params, Shape3
@@ -119,12 +119,15 @@ class RandomCrop(SpatialTransform):
             mask = jnp.isin(image.data, jnp.asarray(self.labels).astype(image.dtype))
         if image.extent is not None:
             mask = mask & statistics.extent_mask(image.spatial_shape, jnp.asarray(image.extent))[None]
-        voxel, found = statistics.pick(params["key"], mask.any(0))
+        mask = mask.any(0)
+        sums = draw.marginals(mask)
+        voxel = draw.voxel(params["key"], sums, mask)
         affine = jnp.asarray(image.affine).astype(place.grid.affine.dtype)
         point = geometry.transform_point(affine, voxel.astype(affine.dtype))
         moved = follow(place.moves, point[None])[0]
-        index = geometry.transform_point(geometry.inverse(place.grid.affine), moved)
-        return {"voxel": jnp.round(index).astype(jnp.int32), "found": found}
+        cropped = next(p.grid for name, p in places.items() if included(self, name, p.label))
+        index = geometry.transform_point(geometry.inverse(cropped.affine), moved)
+        return {"voxel": jnp.round(index).astype(jnp.int32), "found": sums.planes.any()}
 
     def regrid(self, grid: Grid, params: Params, reference: Grid) -> Grid:
         xp = namespace(grid.affine)

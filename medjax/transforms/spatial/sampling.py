@@ -59,7 +59,7 @@ def clash(run: Sampling, step: Sampling) -> bool:
     pairs += [(run.pad, step.pad), (run.label_pad, step.label_pad)]
     pairs += [(run.pad, step.fill), (run.label_pad, step.label_fill)]
     differ = any(a is not None and b is not None and a != b for a, b in pairs)
-    continued = run.pad in warp.EDGES and (step.pad is not None or step.fill is not None)
+    continued = run.pad in warp.EDGES and (step.pad is not None or step.fill is not None or step.image is not None)
     ramped = run.pad in warp.EDGE_OF or (step.pad in warp.EDGE_OF and run.fill is not None)
     return differ or continued or ramped or (step.pad in STATISTICS and run != NOTHING)
 

@@ -53,3 +53,22 @@ NONSENSE = [([0.1] * 19, 3), ([], 0), ([[0.1]], 0), ([np.nan], 0), ([0.1], -1), 
 def test_arguments_that_make_no_sense_are_refused(coefficients, order):
     with pytest.raises(ValueError, match=r"order|coefficients"):
         mj.BiasField(coefficients, order)
+
+
+def test_w37_without_a_constant_the_middle_is_not_changed():
+    coefficients = np.random.default_rng(0).uniform(-0.5, 0.5, 19)
+    data = np.ones((1, *SHAPE), np.float32)
+    got = np.asarray(mj.BiasField(coefficients, constant=False)(data))
+    np.testing.assert_allclose(got[0], np.exp(field([0, *coefficients], 3)), rtol=2e-5)
+    np.testing.assert_allclose(mj.RandomBiasField(constant=False, order=0)(data, jax.random.key(0)), data)
+    with pytest.raises(ValueError, match="19 coefficients"):
+        mj.BiasField(np.zeros(20), constant=False)
+
+
+@pytest.mark.parametrize("constant", [True, False])
+def test_the_inverse_divides_by_the_field(constant):
+    subject, t = small_subject(), mj.RandomBiasField(constant=constant)
+    params = t.sample(jax.random.key(3), subject)
+    there = t.apply(subject, params)
+    assert np.abs(there.t1.numpy() - subject.t1.numpy()).max() > 0.1
+    np.testing.assert_allclose(t.invert(there, params, like=subject).t1.numpy(), subject.t1.numpy(), atol=1e-5)

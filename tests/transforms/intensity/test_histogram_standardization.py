@@ -2,6 +2,8 @@
 
 import json
 import re
+import sys
+import time
 
 import jax
 import numpy as np
@@ -56,27 +58,26 @@ def test_training_reads_files_images_arrays_and_subjects_alike(tmp_path):
     assert all(image.held()[0] is None for image in images)
 
 
-def test_training_holds_no_more_images_than_threads():
-    alive, most = set(), [0]
-
-    def reader(path):
-        alive.add(path)
-        most[0] = max(most[0], len(alive))
-        return volumes(1)[0]
-
-    class Counted(mj.Subject):
-        __slots__ = ()
+@pytest.mark.parametrize("threads", [1, 3])
+def test_no_more_images_are_taken_than_there_are_threads(threads):
+    taken, done, most = [], [], []
 
     def items():
-        for i in range(9):
-            yield mj.ScalarImage(f"{i}.xyz", reader=reader)
-            alive.discard(next(iter(alive), None))
+        for i in range(20):
+            taken.append(i)
+            most.append(len(taken) - len(done))
+            yield i
 
-    mj.HistogramStandardization.train(items(), progress=False, num_threads=2)
-    assert most[0] <= 2
+    def work(i):
+        time.sleep(0.002 * (i % 3))
+        done.append(i)
+        return i
+
+    assert list(histogram_standardization.in_threads(work, items(), threads)) == list(range(20))
+    assert max(most) == threads
 
 
-@pytest.mark.parametrize("method, labels", [("label", None), ("label", (3,)), (bright, None), (4, None)], ids=str)
+@pytest.mark.parametrize("method, labels", [("label", None), ("label", (3,)), (bright, None), (4, None)], ids=["map", "labels", "function", "border"])
 def test_training_by_a_mask(method, labels):
     subjects = [small_subject(seed=i) for i in range(2)]
     items = subjects if method == "label" else [s.t1 for s in subjects]
@@ -119,7 +120,7 @@ def test_other_cutoffs_of_13_landmarks_apply_all_of_them():
     np.testing.assert_allclose(got, standardized(x, found, found.percentiles, list(range(13))), atol=1e-2)
 
 
-@pytest.mark.parametrize("method", [None, bright, 3], ids=str)
+@pytest.mark.parametrize("method", [None, bright, 3], ids=["all", "function", "border"])
 def test_the_default_landmarks_apply_all_but_the_quartiles(method):
     x = blobs()[None]
     box = np.zeros_like(x, bool)
@@ -204,7 +205,10 @@ def test_a_dictionary_gives_each_image_its_own_landmarks():
     for result in [*results, configured(s), composed(s), t.apply(s, t.sample(key, s))]:
         for name, targets in want.items():
             np.testing.assert_allclose(
-                result[name].numpy(), standardized(s[name].numpy(), targets, PERCENTILES, list(KNOTS)), atol=1e-2, rtol=1e-4
+                result[name].numpy(),
+                standardized(s[name].numpy(), targets, PERCENTILES, list(KNOTS)),
+                atol=1e-2,
+                rtol=1e-4,
             )
         np.testing.assert_array_equal(result.label.numpy(), s.label.numpy())
 
@@ -235,7 +239,7 @@ def test_a_name_that_the_subject_does_not_have_is_an_error():
 def test_landmarks_are_learned_by_gradients():
     """The slope of the sum by the landmarks is one, shared by the ends of each piece: that of NumPy's interpolation."""
     x = blobs()[None]
-    got = jax.grad(lambda t: t(x).sum())(mj.HistogramStandardization(TARGETS)).landmarks.landmarks
+    got = jax.jit(jax.grad(lambda t: t(x).sum()))(mj.HistogramStandardization(TARGETS)).landmarks.landmarks
     want = [
         (standardized(x, TARGETS + e, PERCENTILES, list(KNOTS)) - standardized(x, TARGETS - e, PERCENTILES, list(KNOTS))).sum() / 2
         for e in np.eye(13)
@@ -257,8 +261,7 @@ def test_the_inverse_is_exact_where_landmarks_rise():
 
 
 def test_a_background_of_one_value_makes_a_jump_and_no_nan():
-    x = np.maximum(blobs()[None] - 0.45, 0)
-    assert (x == 0).mean() > 0.3
+    x = np.maximum(blobs()[None] - np.median(blobs()), 0)
     got = np.asarray(mj.HistogramStandardization(TARGETS)(x))
     assert np.isfinite(got).all() and len(np.unique(got[x == 0])) == 1
     order = np.argsort(x.ravel())
@@ -346,7 +349,6 @@ def test_progress_is_shown_if_tqdm_is_there(capsys, monkeypatch):
     found = mj.HistogramStandardization.train(volumes())
     assert "3/3" in capsys.readouterr().err
     np.testing.assert_array_equal(found, want)
-    monkeypatch.setitem(__import__("sys").modules, "tqdm", None)
+    monkeypatch.setitem(sys.modules, "tqdm", None)
     np.testing.assert_array_equal(mj.HistogramStandardization.train(volumes()), want)
     assert capsys.readouterr() == ("", "")
-    assert histogram_standardization.watched(iter([1]), [1], True) is not None

@@ -68,7 +68,9 @@ def test_a_box_is_masked_where_it_lies():
     s = small_subject()
     t = mj.Mask("label", -1)
     measured = t.measure(s.t1, s)
-    box = mj.ScalarImage.of(s.t1.data[:, 4:12, 9:14, 3:18], OBLIQUE, offset=np.array([4, 9, 3]), full=np.array([23, 31, 18]))
+    box = mj.ScalarImage.of(
+        s.t1.data[:, 4:12, 9:14, 3:18], OBLIQUE, offset=np.array([4, 9, 3]), full=np.array([23, 31, 18])
+    )
     np.testing.assert_array_equal(t.apply_to(box, {}, measured).data, t(s).t1.numpy()[:, 4:12, 9:14, 3:18])
 
 

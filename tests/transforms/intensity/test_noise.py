@@ -56,3 +56,33 @@ def test_a_voxels_noise_does_not_depend_on_the_shape():
 def test_arguments_that_make_no_sense_are_refused(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         mj.RandomNoise(**arguments)
+
+
+def test_the_inverse_takes_gaussian_noise_away():
+    subject, t = small_subject(), mj.RandomNoise(1, (1, 2), per_channel=True)
+    params = t.sample(jax.random.key(3), subject)
+    there = t.apply(subject, params)
+    assert np.abs(there.t1.numpy() - subject.t1.numpy()).max() > 1
+    np.testing.assert_allclose(t.invert(there, params, like=subject).t1.numpy(), subject.t1.numpy(), atol=2e-6)
+
+
+def test_rician_noise_is_the_magnitude_of_a_complex_signal():
+    std, signal = 0.7, 1.3
+    t = mj.Noise(0, std, 5, distribution="rician")
+    background = np.asarray(t(np.zeros((1, 40, 41, 42), np.float32)), float).ravel()
+    assert stats.kstest(background, stats.rayleigh(scale=std).cdf).pvalue > 1e-3
+    np.testing.assert_allclose(background.mean(), std * np.sqrt(np.pi / 2), rtol=0.01)
+    bright = np.asarray(t(np.full((1, 40, 41, 42), signal, np.float32)), float).ravel()
+    assert stats.kstest(bright, stats.rice(signal / std, scale=std).cdf).pvalue > 1e-3
+
+
+def test_rician_noise_of_nothing_is_the_magnitude_and_its_gradient_is_finite():
+    data = blobs()[None] - 0.5
+    t = mj.Noise(0, 0, distribution="rician")
+    np.testing.assert_allclose(t(data), np.abs(data), atol=1e-6)
+    assert np.isfinite(jax.grad(lambda x: t(x).sum())(np.zeros((1, *SHAPE), np.float32))).all()
+
+
+def test_an_unknown_distribution_is_refused():
+    with pytest.raises(ValueError, match="Did you mean 'rician'"):
+        mj.RandomNoise(distribution="ricean")

@@ -1,5 +1,6 @@
 """Where RescaleIntensity does better than TorchIO 1.2.1."""
 
+import jax
 import numpy as np
 import pytest
 from conftest import OBLIQUE, blobs, oriented, small_subject
@@ -70,3 +71,54 @@ def test_a_constant_image_stays_as_it_is():
 def test_arguments_that_make_no_sense_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         mj.RescaleIntensity(**arguments)
+
+
+def test_labels_of_the_mask():
+    s = small_subject()
+    got = mj.RescaleIntensity(percentiles=(5, 80), masking_method="label", labels=[3])(s).t1.numpy()
+    np.testing.assert_allclose(got, rescaled(s.t1.numpy(), (5, 80), mask=s.label.numpy() == 3), atol=1e-5)
+
+
+def two_channels():
+    return np.stack([blobs(), 5 * blobs(seed=1) - 2])
+
+
+@pytest.mark.parametrize("percentiles", [(0, 100), (2, 90)])
+def test_w40_each_channel_may_have_its_own_percentiles(percentiles):
+    data = two_channels()
+    got = mj.RescaleIntensity((-1, 1), percentiles, per_channel=True)(data)
+    np.testing.assert_allclose(got, np.stack([rescaled(c, percentiles, (-1, 1)) for c in data]), atol=1e-5)
+    s = mj.Subject(t1=mj.ScalarImage(data), mask=mj.LabelMap((data > 0.5).astype(np.uint8)))
+    got = mj.RescaleIntensity((-1, 1), percentiles, "mask", per_channel=True)(s).t1.numpy()
+    want = np.stack([rescaled(c, percentiles, (-1, 1), c > 0.5) for c in data])
+    np.testing.assert_allclose(got, want, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"in_min_max": (-1, 2)}, {"per_channel": True}, {"percentiles": (5, 95)}], ids=str
+)
+def test_the_inverse_recovers_what_was_not_clipped(arguments):
+    data = two_channels()
+    s = mj.Subject(t1=mj.ScalarImage(data))
+    t = mj.RescaleIntensity((-3, 1), **arguments)
+    back = t.invert(t(s), t.sample(jax.random.key(0), s), like=s).t1.numpy()
+    want = np.clip(data, *np.percentile(data, (5, 95))) if "percentiles" in arguments else data
+    np.testing.assert_allclose(back, want, atol=1e-5)
+
+
+@pytest.mark.parametrize("percentiles", [(0, 100), (2, 90)])
+@pytest.mark.parametrize("per_channel", [False, True])
+def test_w42_nan_stays_infinite_voxels_are_clipped_and_neither_changes_others(percentiles, per_channel):
+    data = blobs()[None].copy()
+    data[0, 0, 0, :3] = np.nan, np.inf, -np.inf
+    known = np.isfinite(data)
+    got = np.asarray(mj.RescaleIntensity(percentiles=percentiles, per_channel=per_channel)(data))
+    np.testing.assert_allclose(got[0, 0, 0, :3], [np.nan, 1, 0], atol=1e-6)
+    np.testing.assert_allclose(got[known], rescaled(data[known], percentiles), atol=1e-5)
+
+
+def test_the_inverse_of_a_constant_image_is_it():
+    s = mj.Subject(t1=mj.ScalarImage(np.full((1, 5, 6, 7), 7, np.float32)))
+    for t in (mj.RescaleIntensity((2, 5)), mj.RescaleIntensity((2, 5), in_min_max=(3, 3))):
+        back = t.invert(t(s), t.sample(jax.random.key(0), s), like=s)
+        np.testing.assert_array_equal(back.t1.numpy(), s.t1.numpy())

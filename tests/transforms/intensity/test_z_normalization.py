@@ -69,6 +69,10 @@ def nothing(x):
     return x > 9
 
 
+def bright(x):
+    return x > 0.4
+
+
 @pytest.mark.parametrize("method", ["label", nothing, (12, 11, 0, 0, 0, 0)], ids=["label map", "function", "border"])
 def test_w40_an_empty_mask_is_an_error(method):
     subject = small_subject()
@@ -116,3 +120,75 @@ def test_padding_is_in_no_mask():
     batch = mj.ZNormalization().batch(mj.stack(subjects, shape=(12, 12, 12)))
     for got, subject in zip(mj.unstack(batch), subjects):
         np.testing.assert_allclose(got.t1.numpy(), normal(subject.t1.data), atol=1e-5)
+
+
+@pytest.mark.parametrize("labels", [[1], [1, 3], (3,)], ids=str)
+def test_labels_of_the_mask(labels):
+    subject = small_subject()
+    got = mj.ZNormalization("label", labels=labels)(subject).t1.numpy()
+    np.testing.assert_allclose(got, normal(subject.t1.data, np.isin(subject.label.data, labels)), atol=1e-5)
+    with pytest.raises(ValueError, match=r"labels=\[1\] are those of a label map"):
+        mj.ZNormalization("Left", labels=[1])(subject)
+
+
+def series():
+    """Ten time points, one voxel of which never changes."""
+    data = np.stack([(i % 3 + 1) * blobs(seed=i) + 40 for i in range(10)]).astype(np.float32)
+    data[:, 2, 3, 4] = 7
+    return data
+
+
+def test_each_voxel_over_time():
+    data = series()
+    got = np.asarray(mj.ZNormalization(per_voxel=True)(data))
+    std = data.std(0, dtype=float, ddof=1)
+    want = (data - data.mean(0, dtype=float)) / np.where(std > 0, std, 1)
+    np.testing.assert_allclose(got, want, atol=2e-4)
+    assert (got[:, 2, 3, 4] == 0).all()
+    with pytest.raises(ValueError, match="at least two channels"):
+        mj.ZNormalization(per_voxel=True)(data[:1])
+    for other in ({"per_channel": True}, {"masking_method": "label"}):
+        with pytest.raises(ValueError, match="per_voxel takes its numbers over the channels"):
+            mj.ZNormalization(per_voxel=True, **other)
+
+
+def test_a_box_of_a_series_is_normalised_by_its_own_voxels():
+    t, data = mj.ZNormalization(per_voxel=True), series()
+    whole = mj.ScalarImage(data, OBLIQUE)
+    place = dict(offset=np.array([4, 9, 3]), full=np.array([23, 31, 18]))
+    box = mj.ScalarImage.of(data[:, 4:12, 9:14, 3:18], OBLIQUE, **place)
+    measured = t.measure(whole.replace(data=np.asarray(data)), mj.Subject(t1=whole))
+    got = t.apply_to(box, {}, measured).data
+    np.testing.assert_allclose(got, np.asarray(t(data))[:, 4:12, 9:14, 3:18], atol=1e-5)
+
+
+@pytest.mark.parametrize("arguments", [{}, {"per_channel": True}, {"per_voxel": True}], ids=str)
+def test_the_inverse_takes_it_back(arguments):
+    subject = mj.Subject(t1=mj.ScalarImage(series(), OBLIQUE))
+    t = mj.ZNormalization(**arguments)
+    back = t.invert(t(subject), t.sample(jax.random.key(0), subject), like=subject)
+    np.testing.assert_allclose(back.t1.numpy(), series(), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "arguments", [{}, {"per_channel": True}, {"per_voxel": True}, {"masking_method": bright}], ids=lambda a: "-".join(a)
+)
+def test_w42_voxels_that_are_not_finite_stay_and_change_no_other(arguments):
+    data = two_channels()
+    data[1, 0, 0, :3] = np.nan, np.inf, -np.inf
+    got = np.asarray(mj.ZNormalization(**arguments)(data))
+    np.testing.assert_array_equal(got[1, 0, 0, :3], data[1, 0, 0, :3])
+    assert np.isfinite(got).sum() == data.size - 3
+    known = np.isfinite(data)
+    if not arguments:
+        np.testing.assert_allclose(got[known], normal(data, known)[known], atol=1e-5)
+    if "per_channel" in arguments:
+        np.testing.assert_allclose(got[1][known[1]], normal(data[1], known[1])[known[1]], atol=1e-5)
+
+
+def test_the_mean_threshold_is_that_of_the_finite_voxels():
+    data = blobs()[None].copy()
+    data[0, 0, 0, 0] = np.nan
+    known = np.isfinite(data)
+    got = np.asarray(mj.ZNormalization(mj.ZNormalization.mean)(data))
+    np.testing.assert_allclose(got[known], normal(data, data > np.nanmean(data))[known], atol=1e-5)

@@ -1,0 +1,48 @@
+"""Draw voxels by weight, axis after axis from marginal sums, so that nothing is summed up over a volume.
+
+A cumulative sum over a volume in float32 gives voxels no chance that have one, and some a chance that have none. Here
+no sum is longer than an axis, masks are counted in whole numbers, and what weighs 0 is never drawn.
+"""
+
+from typing import NamedTuple
+
+import jax.numpy as jnp
+from jax import random
+from jaxtyping import Array, Int, Num
+
+from medjax import keys
+from medjax.typing import Key
+
+
+class Marginals(NamedTuple):
+    """Sums of weights over the last axis, and over the last two."""
+
+    lines: Num[Array, "I J"]
+    planes: Num[Array, "I"]
+
+
+def marginals(weights: Num[Array, "I J K"]) -> Marginals:
+    """The sums of a volume of weights of at least 0: float32, or int32 for a mask."""
+    dtype = jnp.float32 if jnp.issubdtype(weights.dtype, jnp.inexact) else jnp.int32
+    lines = weights.sum(2, dtype=dtype)
+    return Marginals(lines, lines.sum(1, dtype=dtype))
+
+
+def choose(key: Key, weights: Num[Array, "N"]) -> Int[Array, ""]:
+    """An index, each in proportion to its weight; 0 where all weights are."""
+    ends = jnp.cumsum(weights, dtype=weights.dtype)
+    if jnp.issubdtype(weights.dtype, jnp.inexact):
+        below = jnp.nextafter(ends[-1], jnp.zeros((), ends.dtype))
+        left = jnp.minimum(random.uniform(key, (), ends.dtype) * ends[-1], below)
+    else:
+        left = random.randint(key, (), 0, jnp.maximum(ends[-1], 1), ends.dtype)
+    found = (ends <= left).sum(dtype=jnp.int32)
+    return jnp.where(found < len(weights), found, 0)
+
+
+def voxel(key: Key, sums: Marginals, weights: Num[Array, "I J K"]) -> Int[Array, "3"]:
+    """Index of a voxel, each in proportion to its weight."""
+    i = choose(keys.for_name(key, "plane"), sums.planes)
+    j = choose(keys.for_name(key, "line"), sums.lines[i])
+    dtype = sums.lines.dtype
+    return jnp.stack([i, j, choose(keys.for_name(key, "voxel"), weights[i, j].astype(dtype))])

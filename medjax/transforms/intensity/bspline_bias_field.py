@@ -1,0 +1,122 @@
+"""A bias field from a few control points."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from medjax import keys, ranges
+from medjax.errors import one_of
+from medjax.geometry import Grid
+from medjax.image import Image
+from medjax.ops import bspline
+from medjax.ranges import Range, as_floats, check, leaf, uniform
+from medjax.transforms.intensity import channels
+from medjax.transforms.intensity.swap import size_of
+from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.typing import Key, Params
+
+
+def interpolation_of(name: str, value: Any) -> str:
+    """'linear' or 'bspline'."""
+    return str(one_of(name, value, ("linear", "bspline")))
+
+
+def points_of(name: str, value: Any) -> Any:
+    """An array (n0, n1, n2) of finite numbers."""
+    array = as_floats(name, value)
+    if array.ndim != 3 or 0 in array.shape:
+        raise ValueError(f"{name} must be an array (n0, n1, n2), got shape {array.shape}")
+    check(name, array)
+    return array
+
+
+def check_points(shape: tuple[int, ...], interpolation: str) -> None:
+    """Raise a ValueError for too few control points."""
+    if interpolation == "bspline" and min(shape) < 4:
+        raise ValueError(f"a B-spline takes at least 4 control points along each axis, got {tuple(shape)}")
+
+
+def field(image: Image, params: Params, interpolation: str) -> Array:
+    """The logarithm of the field, (1 or C, I, J, K): three small products."""
+    values = jnp.asarray(params["control_points"]).astype(image.data.dtype)
+    values = values.reshape(-1, *values.shape[-3:])[: image.shape[0]]
+    whole = channels.size_of(image) if image.full is None else jnp.asarray(image.full, jnp.int32)
+    first = jnp.zeros(3, jnp.int32) if image.offset is None else jnp.asarray(image.offset, jnp.int32)
+    for axis, length in enumerate(image.spatial_shape):
+        count = values.shape[1]
+        index = (first[axis] + jnp.arange(length, dtype=jnp.int32)).astype(values.dtype)
+        size = whole[axis].astype(values.dtype)
+        if interpolation == "linear":
+            at = jnp.clip(index * (count / size), 0, count - 1)
+            points = jnp.arange(count, dtype=values.dtype)
+            weights = jnp.maximum(1 - jnp.abs(at[:, None] - points[None]), 0)
+        else:
+            weights = bspline.basis(1 + (jnp.clip(index, 0, size - 1) + 0.5) * ((count - 3) / size), count)
+        values = jnp.tensordot(values, weights, (1, 1), precision=jax.lax.Precision.HIGHEST)
+    return values
+
+
+@transform
+class BSplineBiasField(IntensityTransform):
+    """Multiply by exp(f), f interpolated between a few control points over the image.
+
+    control_points: (n0, n1, n2), the logarithms, over the voxel axes.
+    interpolation: 'linear' reads them at i n0 / I for voxel i of I, the last one repeated, as SynthSeg does; 'bspline'
+    takes them as the coefficients of a cubic B-spline, at least 4 an axis, of which n0 - 3 pieces cover the image.
+    Shapes: (C, I, J, K) -> same, float32.  Inverse: divided by the field.
+    Source: Billot et al., "SynthSeg", Medical Image Analysis 2023.
+    """
+
+    control_points: Any = leaf(convert=points_of)
+    interpolation: str = static(default="bspline", convert=interpolation_of)
+
+    invertible = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_points(self.control_points.shape, self.interpolation)
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        return {"control_points": jnp.asarray(self.control_points)}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return image.replace(data=image.data * jnp.exp(field(image, params, self.interpolation)))
+
+    def undo(self, image: Image, params: Params) -> Image:
+        return image.replace(data=image.data * jnp.exp(-field(image, params, self.interpolation)))
+
+
+@transform
+class RandomBSplineBiasField(IntensityTransform):
+    """`BSplineBiasField` of normal control points of mean 0 and of a standard deviation that is drawn for each image.
+
+    num_control_points: along each axis, or one number for all.  std: uniform, x is (0, x).
+    per_channel: a field and a deviation for each channel, instead of one.
+    RandomBSplineBiasField(4, (0, 0.7), "linear", per_channel=True) is SynthSeg's for 160 voxels an axis.
+    """
+
+    num_control_points: Any = static(default=5, convert=size_of)
+    std: Range = uniform(default=(0.0, 0.5), low=0.0)
+    interpolation: str = static(default="bspline", convert=interpolation_of)
+    per_channel: bool = static(default=False, kw_only=True)
+
+    random = True
+    invertible = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        check_points(self.num_control_points, self.interpolation)
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        shape = channels.shape_for(self.per_channel, grid)
+        std = ranges.draw(keys.for_name(key, "std"), self.std, shape)[..., None, None, None]
+        points = channels.draw_normal(keys.for_name(key, "control_points"), std, (*shape, *self.num_control_points))
+        return {"control_points": points}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return image.replace(data=image.data * jnp.exp(field(image, params, self.interpolation)))
+
+    def undo(self, image: Image, params: Params) -> Image:
+        return image.replace(data=image.data * jnp.exp(-field(image, params, self.interpolation)))

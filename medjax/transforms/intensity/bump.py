@@ -1,0 +1,31 @@
+"""Where the Gaussian bump of a local transform lies, and how wide it is."""
+
+import jax.numpy as jnp
+from jax.typing import ArrayLike
+from jaxtyping import Array
+
+from medjax import keys, ranges
+from medjax.image import Image
+from medjax.ops.local import gaussian_bump
+from medjax.transforms.intensity import channels
+from medjax.typing import Key, Params
+
+
+def draw_bump(key: Key, scale: ArrayLike, location: ArrayLike, shape: tuple[int, ...]) -> dict[str, Array]:
+    """Standard deviations, log-uniform, and centres, uniform, along each axis; of `shape` and (3,)."""
+    ends = jnp.log(jnp.asarray(scale))
+    return {
+        "log_scale": ranges.draw(keys.for_name(key, "scale"), ends, shape),
+        "location": ranges.draw(keys.for_name(key, "location"), location, shape),
+    }
+
+
+def bump_of(image: Image, params: Params) -> tuple[Array, Array]:
+    """The bump (1 or C, I, J, K), from 0 to 1, and its mean."""
+    whole = channels.size_of(image) if image.full is None else jnp.asarray(image.full, jnp.int32)
+    size = whole.astype(image.data.dtype)[None]
+    log_scale, location = (channels.rows(params[name], image, 3) for name in ("log_scale", "location"))
+    offset = (0, 0, 0) if image.offset is None else image.offset
+    return gaussian_bump(
+        location * size, jnp.exp(log_scale) * size, image.spatial_shape, extent=whole, offset=offset
+    )

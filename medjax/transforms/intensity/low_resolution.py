@@ -1,0 +1,105 @@
+"""Low resolution: fewer voxels along some axes, and back to the old grid."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array
+
+from medjax import keys, ranges
+from medjax.geometry import Grid
+from medjax.image import Image
+from medjax.ops import axis as axis_ops
+from medjax.ops import lowres
+from medjax.ops.statistics import within
+from medjax.ranges import Range, number, uniform
+from medjax.transforms.intensity import channels
+from medjax.transforms.intensity.anisotropy import axes_of, interpolation_of
+from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.typing import Key, Params
+
+
+def coarsened(image: Image, params: Params, axes: Sequence[int], interpolation: str) -> Image:
+    """Fewer voxels along `axes`, by `zoom` (3,) of all channels or (C, 3)."""
+    zoom = channels.rows(params["zoom"], image, 3)
+    extent = channels.size_of(image)
+    samplings: list[lowres.Sampling | None] = [None] * 3
+    for axis in axes:
+        size = extent[axis].astype(zoom.dtype)
+        count = jnp.clip(jnp.round(size * zoom[:, axis]), 1, size)
+        samplings[axis] = lowres.Sampling(extent[axis], count.astype(jnp.int32), size / count)
+    if interpolation == "cubic":
+        data = cubic(image, samplings)
+    else:
+        data = (lowres.linear if interpolation == "linear" else lowres.nearest)(image.data, samplings)
+    return channels.limited(data, image, params)
+
+
+def cubic(image: Image, samplings: Sequence[lowres.Sampling | None]) -> Array:
+    """Read by splines along one axis after the other, and clipped to the range of the samples of the channel."""
+    mask = channels.real(image)
+    chosen = [(axis, s) for axis, s in enumerate(samplings) if s is not None]
+
+    def one(x: Array, *numbers: Array) -> Array:
+        counts, factors = numbers[::2], numbers[1::2]
+        y, sample = within(x, mask, 0), jnp.ones((1, 1, 1, 1), bool)
+        for (axis, s), count, factor in zip(chosen, counts, factors, strict=True):
+            s = lowres.Sampling(s.extent, count[None], factor[None])
+            size = x.shape[axis + 1]
+            y = axis_ops.correlate(y, axis + 1, lowres.cubic_matrix(size, s))
+            sample = sample & axis_ops.along(axis + 1, lowres.picked(size, s)[0])
+        sample = sample if mask is None else sample & mask
+        return jnp.clip(y, channels.least(x, sample), channels.greatest(x, sample))
+
+    numbers = [n for _, s in chosen for n in (s.count, s.factor)]
+    return channels.each(one, image.data, *numbers)
+
+
+@transform
+class LowResolution(IntensityTransform):
+    """Bring an image to n' = round(n zoom) voxels along each axis by nearest, and back to n by interpolation.
+
+    Voxel j of the small image copies voxel floor((j + 1/2) n / n'), and voxel i is read at (i + 1/2) n' / n - 1/2; edges
+    are repeated.
+
+    zoom: 0 < zoom <= 1, one number or one for each axis.  axes: the voxel axes that are made coarse.
+    image_interpolation: on the way back, 'linear', 'nearest' or 'cubic' (the B-spline through the voxels of the small
+    image, clipped to their range).  Shapes: (C, I, J, K) -> same, float32.  Not invertible.
+    Source: nnU-Net; batchgeneratorsv2 (linear), batchgenerators and skimage.transform.resize (cubic).
+    """
+
+    zoom: Any = number(default=0.5, low=0.01, high=1.0, shape=(3,))
+    axes: Sequence[int] = static(default=(0, 1, 2), convert=axes_of)
+    image_interpolation: str = static(default="linear", convert=interpolation_of)
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        return {"zoom": jnp.asarray(self.zoom)}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return coarsened(image, params, self.axes, self.image_interpolation)
+
+
+@transform
+class RandomLowResolution(IntensityTransform):
+    """`LowResolution` with `zoom` drawn uniformly, for each image; x is (0.01, x).
+
+    isotropic: one number, of the first axis, for all axes.  per_channel: drawn for each channel, instead of once.
+    p_per_channel: probability that a channel is changed.
+    """
+
+    zoom: Range = uniform(default=(0.5, 1.0), per_axis=True, low=0.01, high=1.0)
+    axes: Sequence[int] = static(default=(0, 1, 2), convert=axes_of)
+    image_interpolation: str = static(default="linear", convert=interpolation_of)
+    isotropic: bool = static(default=True, kw_only=True)
+    per_channel: bool = static(default=False, kw_only=True)
+    p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
+
+    random = True
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        zoom = ranges.draw(keys.for_name(key, "zoom"), self.zoom, channels.shape_for(self.per_channel, grid))
+        zoom = jnp.broadcast_to(zoom[..., :1], zoom.shape) if self.isotropic else zoom
+        return {"zoom": zoom, "channels": channels.coins(key, self.p_per_channel, grid)}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return coarsened(image, params, self.axes, self.image_interpolation)

@@ -1,0 +1,85 @@
+"""The median of a neighbourhood."""
+
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array
+
+from medjax import keys, ranges
+from medjax.geometry import Grid
+from medjax.image import Image
+from medjax.ops import local
+from medjax.ranges import number
+from medjax.transforms.intensity import channels
+from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.typing import Key, Params
+
+
+def size_of(name: str, value: Any) -> int:
+    """A whole number of at least 1."""
+    if int(value) != value or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return int(value)
+
+
+def sizes_of(name: str, value: Any) -> tuple[int, int]:
+    """The least and the greatest of whole numbers of at least 1, or one number for both."""
+    ends = (value, value) if np.ndim(value) == 0 else tuple(value)
+    if len(ends) != 2 or size_of(name, ends[0]) > size_of(name, ends[1]):
+        raise ValueError(f"{name} must be a whole number or a pair low <= high, got {value!r}")
+    return int(ends[0]), int(ends[1])
+
+
+def filtered(image: Image, params: Params, sizes: tuple[int, int]) -> Image:
+    """The median over cubes of `size` voxels, for each channel or for all."""
+    low, high = sizes
+    extent = channels.size_of(image)
+    branches = [partial(local.median, extent=extent, size=size) for size in range(low, high + 1)]
+
+    def one(x: Array, size: Array) -> Array:
+        return jax.lax.switch(size - low, branches, x)
+
+    size = jnp.asarray(params["size"]).reshape(-1)[: image.shape[0]]
+    return channels.limited(channels.each(one, image.data, size), image, params)
+
+
+@transform
+class Median(IntensityTransform):
+    """Replace each voxel by the median of the cube about it; the image is mirrored at its edges.
+
+    size: of the cube, in voxels; an even one reaches one voxel further down.  Shapes: (C, I, J, K) -> same, float32.
+    Not invertible.  Source: `scipy.ndimage.median_filter`; nnU-Net DA5.
+    """
+
+    size: int = static(default=3, convert=size_of)
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        return {"size": jnp.asarray(self.size, jnp.int32)}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return filtered(image, params, (self.size, self.size))
+
+
+@transform
+class RandomMedian(IntensityTransform):
+    """`Median` with `size` drawn for each image, each whole number from low to high equally likely.
+
+    per_channel: drawn for each channel, instead of once.  p_per_channel: probability that a channel is changed.
+    """
+
+    size: Any = static(default=(2, 7), convert=sizes_of)
+    per_channel: bool = static(default=False, kw_only=True)
+    p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
+
+    random = True
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        ends = jnp.asarray(self.size, jnp.float32)
+        size = ranges.draw_integer(keys.for_name(key, "size"), ends, channels.shape_for(self.per_channel, grid))
+        return {"size": size, "channels": channels.coins(key, self.p_per_channel, grid)}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return filtered(image, params, self.size)

@@ -1,0 +1,64 @@
+"""Sharper edges."""
+
+import jax.numpy as jnp
+
+from medjax import keys
+from medjax.geometry import Grid
+from medjax.image import Image
+from medjax.ops.local import laplacian
+from medjax.ranges import number
+from medjax.transforms.intensity import channels
+from medjax.transforms.intensity.channels import Either, either
+from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.typing import Key, Params
+
+
+def sharpened(image: Image, params: Params, preserve_range: bool) -> Image:
+    """x + strength (6 x - the six neighbours)."""
+    x = image.data
+    y = x + channels.laid(params["strength"], image) * laplacian(x, channels.size_of(image))
+    if preserve_range:
+        mask = channels.real(image)
+        y = jnp.clip(y, channels.least(x, mask), channels.greatest(x, mask))
+    return channels.limited(y, image, params)
+
+
+@transform
+class Sharpen(IntensityTransform):
+    """Add what a voxel exceeds its six face neighbours by, times a strength; edges are repeated.
+
+    strength: 0 changes nothing.  preserve_range: clip to the least and the greatest voxel that the channel had.
+    Shapes: (C, I, J, K) -> same, float32.  Not invertible.  Source: nnU-Net DA5, `SharpeningTransform`.
+    """
+
+    strength: float = number(default=0.2, low=0.0)
+    preserve_range: bool = static(default=False, kw_only=True)
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        return {"strength": jnp.asarray(self.strength)}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return sharpened(image, params, self.preserve_range)
+
+
+@transform
+class RandomSharpen(IntensityTransform):
+    """`Sharpen` with `strength` drawn uniformly from a pair or, on a fair coin, from one of two, for each image.
+
+    per_channel: drawn for each channel, instead of once.  p_per_channel: probability that a channel is changed.
+    """
+
+    strength: Either = either(default=(0.1, 1.0), low=0.0)
+    preserve_range: bool = static(default=False, kw_only=True)
+    per_channel: bool = static(default=False, kw_only=True)
+    p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
+
+    random = True
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        shape = channels.shape_for(self.per_channel, grid)
+        strength = channels.draw_either(keys.for_name(key, "strength"), self.strength, shape)
+        return {"strength": strength, "channels": channels.coins(key, self.p_per_channel, grid)}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return sharpened(image, params, self.preserve_range)

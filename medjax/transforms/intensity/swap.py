@@ -1,0 +1,171 @@
+"""Boxes of the image that change places."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from medjax import keys, ranges
+from medjax.geometry import Grid
+from medjax.image import Image
+from medjax.ranges import as_floats, check, leaf, traced
+from medjax.subject import Subject
+from medjax.transforms import fuse
+from medjax.transforms.spatial.sampling import is_label
+from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.typing import Key, Params, Shape3
+
+
+def size_of(name: str, value: Any) -> Shape3:
+    """Three whole numbers of at least 1, or one for all three."""
+    sizes = np.asarray(value)
+    if sizes.shape not in ((), (3,)) or not np.all(sizes == np.floor(sizes)) or np.any(sizes < 1):
+        raise ValueError(f"{name} must be one or three whole numbers of at least 1, got {value!r}")
+    i, j, k = (int(s) for s in np.broadcast_to(sizes, 3))
+    return i, j, k
+
+
+def count_of(name: str, value: Any) -> int:
+    """A whole number of at least 0."""
+    if int(value) != value or value < 0:
+        raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
+    return int(value)
+
+
+def locations_of(name: str, value: Any) -> Any:
+    """Pairs of corners (n, 2, 3), whole numbers of at least 0."""
+    array = as_floats(name, value)
+    array = array.reshape(0, 2, 3) if array.size == 0 else array
+    if array.ndim != 3 or array.shape[1:] != (2, 3):
+        raise ValueError(f"{name} must be pairs of corners (n, 2, 3), got shape {array.shape}")
+    check(name, array, low=0)
+    if not traced(array) and np.any(array != np.floor(array)):
+        raise ValueError(f"{name} must be whole numbers, got {np.asarray(array).tolist()}")
+    return array
+
+
+def check_size(t: Any, subject: Subject) -> None:
+    """Raise a ValueError for an image that a patch does not fit into."""
+    for name, image in subject.images.items():
+        if fuse.included(t, name, is_label(image)) and any(np.array(image.spatial_shape) < t.patch_size):
+            raise ValueError(f"patch_size {t.patch_size} does not fit into {name}, of shape {image.spatial_shape}")
+
+
+def draw_disjoint(key: Key, first: Int[Array, "N 3"], room: Int[Array, "3"], size: Shape3) -> Int[Array, "N 3"]:
+    """Corners from 0 to `room` of boxes that do not meet those at `first`, each equally likely; `first` if none is.
+
+    What meets a box is a box of corners. The others are those beyond it on the first axis, those within it there and
+    beyond it on the second, and those within it on both and beyond it on the third: one of the three kinds is drawn by
+    how many corners it has, then a corner of it.
+    """
+    low = jnp.maximum(first - (jnp.asarray(size, jnp.int32) - 1)[None], 0)
+    high = jnp.minimum(first + (jnp.asarray(size, jnp.int32) - 1)[None], room[None])
+    inside = (high - low + 1).astype(jnp.float32)
+    all_of = jnp.broadcast_to((room + 1).astype(jnp.float32)[None], inside.shape)
+    outside = all_of - inside
+    (i_in, j_in, _), (_, j_all, k_all), (i_out, j_out, k_out) = inside.T, all_of.T, outside.T
+    kinds = jnp.stack([i_out * j_all * k_all, i_in * j_out * k_all, i_in * j_in * k_out], 1)
+    ends = jnp.cumsum(kinds, 1)
+    total = ends[:, -1:]
+    at = ranges.draw(keys.for_name(key, "kind"), jnp.concatenate([jnp.zeros_like(total), total], 1))
+    kind = jnp.minimum((at[:, None] >= ends).sum(1, dtype=jnp.int32), 2)
+    kind = jnp.where(jnp.take_along_axis(kinds, kind[:, None], 1)[:, 0] > 0, kind, jnp.argmax(kinds, 1).astype(jnp.int32))[:, None]
+
+    axis = jnp.arange(3, dtype=jnp.int32)[None]
+    choices = jnp.where(axis < kind, inside, jnp.where(axis == kind, outside, all_of))
+    index = ranges.draw_integer(keys.for_name(key, "place"), jnp.stack([jnp.zeros_like(choices), choices - 1], -1))
+    beyond = jnp.where(index < low, index, index + (high - low + 1))
+    second = jnp.where(axis < kind, low + index, jnp.where(axis == kind, beyond, index))
+    return jnp.where(total > 0, second, first)
+
+
+def swapped(image: Image, locations: Array, size: Shape3) -> Image:
+    """The boxes of each pair change places, one pair after the other, in all channels."""
+    if any(np.array(image.spatial_shape) < size):
+        raise ValueError(f"patch_size {size} does not fit into an image of shape {image.spatial_shape}")
+    corners = jnp.asarray(locations).astype(jnp.int32)
+    shape = (image.shape[0], *size)
+
+    def exchange(index: Array, data: Array) -> Array:
+        first, second = ((jnp.zeros((), jnp.int32), *corners[index, which]) for which in (0, 1))
+        one, other = (jax.lax.dynamic_slice(data, corner, shape) for corner in (first, second))
+        return jax.lax.dynamic_update_slice(jax.lax.dynamic_update_slice(data, other, first), one, second)
+
+    return image.replace(data=jax.lax.fori_loop(0, len(corners), exchange, image.data))
+
+
+@transform
+class Swap(IntensityTransform):
+    """Exchange boxes of the image, one pair after the other, in all channels.
+
+    patch_size: voxels of a box along each axis, or one number for all.
+    locations: pairs of corners (n, 2, 3), the lowest indices of the two boxes.
+
+    Shapes: (C, I, J, K) -> same, float32.  Inverse: the pairs in reverse order.
+    Raises ValueError for boxes of a pair that overlap, and for boxes that leave the image.
+    Source: Chen et al., "Self-supervised learning for medical image analysis using image context restoration", 2019;
+    TorchIO 1.2.1.
+    """
+
+    patch_size: Any = static(convert=size_of)
+    locations: Any = leaf(convert=locations_of)
+
+    invertible = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not traced(self.locations):
+            apart = np.abs(np.diff(np.asarray(self.locations), axis=1))[:, 0]
+            if np.any(np.all(apart < self.patch_size, 1)):
+                raise ValueError(f"locations hold boxes of size {self.patch_size} that overlap, which is no exchange")
+
+    def check_subject(self, subject: Subject) -> None:
+        check_size(self, subject)
+        if traced(self.locations):
+            return
+        far = np.asarray(self.locations).max((0, 1), initial=0) + self.patch_size
+        for name, image in subject.images.items():
+            if fuse.included(self, name, is_label(image)) and np.any(far > image.spatial_shape):
+                raise ValueError(f"locations leave {name}, of shape {image.spatial_shape}: a box reaches {far.tolist()}")
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        return {"locations": jnp.round(jnp.asarray(self.locations)).astype(jnp.int32)}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return swapped(image, params["locations"], self.patch_size)
+
+    def undo(self, image: Image, params: Params) -> Image:
+        return swapped(image, jnp.asarray(params["locations"])[::-1], self.patch_size)
+
+
+@transform
+class RandomSwap(IntensityTransform):
+    """`Swap` of `num_iterations` pairs, drawn for each image: the first box anywhere, the second where it is disjoint.
+
+    Each place is equally likely. Where no place is disjoint, the box stays.  Differs from TorchIO 1.2.1, which
+    never takes the last place, exchanges boxes that overlap, and may not end.
+    """
+
+    patch_size: Any = static(default=15, convert=size_of)
+    num_iterations: int = static(default=100, convert=count_of)
+
+    random = True
+    invertible = True
+
+    def check_subject(self, subject: Subject) -> None:
+        check_size(self, subject)
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        room = jnp.maximum(jnp.asarray(grid.shape, jnp.int32) - jnp.asarray(self.patch_size, jnp.int32), 0)
+        ends = jnp.stack([jnp.zeros(3, jnp.float32), room.astype(jnp.float32)], -1)
+        first = ranges.draw_integer(keys.for_name(key, "first"), ends, (self.num_iterations,))
+        second = draw_disjoint(keys.for_name(key, "second"), first, room, self.patch_size)
+        return {"locations": jnp.stack([first, second], 1)}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return swapped(image, params["locations"], self.patch_size)
+
+    def undo(self, image: Image, params: Params) -> Image:
+        return swapped(image, jnp.asarray(params["locations"])[::-1], self.patch_size)

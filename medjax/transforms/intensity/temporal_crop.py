@@ -1,0 +1,93 @@
+"""A stretch of a series."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from medjax import keys, ranges
+from medjax.geometry import Grid
+from medjax.image import Image
+from medjax.ranges import as_floats, check, leaf, traced
+from medjax.subject import Subject
+from medjax.transforms import fuse
+from medjax.transforms.spatial.sampling import is_label
+from medjax.transforms.transform import IntensityTransform, certain, static, transform
+from medjax.typing import Key, Params
+
+
+def length_of(name: str, value: Any) -> int:
+    """A whole number of at least 1."""
+    if int(value) != value or value < 1:
+        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
+    return int(value)
+
+
+def start_of(name: str, value: Any) -> Any:
+    """A whole number of at least 0."""
+    array = as_floats(name, value)
+    check(name, array, low=0.0)
+    if array.ndim or (not traced(array) and array != round(float(array))):
+        raise ValueError(f"{name} must be one whole number, got {value!r}")
+    return array
+
+
+def cropped(image: Image, params: Params, length: int) -> Image:
+    """`length` time points from `start`."""
+    if length > image.shape[0]:
+        raise ValueError(f"length {length} is more than the {image.shape[0]} time points of an image")
+    return image.replace(data=jax.lax.dynamic_slice_in_dim(image.data, jnp.asarray(params["start"]), length))
+
+
+def check_length(t: Any, subject: Subject, start: int) -> None:
+    """Raise a ValueError for a series that is too short."""
+    for name, image in subject.images.items():
+        if fuse.included(t, name, is_label(image)) and start + t.length > image.shape[-4]:
+            last = start + t.length
+            raise ValueError(f"{name} has {image.shape[-4]} time points, but {last} are needed for length {t.length}")
+
+
+@transform
+class TemporalCrop(IntensityTransform):
+    """Take `length` time points of a series, the channels of an image, from `start`.
+
+    Shapes: (C, I, J, K) -> (length, I, J, K), float32; label maps are left alone.  Not invertible.
+    Raises ValueError for a series that ends before, and for p other than 1.
+    """
+
+    start: int = leaf(convert=start_of)
+    length: int = static(convert=length_of)
+    p: float = static(default=1.0, convert=certain, kw_only=True)
+
+    rechannels = True
+
+    def check_subject(self, subject: Subject) -> None:
+        if not traced(self.start):
+            check_length(self, subject, int(self.start))
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        return {"start": jnp.round(jnp.asarray(self.start)).astype(jnp.int32)}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return cropped(image, params, self.length)
+
+
+@transform
+class RandomTemporalCrop(IntensityTransform):
+    """`TemporalCrop` of `length` time points, each start equally likely, for each image; shared=True draws once."""
+
+    length: int = static(convert=length_of)
+    p: float = static(default=1.0, convert=certain, kw_only=True)
+
+    random = True
+    rechannels = True
+
+    def check_subject(self, subject: Subject) -> None:
+        check_length(self, subject, 0)
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        ends = jnp.asarray([0, max(grid.channels - self.length, 0)], jnp.float32)
+        return {"start": ranges.draw_integer(keys.for_name(key, "start"), ends)}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return cropped(image, params, self.length)
