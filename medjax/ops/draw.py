@@ -4,6 +4,7 @@ A cumulative sum over a volume in float32 gives voxels no chance that have one, 
 no sum is longer than an axis, masks are counted in whole numbers, and what weighs 0 is never drawn.
 """
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -40,9 +41,9 @@ def choose(key: Key, weights: Num[Array, "N"]) -> Int[Array, ""]:
     return jnp.where(found < len(weights), found, 0)
 
 
-def voxel(key: Key, sums: Marginals, weights: Num[Array, "I J K"]) -> Int[Array, "3"]:
-    """Index of a voxel, each in proportion to its weight."""
+def voxel(key: Key, sums: Marginals, line: Callable[[Array, Array], Num[Array, "K"]]) -> Int[Array, "3"]:
+    """Index of a voxel, each in proportion to its weight; `line(i, j)` gives the weights along the last axis there."""
     i = choose(keys.for_name(key, "plane"), sums.planes)
     j = choose(keys.for_name(key, "line"), sums.lines[i])
-    dtype = sums.lines.dtype
-    return jnp.stack([i, j, choose(keys.for_name(key, "voxel"), weights[i, j].astype(dtype))])
+    k = choose(keys.for_name(key, "voxel"), line(i, j).astype(sums.lines.dtype))
+    return jnp.stack([i, j, k])

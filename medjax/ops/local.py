@@ -124,7 +124,7 @@ def _(size: int, primals: tuple, tangents: tuple) -> tuple[Volume, Volume]:
         start = (zero, n // size**2, n // size % size, n % size)
         value, slope = (jax.lax.dynamic_slice(v, start, y.shape) for v in (wide, dwide))
         equal, change = state
-        return equal + (value == y), change + jnp.where(value == y, slope, 0)
+        return equal + (value == y).astype(y.dtype), change + jnp.where(value == y, slope, 0)
 
     start = jnp.zeros_like(y), jnp.zeros_like(y)
     neighbours = jnp.arange(size**3, dtype=jnp.int32)

@@ -74,7 +74,7 @@ def runs(steps: Sequence[Step]) -> list[list[int]]:
             continue
         wanted = t.sampling()
         blind = t.locates and not t.follows
-        if not open_run or blind or (t.rescales and rescaled) or t.keep or sampling.clash(asked, wanted):
+        if not open_run or blind or (t.rescales and rescaled) or t.copies or sampling.clash(asked, wanted):
             groups.append([])
             asked, rescaled, open_run = NOTHING, False, True
         groups[-1].append(index)
@@ -134,6 +134,11 @@ def seen(place: Place, step: Any, shape: Any, xp: Any) -> tuple[Any, Any]:
     low = xp.round(xp.minimum(first, last)).astype(np.int32)
     high = xp.round(xp.maximum(first, last)).astype(np.int32) + 1
     return xp.maximum(low, 0), xp.minimum(high, shape)
+
+
+def copied(places: dict[str, Place], t: Any) -> dict[str, Place]:
+    """The places with those of the copies that a transform makes."""
+    return places | {new: places[old]._replace(label=places[old].label and not t.synthesises) for old, new in t.copies}
 
 
 def switched(move: Linear | BSpline, on: Any, xp: Any) -> Map:

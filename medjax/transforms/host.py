@@ -78,8 +78,8 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
 
     for group in groups_of(steps):
         first = steps[group[0]].transform
-        metadata |= {new: metadata[old] for old, new in first.keep or ()}
-        places |= {new: places[old] for old, new in first.keep or ()}
+        metadata |= {new: metadata[old] for old, new in first.copies}
+        places = fuse.copied(places, first)
         if first.kind != "spatial":
             pending.append((group, ()))
             continue
@@ -217,7 +217,7 @@ def after_batch(
             verify(steps, found)
             for group in groups:
                 first = steps[group[0]].transform
-                here |= {new: here[old] for old, new in first.keep or ()}
+                here = fuse.copied(here, first)
                 if first.kind == "spatial":
                     located = {i: {**params[i], "located": found[i]} for i in group if i in found}
                     here = planned(steps, group, {**params, **located}, here)
@@ -225,7 +225,7 @@ def after_batch(
     images = {}
     sources = {name: name for name in result.images}
     for step in steps:
-        sources |= {new: sources.get(old, old) for old, new in step.transform.keep or ()}
+        sources |= {new: sources.get(old, old) for old, new in step.transform.copies}
     for name, image in result.images.items():
         affine = np.stack([np.asarray(here[name].grid.affine) for here in places])
         source = subject[sources[name]]
@@ -258,8 +258,9 @@ def check_subject(t: Any, subject: Subject) -> None:
     moved = dict.fromkeys(list(subject.images)[:1])
     for step in flatten(t):
         inner = step.transform
-        for name in (*(inner.include or ()), *(inner.exclude or ()), *(old for old, _ in inner.keep or ())):
-            if name not in subject.images:
+        made = {new for _, new in inner.copies}
+        for name in (*(inner.include or ()), *(inner.exclude or ()), *(old for old, _ in inner.copies)):
+            if name not in subject.images and name not in made:
                 known = ", ".join(subject.images)
                 raise ValueError(f"{type(inner).__name__} names image {name!r}; the subject has {known}")
         subject = keep(subject, inner)

@@ -53,7 +53,7 @@ def invert_on_host(t, steps, groups, subject, params, like, interpolation) -> Su
     shapes: list[tuple[tuple[str, Known], ...]] = []
     for group in groups:
         first = steps[group[0]].transform
-        before = here = here | {new: here[old] for old, new in first.keep or ()}
+        before = here = fuse.copied(here, first)
         if first.kind == "spatial":
             here = planned(steps, group, spatial, here)
         shapes.append(tuple((name, known_before(before[name], here[name])) for name in before))
@@ -101,7 +101,7 @@ def trail(
     way = []
     for group in groups:
         first = steps[group[0]].transform
-        begin = end = places | {new: places[old] for old, new in first.keep or ()}
+        begin = end = fuse.copied(places, first)
         if first.kind == "spatial":
             for index in group:
                 end = fuse.advance(end, steps[index], params[index], params[index].get("located", {}))
@@ -131,7 +131,7 @@ def match(subject: Subject, ends: Places) -> Sources:
 
 def origin(name: str, places: Places, steps: Sequence[Step]) -> str:
     """The image that `name` was, before a step kept it under that name."""
-    kept = {new: old for step in steps for old, new in step.transform.keep or ()}
+    kept = {new: old for step in steps for old, new in step.transform.copies}
     while name not in places:
         name = kept[name]
     return name

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 
 from medjax import keys
-from medjax.image import Image
+from medjax.image import Image, ScalarImage
 from medjax.subject import Subject
 from medjax.transforms import fuse
 from medjax.transforms.fuse import Known, Place, Step
@@ -81,7 +81,7 @@ def draw_tree(t: Any, key: Key | None, places: dict[str, Place], certain: bool):
             params, places = draw_tree(member, inner, places, certain and not t.chooses)
             members.append(params)
         return {"on": on, "draw": choice, "members": tuple(members)}, places
-    places = places | {new: places[old] for old, new in t.keep or ()}
+    places = fuse.copied(places, t)
     reference = next(iter(places.values())).grid
     if t.kind == "spatial":
         params = {"on": on, "draw": t.draw(key, reference)}
@@ -180,5 +180,8 @@ def run_single(step: Step, params: Params, subject: Subject) -> tuple[Subject, d
 
 
 def keep(subject: Subject, t: Any) -> Subject:
-    """The subject with copies of the images that a transform is asked to keep."""
-    return subject.replace(**{new: subject[old] for old, new in t.keep}) if t.keep else subject
+    """The subject with copies of the images that a transform is asked to keep, or to make others of."""
+    images = {new: subject[old] for old, new in t.copies}
+    if t.synthesises:
+        images = {name: ScalarImage.of(*image.held(), metadata=image.metadata) for name, image in images.items()}
+    return subject.replace(**images) if images else subject

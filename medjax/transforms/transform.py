@@ -127,6 +127,8 @@ class Transform:
     """Whether label maps are left alone; not annotated, since some make it a field in its place among the others."""
     labels_only = False
     """Whether scalar images are left alone."""
+    synthesises: ClassVar[bool] = False
+    """Whether `copies` of label maps become scalar images."""
 
     def __post_init__(self):
         for f in fields(self):
@@ -176,6 +178,11 @@ class Transform:
         """What is random, from a key and the grid of the image (of the reference, for a spatial transform)."""
         del key, grid
         return {}
+
+    @property
+    def copies(self) -> tuple[tuple[str, str], ...]:
+        """Pairs (image, name of a copy of it) that are made before it runs."""
+        return cast(tuple[tuple[str, str], ...], self.keep or ())
 
     def check_subject(self, subject: Subject) -> None:
         """Raise a ValueError if a subject lacks what is named here; on the host alone."""

@@ -119,7 +119,7 @@ def test_a_fused_run_is_the_chain_composed_in_float64(names, affine, shape, inte
     points, clear = reference.origin_of(found, reference.world(end.affine, end.shape), margin=-0.01)
     index = reference.apply(np.linalg.inv(affine), points)
     tied = (np.abs(index - np.floor(index) - 0.5) < 3e-3).any(0)
-    assert clear.mean() > 0.1
+    assert clear.sum() > 40
     near = clear & ~tied
     order = interpolation[1]
     for channel, values in zip(data, got.t1.numpy()):

@@ -121,7 +121,7 @@ class RandomCrop(SpatialTransform):
             mask = mask & statistics.extent_mask(image.spatial_shape, jnp.asarray(image.extent))[None]
         mask = mask.any(0)
         sums = draw.marginals(mask)
-        voxel = draw.voxel(params["key"], sums, mask)
+        voxel = draw.voxel(params["key"], sums, lambda i, j: mask[i, j])
         affine = jnp.asarray(image.affine).astype(place.grid.affine.dtype)
         point = geometry.transform_point(affine, voxel.astype(affine.dtype))
         moved = follow(place.moves, point[None])[0]

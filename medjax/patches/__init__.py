@@ -1,0 +1,1 @@
+"""Patches: drawn at random for training, on a grid for inference."""

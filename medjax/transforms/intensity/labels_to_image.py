@@ -1,0 +1,184 @@
+"""An image made of a label map: each class its own Gaussian intensities."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+
+from medjax import keys, ranges
+from medjax.geometry import Grid
+from medjax.image import Image, LabelMap
+from medjax.ops import noise
+from medjax.ops.statistics import extent_mask
+from medjax.ranges import Range, as_floats, check, leaf, uniform
+from medjax.subject import Subject
+from medjax.transforms.intensity.masking import label_values
+from medjax.transforms.transform import IntensityTransform, certain, static, transform
+from medjax.typing import Key, Params
+
+
+def vector(name: str, value: Any) -> Any:
+    """A vector of finite numbers, one for each label."""
+    array = as_floats(name, value)
+    if array.ndim != 1:
+        raise ValueError(f"{name} must hold one number for each label, got shape {array.shape}")
+    check(name, array)
+    return array
+
+
+def pairs(name: str, value: Any) -> Any:
+    """A range (2,) for each label, (N, 2), from a sequence of numbers or of pairs; None for the default of all."""
+    if value is None:
+        return None
+    ends = [np.broadcast_to(as_floats(name, v), 2) for v in value]
+    array = np.array(ends, np.float32).reshape(-1, 2)
+    check(name, array)
+    if np.any(array[:, 0] > array[:, 1]):
+        raise ValueError(f"{name} has low > high: {array.tolist()}")
+    return array
+
+
+LARGEST = 65535
+"""The largest label that a table of all labels is made for."""
+
+
+def painted(image: Image, params: Params, labels: Sequence[int]) -> Image:
+    """The image of a label map of one channel, each voxel by its label, or of one channel for each label, by shares."""
+    data, shape = image.data, image.spatial_shape
+    mean, std = (jnp.asarray(params[name]).astype(data.dtype) for name in ("mean", "std"))
+    offset = (0, 0, 0) if image.offset is None else image.offset
+    if data.shape[0] == 1:
+        table = np.full(max(labels) + 2, len(labels), np.int32)  # labels beyond the table, and others, are painted 0
+        table[list(labels)] = np.arange(len(labels))
+        known = jnp.where(data < 0, len(table) - 1, jnp.minimum(data, len(table) - 1)).astype(jnp.int32)
+        at = jnp.asarray(table)[known]
+        mean, std = (jnp.append(values, jnp.zeros((), data.dtype))[at] for values in (mean, std))
+        value = mean + std * noise.normal(params["key"], data.shape, offset=offset, dtype=data.dtype)
+    else:
+        field = noise.normal(params["key"], (len(labels), *shape), offset=offset, dtype=data.dtype)
+        value = mean[:, None, None, None] + std[:, None, None, None] * field
+        value = (data[np.asarray(labels)] * value).sum(0, keepdims=True)
+    if image.extent is not None:
+        value = jnp.where(extent_mask(shape, image.extent)[None], value, 0)
+    return image.replace(data=value)
+
+
+@transform
+class LabelsToImage(IntensityTransform):
+    """Make a scalar image of a label map: voxels of a label are mean + std n, n standard normal; others are 0.
+
+    label_key: name of the label map; one channel of labels, or one channel for each label (partial volumes, whose
+    shares weight the classes' intensities).  used_labels: the labels that are painted (for partial volumes: channels).
+    mean, std: one number for each of used_labels, std >= 0.  image_key: name of the new image.  seed: of the noise.
+
+    p must be 1.  The subject gets a ScalarImage (1, I, J, K), float32, on the grid of the label map, which is left as
+    it is.  Raises ValueError for means and stds that are not one for each label, and a label_key that is no label map.
+    Source: TorchIO 1.2.1, where noise has no seed and the label map is overwritten.
+    """
+
+    label_key: str = static(default="label")
+    mean: Any = leaf(default=(0.5,), convert=vector)
+    std: Any = leaf(default=(0.0,), convert=vector)
+    image_key: str = static(default="image_from_labels")
+    used_labels: Sequence[int] = static(default=(1,), convert=label_values)
+    seed: int = static(default=0, convert=lambda name, value: int(value))
+    p: float = static(default=1.0, convert=certain, kw_only=True)
+
+    synthesises = True
+    rechannels = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "include", (self.image_key,))
+        super().__post_init__()
+        for name in ("mean", "std"):
+            if getattr(self, name).shape != (len(self.used_labels),):
+                raise ValueError(f"{name} must hold one number for each of used_labels={self.used_labels}")
+        check("std", self.std, low=0.0)
+
+    @property
+    def copies(self) -> tuple[tuple[str, str], ...]:
+        """The label map, under the name of the image that is made of it."""
+        return ((self.label_key, self.image_key),)
+
+    def channels(self, count: int) -> int:
+        return 1
+
+    def check_subject(self, subject: Subject) -> None:
+        check_label_key(self.label_key, self.used_labels, subject)
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        return {"mean": jnp.asarray(self.mean), "std": jnp.asarray(self.std), "key": random.key(self.seed)}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return painted(image, params, self.used_labels)
+
+
+@transform
+class RandomLabelsToImage(IntensityTransform):
+    """`LabelsToImage` with a random mean and std for each label and subject.
+
+    mean, std: for each of used_labels a number, or a pair drawn uniformly; None draws all uniformly from default_mean
+    and default_std (a number x is that number).  ignore_background: leave label 0 out.  The rest as in `LabelsToImage`.
+    """
+
+    label_key: str = static(default="label")
+    used_labels: Sequence[int] = static(default=(1,), convert=label_values)
+    image_key: str = static(default="image_from_labels")
+    mean: Any = leaf(default=None, convert=pairs)
+    std: Any = leaf(default=None, convert=pairs)
+    default_mean: Range = uniform(default=(0.1, 0.9))
+    default_std: Range = uniform(default=(0.01, 0.1), low=0.0)
+    ignore_background: bool = static(default=False)
+    p: float = static(default=1.0, convert=certain, kw_only=True)
+
+    random = True
+    synthesises = True
+    rechannels = True
+
+    def __post_init__(self):
+        object.__setattr__(self, "include", (self.image_key,))
+        super().__post_init__()
+        for name in ("mean", "std"):
+            value = getattr(self, name)
+            if value is not None and value.shape != (len(self.used_labels), 2):
+                raise ValueError(f"{name} must hold one number or pair for each of used_labels={self.used_labels}")
+        if self.std is not None:
+            check("std", self.std, low=0.0)
+
+    @property
+    def copies(self) -> tuple[tuple[str, str], ...]:
+        """The label map, under the name of the image that is made of it."""
+        return ((self.label_key, self.image_key),)
+
+    def channels(self, count: int) -> int:
+        return 1
+
+    def check_subject(self, subject: Subject) -> None:
+        check_label_key(self.label_key, self.used_labels, subject)
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        count = len(self.used_labels)
+        drawn = {}
+        for name, given, default in (("mean", self.mean, self.default_mean), ("std", self.std, self.default_std)):
+            inner = keys.for_name(key, name)
+            drawn[name] = ranges.draw(inner, default, (count,)) if given is None else ranges.draw(inner, given)
+        return {**drawn, "key": keys.for_name(key, "noise")}
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        kept = [i for i, label in enumerate(self.used_labels) if label != 0 or not self.ignore_background]
+        chosen = {**params, "mean": params["mean"][np.asarray(kept)], "std": params["std"][np.asarray(kept)]}
+        return painted(image, chosen, [self.used_labels[i] for i in kept])
+
+
+def check_label_key(name: str, labels: Sequence[int], subject: Subject) -> None:
+    """Raise a ValueError unless the subject has a label map of this name, with these channels if it has several."""
+    image = subject.images.get(name)
+    if min(labels) < 0 or max(labels) > LARGEST:
+        raise ValueError(f"used_labels must be from 0 to {LARGEST}, got {list(labels)}")
+    if not isinstance(image, LabelMap):
+        maps = [n for n, i in subject.images.items() if isinstance(i, LabelMap)]
+        raise ValueError(f"label_key={name!r} is no label map of the subject, which has {maps}")
+    if image.shape[-4] > 1 and max(labels) >= image.shape[-4]:
+        raise ValueError(f"used_labels={list(labels)} exceed the {image.shape[-4]} channels of {name!r}")
