@@ -114,7 +114,7 @@ CASES = {
     "RandomBSplineBiasField": Case(dict(num_control_points=4, interpolation="linear"), strength=dict(std=0.3)),
     "CoarseDropout": Case(dict(corners=[(1, 2, 3), (2, 3, 1)], size=(4, 3, 5), fill=0.3), strength=dict(fill=0.1)),
     "RandomCoarseDropout": Case(dict(size=(2, 5), per_channel=True)),
-    "LocalGamma": Case(dict(gamma=1.7), strength=dict(gamma=0.8, location=0.2)),
+    "LocalGamma": Case(dict(gamma=1.7, location=(0.4, 0.6, 1.2)), strength=dict(gamma=0.8, location=0.2)),
     "RandomLocalGamma": Case(strength=dict(gamma=(0.5, 2))),
     "Median": Case(dict(size=2)),
     "RandomMedian": Case(dict(size=(2, 3)), strength=dict(p_per_channel=0.5)),
@@ -123,7 +123,7 @@ CASES = {
     "TemporalCrop": Case(dict(start=0, length=1), skip=dict(law_gated_out_is_bit_identical="its p must be 1")),
     "RandomTemporalCrop": Case(dict(length=1), skip=dict(law_gated_out_is_bit_identical="its p must be 1")),
     "Brightness": Case(dict(factor=1.3, shift=-0.2), strength=dict(shift=0.1)),
-    "RandomBrightness": Case(dict(shift=(-1, 1), per_channel=True), strength=dict(shift_std=0.3)),
+    "RandomBrightness": Case(dict(shift=(-1, 1), shift_std=0.1, per_channel=True), strength=dict(shift_std=0.3)),
     "Contrast": Case(dict(factor=1.4, preserve_range=False), strength=dict(factor=0.7)),
     "RandomContrast": Case(dict(p_per_channel=0.7), strength=dict(factor=(0.8, 1.3))),
     "LowResolution": Case(

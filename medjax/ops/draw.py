@@ -30,15 +30,17 @@ def marginals(weights: Num[Array, "I J K"]) -> Marginals:
 
 
 def choose(key: Key, weights: Num[Array, "N"]) -> Int[Array, ""]:
-    """An index, each in proportion to its weight; 0 where all weights are."""
-    ends = jnp.cumsum(weights, dtype=weights.dtype)
+    """An index, each in proportion to its weight; 0 where all weights are.
+
+    Partial sums may be off in the last bit and so step where a weight is 0; there they are taken out.
+    """
+    ends = jnp.where(weights > 0, jnp.cumsum(weights, dtype=weights.dtype), 0)
+    total = ends.max()
     if jnp.issubdtype(weights.dtype, jnp.inexact):
-        below = jnp.nextafter(ends[-1], jnp.zeros((), ends.dtype))
-        left = jnp.minimum(random.uniform(key, (), ends.dtype) * ends[-1], below)
+        left = random.uniform(key, (), weights.dtype) * total
     else:
-        left = random.randint(key, (), 0, jnp.maximum(ends[-1], 1), ends.dtype)
-    found = (ends <= left).sum(dtype=jnp.int32)
-    return jnp.where(found < len(weights), found, 0)
+        left = random.randint(key, (), 0, jnp.maximum(total, 1), weights.dtype)
+    return jnp.argmax(ends > left).astype(jnp.int32)
 
 
 def voxel(key: Key, sums: Marginals, line: Callable[[Array, Array], Num[Array, "K"]]) -> Int[Array, "3"]:

@@ -68,7 +68,8 @@ def gaussian_bump(
         ends = jnp.minimum(mass(jnp.zeros_like(middle), middle, width), mass(last + 0 * middle, middle, width))
         total = between(-0.5, last + 0.5, middle, width)
         peak = jnp.where(peak > 0, peak, 1)  # a bump so far away that nothing of it is left
-        line = mass(index, middle, width) / peak
+        # Without the barrier XLA would work the lines out again for each voxel.
+        line = jax.lax.optimization_barrier(mass(index, middle, width) / peak)
         values = values * line.reshape([len(center), *(size if a == axis else 1 for a in range(3))])
         least = least * (ends / peak)
         mean = mean * (total / peak / (last + 1))

@@ -30,7 +30,10 @@ def patch_shape(value: Any) -> Shape3:
 
 
 def common_shape(subject: Subject, size: Shape3) -> Shape3:
-    """The shape that all images have; raises a ValueError if they differ, or are smaller than a patch."""
+    """The shape that all images have; raises a ValueError if they differ, are smaller than a patch, or a batch."""
+    for name, image in subject.images.items():
+        if len(image.shape) != 4:
+            raise ValueError(f"{name} must be (C, I, J, K), got {image.shape}: use jax.vmap for a batch of subjects")
     shapes = {name: image.spatial_shape for name, image in subject.images.items()}
     if len(set(shapes.values())) != 1:
         raise ValueError(f"patches need images of one shape, got {shapes or 'no image'}")
@@ -46,7 +49,8 @@ class Sampler:
 
     A patch is a subject: its images (C, *patch_size) with their affines, and in `patch[mj.LOCATION]`, (6,) int32, the
     first voxel and the one after the last. Both calls are pure, and run under jit and vmap.
-    Raises ValueError for images of different shapes, or smaller than the patch.
+    Raises ValueError for images of different shapes, or smaller than the patch; of an image padded by
+    `stack(shape=)` that is smaller, under vmap, the patch begins at the first voxel.
     """
 
     patch_size: Any
@@ -59,8 +63,8 @@ class Sampler:
         subject, key = self.checked(subject), keys.as_key(key)
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((subject, key))):
             return cut(subject, self.place(key, self.prepare(subject), subject), self.patch_size)
-        patch, tables = compiled_patches(self, bare(subject), key[None])
-        self.verify(jax.device_get(tables))
+        patch, seen = compiled_patches(self, bare(subject), key[None])
+        self.verify(jax.device_get(seen))
         return placed(subject, jax.tree.map(lambda leaf: leaf[0], patch))
 
     def batch(self, subject: Subject, key: Any, n: int) -> Subject:
@@ -68,8 +72,8 @@ class Sampler:
         subject, many = self.checked(subject), keys.as_keys(key, n)
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((subject, many))):
             return patches(self, subject, many)[0]
-        result, tables = compiled_patches(self, bare(subject), many)
-        self.verify(jax.device_get(tables))
+        result, seen = compiled_patches(self, bare(subject), many)
+        self.verify(jax.device_get(seen))
         return placed(subject, result, n)
 
     def checked(self, subject: Subject) -> Subject:
@@ -79,13 +83,13 @@ class Sampler:
         return subject
 
     def prepare(self, subject: Subject) -> Params:
-        """What is computed once for a volume, traced."""
+        """What is computed once for a volume, traced; of it "seen" is what `verify` looks at."""
         del subject
-        return {}
+        return {"seen": {}}
 
-    def verify(self, tables: Params) -> None:
+    def verify(self, seen: Params) -> None:
         """Raise a ValueError for a map that cannot be drawn from; on the host."""
-        del tables
+        del seen
 
     def place(self, key: Key, tables: Params, subject: Subject) -> Int[Array, "3"]:
         """The index of a patch's first voxel."""
@@ -99,7 +103,7 @@ class UniformSampler(Sampler):
     def place(self, key: Key, tables: Params, subject: Subject) -> Int[Array, "3"]:
         image = next(iter(subject.images.values()))
         room = jnp.asarray(image.spatial_shape if image.extent is None else image.extent, jnp.int32)
-        room = room - jnp.asarray(self.patch_size, jnp.int32)
+        room = jnp.maximum(room - jnp.asarray(self.patch_size, jnp.int32), 0)
         return random.randint(keys.for_name(key, "start"), (3,), 0, room + 1, jnp.int32)
 
 
@@ -123,12 +127,13 @@ class WeightedSampler(Sampler):
     def prepare(self, subject: Subject) -> Params:
         weights = jnp.asarray(subject[self.probability_map].data)[0].astype(jnp.float32)
         weights = centres(weights, subject[self.probability_map], self.patch_size)
-        return {"weights": weights, "sums": draw.marginals(weights), "low": weights.min()}
+        sums = draw.marginals(weights)
+        return {"weights": weights, "sums": sums, "seen": {"smallest": weights.min(), "total": sums.planes.sum()}}
 
-    def verify(self, tables: Params) -> None:
-        total = np.sum(tables["sums"].planes)
-        in_range(f"the map {self.probability_map!r}", np.asarray([tables["low"], total]), low=0.0)
-        if total == 0:
+    def verify(self, seen: Params) -> None:
+        for what, value in seen.items():
+            in_range(f"the {what} of the map {self.probability_map!r}", value, low=0.0)
+        if seen["total"] == 0:
             raise ValueError(
                 f"the map {self.probability_map!r} is 0 wherever a patch of {self.patch_size} can be centred"
             )
@@ -155,6 +160,8 @@ class LabelSampler(Sampler):
         if self.label_probabilities is not None:
             ratios = {int(label): float(weight) for label, weight in dict(self.label_probabilities).items()}
             in_range("label_probabilities", np.asarray(list(ratios.values())), low=0.0)
+            if not any(ratios.values()):
+                raise ValueError(f"label_probabilities must give a label a weight above 0, got {ratios}")
             object.__setattr__(self, "label_probabilities", ratios)
 
     def label_of(self, subject: Subject) -> LabelMap:
@@ -165,7 +172,12 @@ class LabelSampler(Sampler):
         return maps[self.label_name or next(iter(maps))]
 
     def checked(self, subject: Subject) -> Subject:
-        self.label_of(subject)
+        channels = self.label_of(subject).shape[0]
+        if channels > 1 and not all(0 <= label < channels for label in self.label_probabilities or ()):
+            raise ValueError(
+                f"label_probabilities of a map of {channels} channels names channels 0 to {channels - 1}, "
+                f"got {list(self.label_probabilities)}"
+            )
         return super().checked(subject)
 
     def masks(self, data: Array) -> list[Array]:
@@ -174,7 +186,7 @@ class LabelSampler(Sampler):
             return [(data != 0).any(0)]
         if data.shape[0] > 1:
             return [data[label] != 0 for label in self.label_probabilities]
-        return [data[0] == jnp.asarray(label, data.dtype) for label in self.label_probabilities]
+        return [is_label(data[0], label) for label in self.label_probabilities]
 
     def prepare(self, subject: Subject) -> Params:
         image = self.label_of(subject)
@@ -182,10 +194,10 @@ class LabelSampler(Sampler):
         sums = [draw.marginals(mask) for mask in masks]
         ratios = jnp.asarray(list((self.label_probabilities or {0: 1.0}).values()), jnp.float32)
         present = jnp.stack([s.planes.any() for s in sums])
-        return {"sums": jax.tree.map(lambda *s: jnp.stack(s), *sums), "ratios": jnp.where(present, ratios, 0)}
+        return {"sums": jax.tree.map(lambda *s: jnp.stack(s), *sums), "seen": {"ratios": jnp.where(present, ratios, 0)}}
 
-    def verify(self, tables: Params) -> None:
-        if not np.any(tables["ratios"] > 0):
+    def verify(self, seen: Params) -> None:
+        if not np.any(seen["ratios"] > 0):
             raise ValueError(
                 f"no patch of {self.patch_size} can be centred on a voxel of "
                 + ("a label" if self.label_probabilities is None else f"labels {list(self.label_probabilities)}")
@@ -193,7 +205,7 @@ class LabelSampler(Sampler):
 
     def place(self, key: Key, tables: Params, subject: Subject) -> Int[Array, "3"]:
         image = self.label_of(subject)
-        which = draw.choose(keys.for_name(key, "class"), tables["ratios"])
+        which = draw.choose(keys.for_name(key, "class"), tables["seen"]["ratios"])
 
         def line(i: Array, j: Array) -> Array:
             """Looked at again, so that no mask is kept."""
@@ -206,6 +218,13 @@ class LabelSampler(Sampler):
             return found & (jnp.arange(size[3], dtype=jnp.int32) <= image.extent[2] - self.patch_size[2])
 
         return draw.voxel(key, jax.tree.map(lambda s: s[which], tables["sums"]), line)
+
+
+def is_label(data: Array, label: int) -> Array:
+    """Where a label is; nowhere if the dtype does not hold it."""
+    if jnp.issubdtype(data.dtype, jnp.integer) and not jnp.iinfo(data.dtype).min <= label <= jnp.iinfo(data.dtype).max:
+        return jnp.zeros(data.shape, bool)
+    return data == jnp.asarray(label).astype(data.dtype)
 
 
 def centres(values: Array, image: Image, size: Shape3) -> Array:
@@ -237,15 +256,10 @@ def cut_image(image: Image, start: Int[Array, "3"], size: Shape3) -> Image:
 
 
 def patches(sampler: Sampler, subject: Subject, many: Key) -> tuple[Subject, Params]:
-    """A patch for each key, and the tables they were drawn from; traced."""
+    """A patch for each key, and what `verify` looks at; traced."""
     tables = sampler.prepare(subject)
     starts = jax.vmap(lambda key: sampler.place(key, tables, subject))(many)
-    return jax.lax.map(lambda start: cut(subject, start, sampler.patch_size), starts), summary(tables)
-
-
-def summary(tables: Params) -> Params:
-    """The tables without volumes."""
-    return {name: value for name, value in tables.items() if name != "weights"}
+    return jax.lax.map(lambda start: cut(subject, start, sampler.patch_size), starts), tables["seen"]
 
 
 @partial(jax.jit, static_argnums=0)

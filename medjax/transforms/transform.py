@@ -21,7 +21,7 @@ from medjax.subject import Subject
 from medjax.transforms import apply
 from medjax.transforms.fuse import Place
 from medjax.transforms.spatial.sampling import NOTHING, Sampling
-from medjax.typing import Key, Params, Tracer
+from medjax.typing import Key, Params, Shape3, Tracer
 
 T = TypeVar("T")
 REGISTRY: dict[str, type["Transform"]] = {}
@@ -262,12 +262,22 @@ class IntensityTransform(Transform):
     """Whether `apply_to` takes, as a third argument, what `measure` found in the whole image."""
     rechannels: ClassVar[bool] = False
     """Whether it changes the number of channels (`channels`): then its p is structure and must be 1."""
+    pointwise: ClassVar[bool] = False
+    """Whether a voxel of the result depends on that voxel, its place in the whole grid and what was measured alone."""
     invertible: ClassVar[bool] = False
     """Whether `undo` takes back what `apply_to` did; else `invert` leaves the voxels as they are."""
 
     def channels(self, count: int) -> int:
         """How many channels the result has."""
         return count
+
+    def margin(self, spacing: np.ndarray) -> Shape3 | None:
+        """How many voxels around a box its result depends on, for a spacing (3,) mm; None for the whole image.
+
+        On the host; (0, 0, 0) for a transform that is pointwise and takes coordinates from the image's offset.
+        """
+        del spacing
+        return (0, 0, 0) if self.pointwise else None
 
     def measure(self, image: Image, subject: Subject) -> Params:
         """Numbers of the whole image that `apply_to` needs, traced."""
@@ -297,12 +307,22 @@ class LabelTransform(Transform):
     """Whether `apply_to` takes, as a third argument, what `measure` found in the label map."""
     rechannels: ClassVar[bool] = False
     """Whether it changes the number of channels (`channels`): then its p is structure and must be 1."""
+    pointwise: ClassVar[bool] = False
+    """Whether a voxel of the result depends on that voxel, its place in the whole grid and what was measured alone."""
     invertible: ClassVar[bool] = False
     """Whether `undo` takes back what `apply_to` did; else `invert` leaves the labels as they are."""
 
     def channels(self, count: int) -> int:
         """How many channels the result has."""
         return count
+
+    def margin(self, spacing: np.ndarray) -> Shape3 | None:
+        """How many voxels around a box its result depends on, for a spacing (3,) mm; None for the whole image.
+
+        On the host; (0, 0, 0) for a transform that is pointwise and takes coordinates from the image's offset.
+        """
+        del spacing
+        return (0, 0, 0) if self.pointwise else None
 
     def measure(self, image: Image, subject: Subject) -> Params:
         """What `apply_to` needs of the whole label map or of the subject, traced."""

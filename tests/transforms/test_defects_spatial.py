@@ -142,7 +142,12 @@ def test_w25_an_image_is_intensities_or_labels_and_every_transform_agrees():
     with pytest.raises(TypeError, match="ScalarImage for intensities or LabelMap for labels"):
         mj.Image(blobs()[None])
     data = (4 * (blobs() > 0.5)).astype(np.uint8)[None]
-    for t in (mj.Affine(degrees=20), mj.Resample(1.3), mj.ElasticDeformation(np.full((4, 4, 4, 3), 0.4)), mj.Resize(19)):
+    for t in (
+        mj.Affine(degrees=20),
+        mj.Resample(1.3),
+        mj.ElasticDeformation(np.full((4, 4, 4, 3), 0.4)),
+        mj.Resize(19),
+    ):
         got = t(mj.Subject(image=mj.ScalarImage(data, OBLIQUE), label=mj.LabelMap(data, OBLIQUE)))
         assert got.image.dtype == np.float32 and len(np.unique(got.image.numpy())) > 10
         assert got.label.dtype == np.uint8 and set(np.unique(got.label.numpy())) == {0, 4}

@@ -141,12 +141,12 @@ def test_6439_members_of_a_run_keep_their_order(order):
 
     def turn(p):
         x, y, z = p - centre
-        return centre + (-y, x, z)
+        return centre + np.array((-y, x, z))
 
     steps = [
         (mj.Affine(degrees=(0, 0, 90)), turn),
         (mj.Flip(0), lambda p: np.array([15 - p[0], p[1], p[2]])),
-        (mj.Affine(translation=(1.5, 0, -1)), lambda p: p + (1.5, 0, -1)),
+        (mj.Affine(translation=(1.5, 0, -1)), lambda p: p + np.array((1.5, 0, -1))),
     ]
     index = np.moveaxis(np.indices(SHAPE), 0, -1)
     image = mj.ScalarImage(np.exp(-((index - point) ** 2).sum(-1) / 2)[None].astype(np.float32))

@@ -22,7 +22,7 @@ from medjax.transforms.spatial.sampling import is_label
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
-INTERPOLATIONS = ("nearest", "linear", "cubic")
+READ = {"nearest": lowres.nearest, "linear": lowres.linear, "cubic": lowres.spline}
 
 
 def axis_of(name: str, value: Any) -> int:
@@ -41,7 +41,7 @@ def axes_of(name: str, value: Any) -> tuple[int, ...]:
 
 def interpolation_of(name: str, value: Any) -> str:
     """A name of interpolation; TorchIO's bspline is cubic."""
-    return str(one_of(name, "cubic" if value == "bspline" else value, INTERPOLATIONS))
+    return str(one_of(name, "cubic" if value == "bspline" else value, READ))
 
 
 def profile_of(name: str, value: Any) -> str | None:
@@ -59,7 +59,7 @@ def sampling_along(axis: int, image: Image, factor: Array) -> lowres.Sampling:
     """Slices `factor` voxels apart that fit into the field of view, at least one."""
     extent = channels.size_of(image)[axis]
     count = jnp.floor(extent.astype(factor.dtype) / factor * (1 + 1e-6))
-    return lowres.Sampling(extent, jnp.maximum(count, 1).astype(jnp.int32)[None], factor[None])
+    return lowres.Sampling(extent, jnp.maximum(count, 1).astype(jnp.int32), factor)
 
 
 def smoothed(data: Array, axis: int, extent: Array, factor: Array) -> Array:
@@ -89,9 +89,7 @@ def thickened(image: Image, params: Params, interpolation: str, profile: str | N
             data = within(data, channels.real(image), 0)
         if profile is not None:
             data = smoothed(data, axis, sampling.extent, factor)
-        if interpolation == "cubic":
-            return axis_ops.correlate(data, axis + 1, lowres.cubic_matrix(data.shape[axis + 1], sampling))
-        return (lowres.linear if interpolation == "linear" else lowres.nearest)(data, samplings)
+        return READ[interpolation](data, samplings)
 
     branches: list[Callable[[Array], Array]] = [partial(along, axis) for axis in range(3)]
     return image.replace(data=jax.lax.switch(jnp.asarray(params["axis"]), branches, image.data))

@@ -60,6 +60,7 @@ class BiasField(IntensityTransform):
     order: int = static(default=3, convert=order_of)
     constant: bool = static(default=True, kw_only=True)
 
+    pointwise = True
     invertible = True
 
     def __post_init__(self):
@@ -89,6 +90,7 @@ class RandomBiasField(IntensityTransform):
     order: int = static(default=3, convert=order_of)
     constant: bool = static(default=True, kw_only=True)
 
+    pointwise = True
     random = True
     invertible = True
 

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
 
 from medjax import keys, ranges
 from medjax.errors import one_of
@@ -12,7 +13,7 @@ from medjax.ops import axis
 from medjax.ranges import Range, number, uniform
 from medjax.transforms.intensity import channels
 from medjax.transforms.transform import IntensityTransform, static, transform
-from medjax.typing import Key, Params
+from medjax.typing import Key, Params, Shape3
 
 
 def units_of(name: str, value: Any) -> str:
@@ -35,6 +36,15 @@ def blurred(image: Image, params: Params, units: str, kernel: str) -> Image:
     return channels.limited(data, image, params)
 
 
+def reach(std: Any, spacing: np.ndarray, units: str, kernel: str) -> Shape3 | None:
+    """How many voxels a kernel of deviations up to `std`, (3,) or (3, 2), reaches; those that mirror otherwise: None."""
+    if kernel != "scipy":
+        return None
+    largest = np.asarray(std).reshape(3, -1)[:, -1] / (np.asarray(spacing) if units == "mm" else 1)
+    i, j, k = (int(np.floor(4 * sigma + 0.5)) for sigma in largest)
+    return i, j, k
+
+
 @transform
 class Blur(IntensityTransform):
     """Convolve with a Gaussian, cut off at four standard deviations; the image is mirrored at its edges.
@@ -54,6 +64,9 @@ class Blur(IntensityTransform):
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"std": jnp.asarray(self.std)}
+
+    def margin(self, spacing: np.ndarray) -> Shape3 | None:
+        return reach(self.std, spacing, self.units, self.kernel)
 
     def apply_to(self, image: Image, params: Params) -> Image:
         return blurred(image, params, self.units, self.kernel)
@@ -80,6 +93,9 @@ class RandomBlur(IntensityTransform):
         std = ranges.draw(keys.for_name(key, "std"), self.std, channels.shape_for(self.per_channel, grid))
         std = jnp.broadcast_to(std[..., :1], std.shape) if self.isotropic else std
         return {"std": std, "channels": channels.coins(key, self.p_per_channel, grid)}
+
+    def margin(self, spacing: np.ndarray) -> Shape3 | None:
+        return reach(self.std, spacing, self.units, self.kernel)
 
     def apply_to(self, image: Image, params: Params) -> Image:
         return blurred(image, params, self.units, self.kernel)

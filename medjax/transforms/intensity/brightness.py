@@ -36,6 +36,7 @@ class Brightness(IntensityTransform):
     shift: float = number(default=0.0)
 
     invertible = True
+    pointwise = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"factor": jnp.asarray(self.factor), "shift": jnp.asarray(self.shift)}
@@ -65,6 +66,7 @@ class RandomBrightness(IntensityTransform):
 
     random = True
     invertible = True
+    pointwise = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
         shape = channels.shape_for(self.per_channel, grid)

@@ -51,9 +51,13 @@ def draw_either(key: Key, values: ArrayLike, shape: tuple[int, ...] = ()) -> Arr
 
 
 def draw_normal(key: Key, std: ArrayLike, shape: tuple[int, ...] = ()) -> Array:
-    """Normal numbers of mean 0; `std` broadcasts to `shape`."""
+    """Normal numbers of mean 0; `std` broadcasts to `shape`.
+
+    The barriers keep compilers from joining the products with those before and after: every program draws the same bits.
+    """
     std = jnp.asarray(std)
-    return random.normal(key, shape, std.dtype) * jnp.broadcast_to(std, shape)
+    unit = jax.lax.optimization_barrier(random.normal(key, shape, std.dtype))
+    return jax.lax.optimization_barrier(unit * jnp.broadcast_to(std, shape))
 
 
 def shape_for(per_channel: bool, grid: Grid) -> tuple[int, ...]:

@@ -39,6 +39,8 @@ class Clamp(IntensityTransform):
     out_min: Any = leaf(default=None, convert=bound)
     out_max: Any = leaf(default=None, convert=bound)
 
+    pointwise = True
+
     def __post_init__(self):
         super().__post_init__()
         if self.out_min is None and self.out_max is None:

@@ -30,15 +30,15 @@ def corners_of(name: str, value: Any) -> Any:
     return array
 
 
-def sizes_of(name: str, value: Any) -> tuple[Shape3, Shape3]:
-    """The least and the greatest size of a box: from a pair, or from three pairs, one an axis."""
+def sizes_of(name: str, value: Any) -> tuple[tuple[int, int], ...]:
+    """The least and the greatest size of a box along each axis: from a pair, or from three pairs."""
     pairs = np.asarray(value)
     if pairs.shape not in ((2,), (3, 2)):
         raise ValueError(f"{name} must be a pair, or three pairs, of voxels, got {value!r}")
     low, high = (size_of(name, end) for end in np.broadcast_to(pairs, (3, 2)).T)
     if any(np.array(low) > high):
         raise ValueError(f"{name} has low > high: {value!r}")
-    return low, high
+    return tuple(zip(low, high, strict=True))
 
 
 def counts_of(name: str, value: Any) -> tuple[int, int]:
@@ -147,7 +147,7 @@ class RandomCoarseDropout(IntensityTransform):
         shape = channels.shape_for(self.per_channel, grid)
         boxes = self.num_boxes[1]
         whole = jnp.asarray(grid.shape, jnp.int32)
-        size = ranges.draw_integer(keys.for_name(key, "size"), jnp.asarray(self.size, jnp.float32).T, (*shape, boxes))
+        size = ranges.draw_integer(keys.for_name(key, "size"), jnp.asarray(self.size, jnp.float32), (*shape, boxes))
         size = jnp.minimum(size, whole.reshape([1] * (size.ndim - 1) + [3]))
         room = (whole.reshape([1] * (size.ndim - 1) + [3]) - size).astype(jnp.float32)
         corner = ranges.draw_integer(keys.for_name(key, "corner"), jnp.stack([jnp.zeros_like(room), room], -1))
@@ -159,4 +159,5 @@ class RandomCoarseDropout(IntensityTransform):
         return {**params, "fill": channels.draw_either(keys.for_name(key, "fill"), self.fill, (*shape, boxes))}
 
     def apply_to(self, image: Image, params: Params) -> Image:
-        return blanked(image, params, self.size[1])
+        i, j, k = (high for _, high in self.size)
+        return blanked(image, params, (i, j, k))

@@ -29,6 +29,7 @@ class CTNormalization(IntensityTransform):
     mean: Any = leaf(convert=bound)
     std: Any = leaf(convert=bound)
 
+    pointwise = True
     invertible = True
 
     def __post_init__(self):

@@ -84,6 +84,11 @@ class Gamma(IntensityTransform):
         super().__post_init__()
         check_options(self)
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether no range of a channel is needed."""
+        return not self.rescale
+
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"gamma": jnp.asarray(self.gamma)}
 
@@ -133,6 +138,11 @@ class RandomGamma(IntensityTransform):
         check_options(self)
         if self.log_std is not None and self.gamma is not None:
             raise ValueError("log_std and gamma both say how gamma is drawn: give one of them")
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether no range of a channel is needed."""
+        return not self.rescale
 
     def draw(self, key: Key, grid: Grid) -> Params:
         shape = (grid.channels if self.channelwise else 1,)

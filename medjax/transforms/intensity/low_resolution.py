@@ -9,50 +9,39 @@ from jaxtyping import Array
 from medjax import keys, ranges
 from medjax.geometry import Grid
 from medjax.image import Image
-from medjax.ops import axis as axis_ops
 from medjax.ops import lowres
+from medjax.ops.axis import along
 from medjax.ops.statistics import within
 from medjax.ranges import Range, number, uniform
 from medjax.transforms.intensity import channels
-from medjax.transforms.intensity.anisotropy import axes_of, interpolation_of
+from medjax.transforms.intensity.anisotropy import READ, axes_of, interpolation_of
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
 
 def coarsened(image: Image, params: Params, axes: Sequence[int], interpolation: str) -> Image:
     """Fewer voxels along `axes`, by `zoom` (3,) of all channels or (C, 3)."""
-    zoom = channels.rows(params["zoom"], image, 3)
-    extent = channels.size_of(image)
-    samplings: list[lowres.Sampling | None] = [None] * 3
-    for axis in axes:
-        size = extent[axis].astype(zoom.dtype)
-        count = jnp.clip(jnp.round(size * zoom[:, axis]), 1, size)
-        samplings[axis] = lowres.Sampling(extent[axis], count.astype(jnp.int32), size / count)
-    if interpolation == "cubic":
-        data = cubic(image, samplings)
-    else:
-        data = (lowres.linear if interpolation == "linear" else lowres.nearest)(image.data, samplings)
-    return channels.limited(data, image, params)
+    extent, mask = channels.size_of(image), channels.real(image)
+
+    def one(x: Array, zoom: Array) -> Array:
+        samplings: list[lowres.Sampling | None] = [None] * 3
+        for axis in axes:
+            size = extent[axis].astype(zoom.dtype)
+            count = jnp.clip(jnp.round(size * zoom[axis]), 1, size)
+            samplings[axis] = lowres.Sampling(extent[axis], count.astype(jnp.int32), size / count)
+        y = READ[interpolation](x if mask is None else within(x, mask, 0), samplings)
+        return clipped(y, x, mask, samplings) if interpolation == "cubic" else y
+
+    return channels.limited(channels.each(one, image.data, channels.rows(params["zoom"], image, 3)), image, params)
 
 
-def cubic(image: Image, samplings: Sequence[lowres.Sampling | None]) -> Array:
-    """Read by splines along one axis after the other, and clipped to the range of the samples of the channel."""
-    mask = channels.real(image)
-    chosen = [(axis, s) for axis, s in enumerate(samplings) if s is not None]
-
-    def one(x: Array, *numbers: Array) -> Array:
-        counts, factors = numbers[::2], numbers[1::2]
-        y, sample = within(x, mask, 0), jnp.ones((1, 1, 1, 1), bool)
-        for (axis, s), count, factor in zip(chosen, counts, factors, strict=True):
-            s = lowres.Sampling(s.extent, count[None], factor[None])
-            size = x.shape[axis + 1]
-            y = axis_ops.correlate(y, axis + 1, lowres.cubic_matrix(size, s))
-            sample = sample & axis_ops.along(axis + 1, lowres.picked(size, s)[0])
-        sample = sample if mask is None else sample & mask
-        return jnp.clip(y, channels.least(x, sample), channels.greatest(x, sample))
-
-    numbers = [n for _, s in chosen for n in (s.count, s.factor)]
-    return channels.each(one, image.data, *numbers)
+def clipped(y: Array, x: Array, mask: Array | None, samplings: lowres.Samplings) -> Array:
+    """y in the range of those voxels of each channel of x that are samples."""
+    sample = jnp.ones((1, 1, 1, 1), bool) if mask is None else mask
+    for axis, s in enumerate(samplings):
+        if s is not None:
+            sample = sample & along(axis + 1, lowres.picked(x.shape[axis + 1], s))
+    return jnp.clip(y, channels.least(x, sample), channels.greatest(x, sample))
 
 
 @transform

@@ -69,6 +69,7 @@ class Noise(IntensityTransform):
     seed: int = static(default=0, convert=lambda name, value: int(value))
     distribution: str = static(default="gaussian", convert=distribution_of, kw_only=True)
 
+    pointwise = True
     invertible = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
@@ -96,6 +97,7 @@ class RandomNoise(IntensityTransform):
     per_channel: bool = static(default=False, kw_only=True)
     p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
 
+    pointwise = True
     random = True
     invertible = True
 

@@ -58,6 +58,7 @@ class Window(IntensityTransform):
     width: Any = leaf(default=None, convert=width_of)
     out_min_max: Any = uniform(default=(0.0, 1.0))
 
+    pointwise = True
     invertible = True
 
     def __post_init__(self):

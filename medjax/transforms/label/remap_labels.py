@@ -68,6 +68,11 @@ class RemapLabels(LabelTransform):
         """(label, new label), sorted."""
         return self.remapping  # pyright: ignore[reportReturnType]
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether there is no mask."""
+        return self.masking_method is None
+
     def check_subject(self, subject: Subject) -> None:
         check_masking(self.masking_method, subject)
         check_held(self, (new for _, new in self.pairs), subject)

@@ -38,6 +38,11 @@ class RemoveLabels(LabelTransform):
         """Whether there is a mask."""
         return self.masking_method is not None
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether there is no mask."""
+        return self.masking_method is None
+
     def check_subject(self, subject: Subject) -> None:
         check_masking(self.masking_method, subject)
         check_held(self, [self.background_label], subject)
