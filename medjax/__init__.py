@@ -12,6 +12,7 @@ from medjax.image import ScalarImage as ScalarImage
 from medjax.patches.grid import GridAggregator as GridAggregator
 from medjax.patches.grid import GridSampler as GridSampler
 from medjax.patches.inference import sliding_window as sliding_window
+from medjax.patches.queue import PatchQueue as PatchQueue
 from medjax.patches.samplers import LabelSampler as LabelSampler
 from medjax.patches.samplers import UniformSampler as UniformSampler
 from medjax.patches.samplers import WeightedSampler as WeightedSampler

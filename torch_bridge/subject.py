@@ -16,11 +16,15 @@ import medjax as mj
 import numpy as np
 import torch
 from medjax import geometry
+from medjax.annotations import Annotation
+from medjax.subject import stack_annotations, stack_arrays, unstack_item
 from torch.utils.data import default_collate
 
 from torch_bridge.dlpack import Owners, lent, restored, to_torch
 
 DATA, AFFINE, LOCATION, PATH, TYPE = mj.DATA, "affine", mj.LOCATION, "path", "type"
+WHERE_COMPUTED = "where JAX computed it"
+"""Instead of a device: results stay where they are."""
 NOTHING = np.zeros((), np.uint8)
 
 
@@ -187,23 +191,25 @@ class Image:
         copied.load()
         return copied
 
-    def on_host(self) -> mj.Image:
-        """medjax's image of the same voxels, in NumPy's hands; touches no JAX."""
-        tensor = self.data.detach().cpu()
+    def as_medjax(self) -> mj.Image:
+        """medjax's image of the same voxels, in NumPy's hands, or still in their file; touches no JAX."""
+        if self._tensor is None:
+            return self._source
+        tensor = self._tensor.detach().cpu()
         data = tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
         return self.kind.of(data, self.affine, metadata=self.metadata)
 
     def save(self, path: str | Path) -> None:
         """Write a file, whole or not at all; what its header said is written back where it still holds."""
-        self.read().on_host().save(path)
+        self.read().as_medjax().save(path)
 
     def to_nibabel(self) -> Any:
         """A nibabel image."""
-        return self.read().on_host().to_nibabel()
+        return self.read().as_medjax().to_nibabel()
 
     def as_sitk(self) -> Any:
         """A SimpleITK image, in LPS."""
-        return self.read().on_host().to_sitk()
+        return self.read().as_medjax().to_sitk()
 
     def __repr__(self) -> str:
         if len(self.shape) == 5:
@@ -380,10 +386,13 @@ class Subject(Items):
         """A copy with every image read; this subject keeps nothing."""
         return self._with({n: i.read() if isinstance(i, Image) else i for n, i in self.items()})
 
+    def as_medjax(self) -> mj.Subject:
+        """medjax's subject of the same voxels; see `Image.as_medjax`."""
+        return mj.Subject({n: i.as_medjax() if isinstance(i, Image) else i for n, i in self.items()})
+
     def plot(self, **options: Any) -> Any:
         """Draw the middle slices of every image; see `medjax.plot_subject`."""
-        images = {n: i.read().on_host() if isinstance(i, Image) else i for n, i in self.items()}
-        return mj.Subject(images).plot(**options)
+        return self.read().as_medjax().plot(**options)
 
 
 class Batch(Items):
@@ -407,6 +416,8 @@ class Batch(Items):
 
 def element(item: Any, i: int) -> Any:
     """Item i of what a batch holds under a name."""
+    if isinstance(item, Annotation):
+        return unstack_item("", item, i)
     if not isinstance(item, Image):
         return item[i].item() if isinstance(item, torch.Tensor) and item.ndim == 1 else item[i]
     metadata = item.metadata
@@ -430,6 +441,8 @@ def stacked(subjects: Sequence[Subject], who: Sequence[str]) -> Batch:
                         "they do not stack; bring them to one shape, by CropOrPad for example"
                     )
             items[name] = stacked_images([subject[name] for subject in subjects], name)
+        elif isinstance(first, Annotation):
+            items[name] = stack_annotations([subject[name] for subject in subjects], name)
         else:
             items[name] = collated([subject.get(name) for subject in subjects])
     return Batch(items)
@@ -465,7 +478,7 @@ def stacked_images(images: Sequence[Image], name: str) -> Image:
     """One image of several of one shape; on a CPU with the axes in memory as the first has them."""
     tensors = [image.data for image in images]
     if tensors[0].device.type == "cpu" and tensors[0].dtype != torch.bfloat16:
-        data = torch.from_numpy(mj.subject.stack_arrays([tensor.detach().numpy() for tensor in tensors], name))
+        data = torch.from_numpy(stack_arrays([tensor.detach().numpy() for tensor in tensors], name))
     else:
         data = torch.stack(tensors)
     affine = np.stack([image.affine for image in images])
@@ -488,8 +501,7 @@ def to_medjax(x: Any) -> tuple[Any, Callable[..., Any]]:
 
     Images, subjects and batches of the bridge, subjects of an installed torchio, tensors (C, I, J, K), NumPy arrays and
     dictionaries of them become medjax's; medjax's own and JAX arrays pass. Voxels are lent, not copied, and come back
-    in memory of their own, on the device and in the type that they had; `device` is another one, or "jax" for wherever
-    they lie.
+    in memory of their own, on the device and in the type that they had; `device` is another one, or `WHERE_COMPUTED`.
     """
     if isinstance(x, Items):
         return subject_to_medjax(x)
@@ -539,7 +551,7 @@ def subject_to_medjax(x: Items) -> tuple[mj.Subject, Callable[..., Any]]:
 def placed(array: Any, dtype: torch.dtype | None, device: Any, owners: Owners) -> torch.Tensor:
     """A result as a tensor on a device, in the type of what it was made of, in memory of its own."""
     tensor = restored(to_torch(array), dtype)
-    if device != "jax":
+    if device != WHERE_COMPUTED:
         tensor = tensor.to(device)
     return owners.own(tensor)
 

@@ -16,7 +16,7 @@ from medjax.transforms.steps import is_random
 from medjax.transforms.transform import REGISTRY, register
 
 from torch_bridge import forked
-from torch_bridge.subject import Image, to_medjax
+from torch_bridge.subject import Image, Subject, to_medjax
 
 HINTS = {
     "CropForeground": 'CropOrPad(mask_name="label")',
@@ -34,9 +34,12 @@ HINTS = {
 MAX_WORD = 1 << 32
 
 
-def draw_key() -> np.ndarray:
-    """Two words of 32 bits from torch's default generator, each rank of a distributed run its own; starts no backend."""
-    words = torch.randint(MAX_WORD, (2,), dtype=torch.int64, device="cpu").numpy().astype(np.uint32)
+def draw_key(generator: torch.Generator | None = None) -> np.ndarray:
+    """Two words of 32 bits from a generator, torch's default one if None; starts no backend.
+
+    Each rank of a distributed run has its own.
+    """
+    words = torch.randint(MAX_WORD, (2,), dtype=torch.int64, device="cpu", generator=generator).numpy().astype(np.uint32)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         words[0] ^= np.uint32(torch.distributed.get_rank() * 0x9E3779B9 % MAX_WORD)
     return words
@@ -157,6 +160,10 @@ globals().update({name: adapted(cls) for name, cls in REGISTRY.items()})
 
 
 def train(images_or_paths: Any, *args: Any, **options: Any) -> Any:
-    """`medjax.HistogramStandardization.train` for images and paths of torch_bridge."""
-    items = (item.read().on_host() if isinstance(item, Image) else item for item in images_or_paths)
-    return REGISTRY["HistogramStandardization"].train(list(items), *args, **options)
+    """`medjax.HistogramStandardization.train`, for images and subjects of torch_bridge too."""
+    bridge = (Image, Subject)
+    items = [item.as_medjax() if isinstance(item, bridge) else item for item in images_or_paths]
+    return mj.HistogramStandardization.train(items, *args, **options)
+
+
+globals()["HistogramStandardization"].train = staticmethod(train)

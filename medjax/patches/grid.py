@@ -1,19 +1,21 @@
 """Patches on a regular grid, and the volume put together of what a network makes of them."""
 
 from collections.abc import Iterator
-from typing import Any
+from functools import cached_property, partial
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Bool, Int, Num
 
 from medjax.errors import one_of
+from medjax.geometry import homogeneous
 from medjax.image import Image, LabelMap, ScalarImage
 from medjax.patches.samplers import bare, common_shape, compiled_cut, patch_shape, placed
 from medjax.subject import Subject
 from medjax.transforms.spatial.pad import Pad
-from medjax.typing import Shape3
+from medjax.typing import Shape3, Tracer
 
 OVERLAP_MODES = ("crop", "average", "hann", "gaussian")
 SIGMA = 0.125
@@ -21,11 +23,15 @@ SIGMA = 0.125
 
 
 def overlap_of(value: Any, size: Shape3) -> Shape3:
-    """Three whole numbers of at least 0, each less than the patch."""
-    values = np.broadcast_to(np.asarray(value), 3)
-    if not np.all(values == np.round(values)) or np.any(values < 0) or np.any(values >= size):
+    """One or three whole numbers of at least 0, each less than the patch."""
+    values = np.atleast_1d(np.asarray(value))
+    if (
+        values.shape not in ((1,), (3,))
+        or np.any(values != np.round(values))
+        or np.any((values < 0) | (values >= size))
+    ):
         raise ValueError(f"patch_overlap must be whole numbers of at least 0 and less than {size}, got {value!r}")
-    i, j, k = (int(n) for n in values)
+    i, j, k = (int(n) for n in np.broadcast_to(values, 3))
     return i, j, k
 
 
@@ -43,14 +49,15 @@ class GridSampler:
     The last patch along an axis is pulled back into the volume, and so overlaps more (TorchIO 1.2.1).
 
     `.locations` (N, 6) int32 holds the first voxel of each patch and the one after its last, the last axis fastest.
-    Raises ValueError for images of different shapes, a patch larger than they are, and an overlap that is not smaller.
+    Odd overlaps are allowed. Raises ValueError for images of different shapes or padded by `stack(shape=)`, a patch
+    larger than they are, and an overlap that is not smaller than it.
     """
 
     def __init__(self, subject: Subject, patch_size: Any, patch_overlap: Any = 0, padding_mode: Any = None):
         self.patch_size = patch_shape(patch_size)
         self.patch_overlap = overlap_of(patch_overlap, self.patch_size)
         self.padding = tuple(n // 2 for n in self.patch_overlap) if padding_mode is not None else (0, 0, 0)
-        self.original = subject.load()
+        self.original = whole(subject.load())
         self.subject = Pad(self.padding, padding_mode)(self.original) if any(self.padding) else self.original
         self.shape = common_shape(self.subject, self.patch_size)
         self.starts = tuple(map(starts_along, self.shape, self.patch_size, self.patch_overlap))
@@ -61,14 +68,27 @@ class GridSampler:
         return len(self.locations)
 
     def __getitem__(self, index: int) -> Subject:
-        start = jnp.asarray(self.locations[index][:3])
-        return placed(self.subject, compiled_cut(bare(self.subject), start, self.patch_size))
+        start = self.locations[index][:3]
+        return placed(self.subject, compiled_cut(self.on_device, start, self.patch_size))
+
+    @cached_property
+    def on_device(self) -> Subject:
+        """The subject that patches are cut from, put on the device once."""
+        return jax.device_put(bare(self.subject))
 
     def __iter__(self) -> Iterator[Subject]:
         return (self[index] for index in range(len(self)))
 
     def __repr__(self) -> str:
         return f"GridSampler({len(self)} patches of {self.patch_size}, overlap {self.patch_overlap}, in {self.shape})"
+
+
+def whole(subject: Subject) -> Subject:
+    """The subject; raises a ValueError if an image of it is padded."""
+    for name, image in subject.images.items():
+        if image.extent is not None:
+            raise ValueError(f"{name} is padded to {image.spatial_shape}: medjax.unstack cuts it to its extent")
+    return subject
 
 
 def window_along(size: int, overlap: int, starts: np.ndarray, length: int, mode: str, padded: bool) -> np.ndarray:
@@ -102,97 +122,164 @@ def owned(size: int, overlap: int, starts: np.ndarray, length: int, padded: bool
     return np.stack([owner[start : start + size] == n for n, start in enumerate(starts)]).astype(np.float32)
 
 
+class Windows(NamedTuple):
+    """Where patches begin along each axis, and their weights there: (n,) and (n, size), three of each."""
+
+    starts: tuple[np.ndarray, ...]
+    weights: tuple[np.ndarray, ...]
+
+
 class GridAggregator:
     """Puts a volume together of patches: `state = init(channels)`, `state = add(state, batch, locations)`, `finish`.
 
     sampler: the `GridSampler` the patches come from.  overlap_mode: what counts where patches overlap: 'crop', the
     middle of each (half the overlap cut off, but at the volume's ends); 'average'; 'hann', windows of Hann; 'gaussian',
     of a standard deviation of an eighth of the patch. Weights are of sum 1 everywhere, so the order does not matter.
+    downsampling_factor: by what the network's patches are coarser than the sampler's, one number or three.
 
-    `init` and `add` are pure, and run under jit and in a scan; the state lies on the device. Sums are float32 (or
-    int32 for whole numbers, which 'crop' keeps).
+    The three are pure, and run under jit and in a scan; the state lies on the device. Outside of jit `add` writes into
+    the state that it is given, which must not be used again. Sums are float32; 'crop' keeps whole numbers.
+    Raises ValueError for a factor that does not divide the patch, the volume and the locations.
+    TorchIO 1.2.1 takes the factor in 'crop' mode without overlap alone, and sums in the dtype of the first batch.
     """
 
-    def __init__(self, sampler: GridSampler, overlap_mode: str = "crop"):
+    def __init__(self, sampler: GridSampler, overlap_mode: str = "crop", downsampling_factor: Any = 1):
         self.sampler = sampler
         self.overlap_mode = one_of("overlap_mode", overlap_mode, OVERLAP_MODES)
-        padded = any(sampler.padding)
-        self.windows = tuple(
-            window_along(size, overlap, starts, length, overlap_mode, padded)
-            for size, overlap, starts, length in zip(
-                sampler.patch_size, sampler.patch_overlap, sampler.starts, sampler.shape, strict=True
-            )
+        self.factor = patch_shape(downsampling_factor, "downsampling_factor")
+        for axis, f in enumerate(self.factor):
+            begin, n, size = sampler.starts[axis], sampler.shape[axis], sampler.patch_size[axis]
+            if size % f or n % f or sampler.padding[axis] % f or np.any(begin % f):
+                raise ValueError(
+                    f"downsampling_factor={self.factor}: patches of {size} voxels that begin at {begin.tolist()} of {n} "
+                    f"do not divide by {f} along axis {axis}: take multiples of it (EnsureShapeMultiple, patch_overlap)"
+                )
+        self.patch_size = divided(sampler.patch_size, self.factor)
+        self.shape = divided(sampler.shape, self.factor)
+        self.windows = Windows(
+            tuple(starts // f for starts, f in zip(sampler.starts, self.factor, strict=True)),
+            tuple(
+                window_along(size, overlap // f, starts // f, n, overlap_mode, any(sampler.padding))
+                for size, overlap, starts, n, f in zip(
+                    self.patch_size, sampler.patch_overlap, sampler.starts, self.shape, self.factor, strict=True
+                )
+            ),
         )
+        self.known = set(map(tuple, sampler.locations.tolist()))
 
-    def init(self, channels: int, dtype: Any = jnp.float32) -> dict[str, Array]:
-        """An empty state for patches (B, channels, *patch_size). Raises ValueError for whole numbers to be averaged."""
-        whole = jnp.issubdtype(dtype, jnp.integer) or dtype == jnp.bool_
-        if whole and self.overlap_mode != "crop":
-            raise ValueError(f"overlap_mode={self.overlap_mode!r} averages: give dtype=jnp.float32, or take 'crop'")
-        kept = jnp.dtype(dtype) if whole else jnp.dtype(jnp.float32)
+    def init(self, channels: int, dtype: Any = None) -> dict[str, Array]:
+        """An empty state for patches (B, channels, *patch_size) of float32, or of the whole numbers of `dtype`.
+
+        Raises ValueError for whole numbers that are to be averaged.
+        """
+        dtype = jnp.dtype(jnp.float32 if dtype is None or jnp.issubdtype(dtype, jnp.inexact) else dtype)
+        if dtype != jnp.float32 and self.overlap_mode != "crop":
+            raise ValueError(f"overlap_mode={self.overlap_mode!r} averages, not {dtype}: give float32, or take 'crop'")
         return {
-            "volume": jnp.zeros((channels, *self.sampler.shape), kept),
-            "seen": jnp.zeros([len(starts) for starts in self.sampler.starts], jnp.int32),
+            "volume": jnp.zeros((channels, *self.shape), dtype),
+            "seen": jnp.zeros([len(starts) for starts in self.windows.starts], jnp.int32),
         }
 
     def add(self, state: dict[str, Array], batch: Any, locations: Any) -> dict[str, Array]:
         """The state with a batch of patches (B, C, *patch_size) at locations (B, 6) added.
 
-        Raises ValueError for patches of another shape, and outside of jit for locations that are not the sampler's.
+        Raises ValueError for patches of another shape, for floats where `init` was told whole numbers, and outside of
+        jit for locations that are not the sampler's.
         """
         batch = jnp.asarray(batch)
-        channels = state["volume"].shape[0]
-        if batch.ndim != 5 or batch.shape[1:] != (channels, *self.sampler.patch_size) or len(locations) != len(batch):
+        kept, shape = state["volume"].dtype, (state["volume"].shape[0], *self.patch_size)
+        if batch.ndim != 5 or batch.shape[1:] != shape or np.shape(locations) != (len(batch), 6):
             raise ValueError(
-                f"the aggregator takes a batch (B, {channels}, {', '.join(map(str, self.sampler.patch_size))}) and "
-                f"locations (B, 6), got {batch.shape} and {np.shape(locations)}"
+                f"the aggregator takes a batch (B, {', '.join(map(str, shape))}) and locations (B, 6), "
+                f"got {batch.shape} and {np.shape(locations)}"
             )
-        if isinstance(locations, np.ndarray) or not isinstance(locations, jax.core.Tracer):
+        if jnp.issubdtype(batch.dtype, jnp.inexact) and not jnp.issubdtype(kept, jnp.inexact):
+            raise ValueError(f"the state is of {kept}, and the batch of {batch.dtype}: give init that dtype")
+        if not isinstance(locations, Tracer):
             self.check(np.asarray(locations))
-        return added(state, batch, jnp.asarray(locations, jnp.int32), self.windows, self.sampler.starts)
+        first = jnp.asarray(locations).astype(jnp.int32)[:, :3] // jnp.asarray(self.factor, jnp.int32)[None]
+        return compiled_add(state, batch, first, self.windows, self.overlap_mode == "crop")
 
     def check(self, locations: np.ndarray) -> None:
         """Raise a ValueError for a location that is not of the sampler."""
-        known = set(map(tuple, self.sampler.locations.tolist()))
         for location in locations.tolist():
-            if tuple(location) not in known:
+            if tuple(location) not in self.known:
                 raise ValueError(f"location {location} is none of {self.sampler}: the batch comes from elsewhere")
 
     def finish(self, state: dict[str, Array]) -> Image:
         """The volume with its affine, on the grid of the subject; a LabelMap if it is of whole numbers.
 
-        Raises ValueError for patches that are missing, or were added twice.
+        Raises ValueError, outside of jit, for patches that are missing or were added twice.
         """
-        seen = np.asarray(state["seen"])
-        if (seen == 0).any():
-            raise ValueError(f"{(seen == 0).sum()} of {seen.size} patches are missing")
-        if (seen > 1).any():
-            raise ValueError(f"{(seen > 1).sum()} of {seen.size} patches were added more than once")
-        inner = tuple(slice(n, m - n) for n, m in zip(self.sampler.padding, self.sampler.shape, strict=True))
-        data = state["volume"][(slice(None), *inner)]
-        kind = ScalarImage if jnp.issubdtype(data.dtype, jnp.inexact) else LabelMap
-        affine = np.asarray(next(iter(self.sampler.original.images.values())).affine, np.float64)
-        return kind(data, affine)
+        if not isinstance(state["seen"], Tracer):
+            seen = np.asarray(state["seen"])
+            for wrong, what in ((seen == 0, "are missing"), (seen > 1, "were added more than once")):
+                if wrong.any():
+                    raise ValueError(f"{wrong.sum()} of {seen.size} patches {what}")
+        like = next(iter(self.sampler.original.images.values()))
+        return image_of(state["volume"], like, self.factor, divided(self.sampler.padding, self.factor))
 
 
-def added(state: Any, batch: Array, locations: Int[Array, "B 6"], windows: Any, starts: Any) -> dict[str, Array]:
-    """Patches added to the state one after the other, weighted by their windows."""
-    volume = state["volume"]
-    size = batch.shape[2:]
-    number = jnp.stack(
-        [jnp.searchsorted(jnp.asarray(s), locations[:, a]).astype(jnp.int32) for a, s in enumerate(starts)], 1
-    )
+def divided(sizes: Shape3, factor: Shape3) -> Shape3:
+    """Sizes in coarser voxels, the last one whole."""
+    i, j, k = (-(-n // f) for n, f in zip(sizes, factor, strict=True))
+    return i, j, k
+
+
+def image_of(volume: Array, like: Image, factor: Shape3, padding: Shape3 = (0, 0, 0)) -> Image:
+    """The part of a volume that covers an image, whose first voxel is at `padding`, as an image on its grid.
+
+    The grid is coarser by `factor`, and then so is the volume. Whole numbers become a LabelMap.
+    """
+    shape = divided(like.spatial_shape, factor)
+    if volume.shape[1:] != shape:
+        volume = volume[(slice(None), *(slice(n, n + m) for n, m in zip(padding, shape, strict=True)))]
+    kind = ScalarImage if jnp.issubdtype(volume.dtype, jnp.inexact) else LabelMap
+    step = np.asarray(factor, np.float64)
+    return kind.of(volume, np.asarray(like.affine, np.float64) @ homogeneous(np.diag(step), (step - 1) / 2))
+
+
+def added(
+    volume: Num[Array, "C I J K"],
+    batch: Num[Array, "B C ..."],
+    first: Int[Array, "B 3"],
+    windows: Windows,
+    crop: bool,
+    real: Bool[Array, "B"] | None = None,
+    origin: Any = 0,
+) -> Num[Array, "C I J K"]:
+    """The volume with patches added one after the other, each times its weights.
+
+    `real` says which of them count; `origin` is the plane at which the volume begins.
+    """
+    number = numbers(windows, first)
 
     def one(b: Array, volume: Array) -> Array:
-        start = (jnp.int32(0), *locations[b, :3])
-        there = jax.lax.dynamic_slice(volume, start, (volume.shape[0], *size))
-        i, j, k = (jnp.asarray(w)[number[b, a]] for a, w in enumerate(windows))
-        weight: Float[Array, "1 I J K"] = (i[:, None, None] * j[None, :, None] * k[None, None, :])[None]
-        if jnp.issubdtype(volume.dtype, jnp.inexact):
-            there = there + weight * batch[b].astype(volume.dtype)
-        else:
-            there = jnp.where(weight > 0, batch[b].astype(volume.dtype), there)
-        return jax.lax.dynamic_update_slice(volume, there, start)
+        i, j, k = (jnp.asarray(w)[n[b]] for w, n in zip(windows.weights, number, strict=True))
+        if real is not None:
+            i = jnp.where(real[b], i, 0)
+        weight = (i[:, None, None] * j[None, :, None] * k[None, None, :])[None]
+        patch = batch[b].astype(volume.dtype)
+        at = (jnp.int32(0), first[b, 0] - origin, first[b, 1], first[b, 2])
+        there = jax.lax.dynamic_slice(volume, at, patch.shape)
+        there = jnp.where(weight > 0, patch, there) if crop else there + weight * patch
+        return jax.lax.dynamic_update_slice(volume, there, at)
 
-    seen = state["seen"].at[tuple(number.T)].add(1)
-    return {"volume": jax.lax.fori_loop(0, len(batch), one, volume), "seen": seen}
+    return jax.lax.fori_loop(0, len(batch), one, volume)
+
+
+def numbers(windows: Windows, first: Int[Array, "B 3"]) -> list[Int[Array, "B"]]:
+    """Along each axis, the number of each patch."""
+    found = (jnp.searchsorted(jnp.asarray(starts), first[:, a]) for a, starts in enumerate(windows.starts))
+    return [n.astype(jnp.int32) for n in found]
+
+
+@partial(jax.jit, static_argnums=4, donate_argnums=0)
+def compiled_add(
+    state: dict[str, Array], batch: Array, first: Int[Array, "B 3"], windows: Windows, crop: bool
+) -> dict[str, Array]:
+    """A state with a batch added, and counted."""
+    return {
+        "volume": added(state["volume"], batch, first, windows, crop),
+        "seen": state["seen"].at[tuple(numbers(windows, first))].add(1),
+    }

@@ -1,33 +1,20 @@
 """A network over a whole volume, window by window."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
-from jaxtyping import Array, Int
 
-from medjax.errors import one_of
-from medjax.geometry import Grid
-from medjax.image import Image, ScalarImage
-from medjax.patches.grid import OVERLAP_MODES, GridSampler, window_along
-from medjax.patches.samplers import bare, cut
+from medjax.errors import about, one_of
+from medjax.patches.grid import OVERLAP_MODES, GridAggregator, GridSampler, image_of, whole
+from medjax.patches.samplers import bare, patch_shape
+from medjax.patches.windows import Batches, Output, Reduce, State, batch_of, on_the_device, on_the_host, taken_apart
 from medjax.subject import Subject
-from medjax.transforms.spatial.crop_or_pad import CropOrPad
-from medjax.transforms.spatial.resize import resized
+from medjax.transforms.spatial.pad import Pad
 from medjax.typing import Shape3
-
-
-class Plan(NamedTuple):
-    """How windows become one output: its shape, by what each axis is coarser, and the weights along each axis."""
-
-    channels: int
-    shape: Shape3
-    factor: Shape3
-    windows: tuple[np.ndarray, ...]
 
 
 def sliding_window(
@@ -38,120 +25,93 @@ def sliding_window(
     batch_size: int = 1,
     overlap_mode: str = "gaussian",
     *,
+    reduce: Reduce | Mapping[str, Reduce] | None = None,
+    on_host: bool = False,
     progress: bool = False,
 ) -> Any:
     """What a network makes of a subject, window by window, on the grid of the subject's first image.
 
     apply_fn: a pure function of a batch of patches, a Subject (B, C, *patch_size), to an array (B, K, *out), or a
-    dictionary of such. `out` is the patch's size, or that divided by a whole number on each axis.
+    dictionary of such. `out` is the patch's size, or that divided by a whole number on each axis. Arrays of a pytree
+    that can be called, as `jax.tree_util.Partial(network, weights)`, may change without compiling again.
     patch_overlap: voxels that neighbours share, at least.  overlap_mode: as in `GridAggregator`.  batch_size: windows
-    in one call; on several devices they are split, if their number divides it.  progress: show a bar (needs tqdm).
+    in one call; on several devices they are split, if their number divides it.
+    reduce: a pure function of planes of an output, (K, n, J, K'), voxel by voxel, as
+    `lambda scores: scores.argmax(0, keepdims=True)`; for a dictionary of outputs one of functions by name. It is applied
+    as soon as no window is to come, so that no more of the output is kept than windows overlap.
+    on_host: outputs are put together, and patches cut, in the host's memory.  progress: show a bar (needs tqdm).
 
     Compiled once for all windows, and again only for another shape or function. A subject that is smaller than a patch
-    is padded with 0, and the result cut. Memory is that of the outputs, float32, and of one batch.
-    Gives a ScalarImage (K, ...) or a dictionary of them. Raises ValueError for outputs of another shape.
+    is padded with 0 at the high end, and the result cut. Memory is that of the outputs, float32, and of one batch.
+    Gives a ScalarImage (K, ...), a LabelMap if it is reduced to whole numbers, or a dictionary of them.
+    Raises ValueError for outputs of another shape.
     """
     one_of("overlap_mode", overlap_mode, OVERLAP_MODES)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    original = subject.load()
-    ready = CropOrPad(patch_size, only_pad=True)(bare(original))
-    grid = GridSampler(ready, patch_size, patch_overlap)
-    count = -(-len(grid) // batch_size)
-    filled = np.resize(np.arange(len(grid)), count * batch_size)
-    starts = grid.locations[filled, :3].reshape(count, batch_size, 3)
-    first = (np.arange(count * batch_size) < len(grid)).reshape(count, batch_size)
-
-    images = bare(grid.subject)
-    shapes = jax.eval_shape(partial(batch_of, apply_fn, grid.patch_size), images, jnp.asarray(starts[0]))
-    outputs = shapes if isinstance(shapes, dict) else {"": shapes}
-    plans = {name: plan(name, out, grid, overlap_mode) for name, out in outputs.items()}
-    volumes = {name: jnp.zeros((p.channels, *p.shape), jnp.float32) for name, p in plans.items()}
-    factors = tuple((name, p.factor) for name, p in plans.items())
-    windows = {name: p.windows for name, p in plans.items()}
-    chunk = 1 if progress else count
-    for begin in shown(range(0, count, chunk), progress):
-        step = slice(begin, begin + chunk)
-        volumes = compiled_windows(
-            apply_fn, grid.patch_size, factors, volumes, images, windows, starts[step], first[step], grid.starts
-        )
-    results = {name: on_grid(volumes[name], plans[name], ready, original) for name in plans}
-    return results if isinstance(shapes, dict) else results[""]
-
-
-def shown(steps: range, progress: bool) -> Any:
-    """The steps, with a bar if asked."""
-    if not progress:
-        return steps
-    from tqdm.auto import tqdm
-
-    return tqdm(steps, unit="batch")
-
-
-def batch_of(apply_fn: Callable[[Subject], Any], size: Shape3, subject: Subject, starts: Int[Array, "B 3"]) -> Any:
-    """The network's output for the patches that begin at `starts`."""
-    patches = jax.lax.map(lambda start: cut(subject, start, size), starts)
-    devices = jax.local_devices()
-    if len(devices) > 1 and len(starts) % len(devices) == 0:
-        split = NamedSharding(Mesh(np.array(devices), ("batch",)), PartitionSpec("batch"))
-        patches = jax.lax.with_sharding_constraint(patches, split)
-    return apply_fn(patches)
-
-
-def plan(name: str, out: Any, grid: GridSampler, overlap_mode: str) -> Plan:
-    """How an output is put together; raises a ValueError if it cannot be."""
-    size, what = grid.patch_size, f"output {name!r}" if name else "the output"
-    if len(out.shape) != 5:
-        raise ValueError(f"{what} of apply_fn must be (B, K, I, J, K'), got {out.shape}")
-    if any(n < 1 or m % n for n, m in zip(out.shape[2:], size, strict=True)):
-        raise ValueError(f"{what} has patches of {out.shape[2:]}, which do not divide patch_size={size}")
-    i, j, k = (m // n for n, m in zip(out.shape[2:], size, strict=True))
-    for axis, f in enumerate((i, j, k)):
-        if grid.shape[axis] % f or np.any(grid.starts[axis] % f):
-            raise ValueError(
-                f"{what} is {f} times coarser along axis {axis}, but windows begin at {grid.starts[axis].tolist()} of "
-                f"{grid.shape[axis]} voxels: take multiples of {f} (EnsureShapeMultiple, patch_overlap)"
-            )
-    windows = tuple(
-        window_along(n // f, o // f, s // f, m // f, overlap_mode, False)
-        for n, o, s, m, f in zip(size, grid.patch_overlap, grid.starts, grid.shape, (i, j, k), strict=True)
+    original = whole(subject.load())
+    grid = GridSampler(padded(bare(original), patch_shape(patch_size)), patch_size, patch_overlap)
+    batches, depth = batches_of(grid, batch_size)
+    function, arrays = taken_apart(apply_fn)
+    shapes = jax.eval_shape(
+        partial(batch_of, function, size=grid.patch_size), arrays, bare(grid.subject), batches.starts[0]
     )
-    a, b, c = (m // f for m, f in zip(grid.shape, (i, j, k), strict=True))
-    return Plan(out.shape[1], (a, b, c), (i, j, k), windows)
+    several = isinstance(shapes, dict)
+    found = shapes if several else {"": shapes}
+    reducers = reduce if isinstance(reduce, Mapping) else {} if reduce is None else {"": reduce}
+    for name in reducers:
+        one_of("reduce", name, tuple(found))
+
+    joined = {name: aggregator_of(name, out, grid, overlap_mode) for name, out in found.items()}
+    outputs = tuple(Output(n, a.factor, reducers.get(n), overlap_mode == "crop") for n, a in joined.items())
+    windows = {name: a.windows for name, a in joined.items()}
+    states = {o.name: state_of(o, found[o.name].shape[1], joined[o.name].shape, depth, on_host) for o in outputs}
+    run = on_the_host if on_host else on_the_device
+    states = run(function, arrays, grid, outputs, states, windows, batches, progress)
+
+    like = next(iter(original.images.values()))
+    results = {o.name: image_of(jnp.asarray(states[o.name][-1]), like, o.factor) for o in outputs}
+    return results if several else results[""]
 
 
-@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
-def compiled_windows(apply_fn, size, factors, volumes, subject, windows, starts, first, firsts):
-    """Run the network over batches of windows and add what it gives to the volumes."""
-
-    def step(volumes: dict[str, Array], operands: Any) -> tuple[dict[str, Array], None]:
-        begin, real = operands
-        found = batch_of(apply_fn, size, subject, begin)
-        found = found if isinstance(found, dict) else {"": found}
-        number = [jnp.searchsorted(jnp.asarray(f), begin[:, axis]) for axis, f in enumerate(firsts)]
-        for name, factor in factors:
-            scale = jnp.asarray(factor, jnp.int32)
-            lines = [jnp.asarray(w)[n] for w, n in zip(windows[name], number, strict=True)]
-
-            def one(b: Array, volume: Array, name: str = name, scale: Array = scale, lines: Any = lines) -> Array:
-                at = (jnp.int32(0), *(begin[b] // scale))
-                patch = found[name][b].astype(volume.dtype)
-                i, j, k = (line[b] for line in lines)
-                weight = jnp.where(real[b], i[:, None, None] * j[None, :, None] * k[None, None, :], 0)
-                there = jax.lax.dynamic_slice(volume, at, (volume.shape[0], *patch.shape[1:]))
-                return jax.lax.dynamic_update_slice(volume, there + weight[None] * patch, at)
-
-            volumes = {**volumes, name: jax.lax.fori_loop(0, len(begin), one, volumes[name])}
-        return volumes, None
-
-    return jax.lax.scan(step, volumes, (jnp.asarray(starts), jnp.asarray(first)))[0]
+def padded(subject: Subject, size: Shape3) -> Subject:
+    """The subject, padded with 0 at the high end to at least a patch."""
+    shape = next(iter(subject.images.values())).spatial_shape if subject.images else size
+    i, j, k = (max(n - m, 0) for n, m in zip(size, shape, strict=True))
+    return Pad((0, i, 0, j, 0, k))(subject) if i or j or k else subject
 
 
-def on_grid(volume: Array, plan: Plan, ready: Subject, original: Subject) -> Image:
-    """An output as an image, cut to the subject's own grid where that was padded."""
-    padded, own = (next(iter(s.images.values())) for s in (ready, original))
-    whole = Grid(np.asarray(padded.affine, np.float64), np.asarray(padded.spatial_shape))
-    image = ScalarImage(volume, resized(whole, np.asarray(plan.shape), plan.shape).affine)
-    if padded.spatial_shape == own.spatial_shape:
-        return image
-    return CropOrPad(tuple(-(-n // f) for n, f in zip(own.spatial_shape, plan.factor, strict=True)))(image)
+def batches_of(grid: GridSampler, size: int) -> tuple[Batches, int]:
+    """All windows in batches, the last filled up with the last window, and the most planes that a batch touches."""
+    count = -(-len(grid) // size)
+    number = np.arange(count * size).reshape(count, size)
+    starts = grid.locations[np.minimum(number, len(grid) - 1), :3]
+    origin = starts[:, 0, 0]
+    done = np.diff(origin, append=np.int32(grid.shape[0]))
+    return Batches(starts, number < len(grid), origin, done), int(np.max(starts[:, -1, 0] - origin)) + grid.patch_size[
+        0
+    ]
+
+
+def aggregator_of(name: str, out: Any, grid: GridSampler, overlap_mode: str) -> GridAggregator:
+    """How an output is put together; raises a ValueError if it cannot be."""
+    what = f"output {name!r} of apply_fn" if name else "the output of apply_fn"
+    if len(out.shape) != 5:
+        raise ValueError(f"{what} must be (B, K, I, J, K'), got {out.shape}")
+    if any(n < 1 or m % n for n, m in zip(out.shape[2:], grid.patch_size, strict=True)):
+        raise ValueError(f"{what} has patches of {out.shape[2:]}, which do not divide patch_size={grid.patch_size}")
+    with about(what):
+        return GridAggregator(grid, overlap_mode, [m // n for n, m in zip(out.shape[2:], grid.patch_size, strict=True)])
+
+
+def state_of(output: Output, channels: int, shape: Shape3, depth: int, on_host: bool) -> State:
+    """Zeros: the volume, or if it is reduced the planes that windows are at, and what it is reduced to."""
+    zeros = np.zeros if on_host else jnp.zeros
+    if output.reduce is None:
+        return (zeros((channels, *shape), np.float32),)
+    plane = jax.ShapeDtypeStruct((channels, 1, *shape[1:]), np.float32)
+    reduced = jax.eval_shape(output.reduce, plane)
+    if reduced.shape[1:] != plane.shape[1:]:
+        raise ValueError(f"reduce must make {plane.shape} to (K, {str(plane.shape[1:])[1:]}, got {reduced.shape}")
+    buffer = zeros((channels, depth // output.factor[0], *shape[1:]), np.float32)
+    return buffer, zeros((len(reduced), *shape), reduced.dtype)

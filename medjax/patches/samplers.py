@@ -1,8 +1,9 @@
 """Random patches of a subject: where they lie is a pure function of a key, and so are they."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,11 +21,11 @@ from medjax.subject import LOCATION, Subject
 from medjax.typing import Key, Params, Shape3, Tracer
 
 
-def patch_shape(value: Any) -> Shape3:
+def patch_shape(value: Any, name: str = "patch_size") -> Shape3:
     """Three whole numbers of at least 1."""
     sizes = np.atleast_1d(np.asarray(value))
     if sizes.shape not in ((1,), (3,)) or not np.all(sizes == np.round(sizes)) or np.any(sizes < 1):
-        raise ValueError(f"patch_size must be one or three whole numbers of at least 1, got {value!r}")
+        raise ValueError(f"{name} must be one or three whole numbers of at least 1, got {value!r}")
     i, j, k = (int(n) for n in np.broadcast_to(sizes, 3))
     return i, j, k
 
@@ -34,7 +35,11 @@ def common_shape(subject: Subject, size: Shape3) -> Shape3:
     for name, image in subject.images.items():
         if len(image.shape) != 4:
             raise ValueError(f"{name} must be (C, I, J, K), got {image.shape}: use jax.vmap for a batch of subjects")
-    shapes = {name: image.spatial_shape for name, image in subject.images.items()}
+    return check_shapes({name: image.spatial_shape for name, image in subject.images.items()}, size)
+
+
+def check_shapes(shapes: Mapping[str, Shape3], size: Shape3) -> Shape3:
+    """The shape that all images have; raises as `common_shape`."""
     if len(set(shapes.values())) != 1:
         raise ValueError(f"patches need images of one shape, got {shapes or 'no image'}")
     shape = next(iter(shapes.values()))
@@ -54,6 +59,9 @@ class Sampler:
     """
 
     patch_size: Any
+
+    anywhere: ClassVar[bool] = False
+    """Whether no voxel has to be seen."""
 
     def __post_init__(self):
         object.__setattr__(self, "patch_size", patch_shape(self.patch_size))
@@ -99,6 +107,8 @@ class Sampler:
 @dataclass(frozen=True, eq=False)
 class UniformSampler(Sampler):
     """Patches anywhere, each place that fits equally likely, those at the border included."""
+
+    anywhere: ClassVar[bool] = True
 
     def place(self, key: Key, tables: Params, subject: Subject) -> Int[Array, "3"]:
         image = next(iter(subject.images.values()))

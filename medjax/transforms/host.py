@@ -19,7 +19,7 @@ from medjax.transforms import buckets, fuse
 from medjax.transforms.fuse import Known, Place, Step
 from medjax.transforms.spatial.sampling import check_label_fill, is_label
 from medjax.transforms.steps import Group, draw, execute, flatten, flatten_params, groups_of, is_traced, keep, locate
-from medjax.typing import Key, Params
+from medjax.typing import Key, Params, Shape3
 
 
 @jax.jit
@@ -121,6 +121,19 @@ def planned(
             t.check(grids, located)
         places = fuse.advance(places, steps[index], params[index], located)
     return places
+
+
+def shapes_after(t: Any, params: Params, subject: Subject) -> dict[str, Shape3]:
+    """The shape that each image has at the end of a pipeline, every step checked, without reading a voxel."""
+    steps, flat = flatten(t), flatten_params(t, params)
+    spatial = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if step.transform.kind == "spatial"}
+    places = start_all(subject)
+    for group in groups_of(steps):
+        first = steps[group[0]].transform
+        places = fuse.copied(places, first)
+        if first.kind == "spatial":
+            places = {name: concrete(place) for name, place in planned(steps, group, spatial, places).items()}
+    return {name: concrete(place).grid.fixed for name, place in places.items()}
 
 
 def concrete(place: Place) -> Place:

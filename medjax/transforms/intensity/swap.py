@@ -90,10 +90,11 @@ def swapped(image: Image, locations: Array, size: Shape3) -> Image:
 
     def exchange(index: Array, data: Array) -> Array:
         first, second = ((jnp.zeros((), jnp.int32), *corners[index, which]) for which in (0, 1))
-        boxes = tuple(jax.lax.dynamic_slice(data, corner, shape) for corner in (first, second))
-        # Without the barrier XLA would read a box where it is written, for which it copies the volume each time.
-        one, other = jax.lax.optimization_barrier(boxes)
-        return jax.lax.dynamic_update_slice(jax.lax.dynamic_update_slice(data, other, first), one, second)
+        boxes = [jax.lax.dynamic_slice(data, corner, shape) for corner in (first, second)]
+        # In one array behind a barrier, or XLA would read a box while it writes, and copy the volume each time for it.
+        both = jax.lax.optimization_barrier(jnp.stack(boxes))
+        data = jax.lax.dynamic_update_slice(data, both[1], first)
+        return jax.lax.dynamic_update_slice(data, both[0], second)
 
     return image.replace(data=jax.lax.fori_loop(0, len(corners), exchange, image.data))
 

@@ -1,0 +1,311 @@
+"""Batches of patches for a training loop: threads read, the device augments what is sampled, volumes are mixed.
+
+    data set -> order of patches -> decode (num_threads, by grain) -> patches of a volume into a pool -> batch -> consumer
+
+Which patch stands where is arithmetic, known before a file is read. Patches of the n-th volume, S of them, are due
+from place n S on: patch j after about (j + U) max_length / S more, U uniform, so that the patches of a batch are of
+different volumes, a volume is read every S places, and none waits longer than max_length. So the state of an iterator
+is one number, and a restart remakes the patches that wait, and no others.
+"""
+
+import itertools
+import operator
+import threading
+from collections.abc import Iterator, Sequence
+from functools import partial
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+from jaxtyping import Array, Int
+
+from medjax import geometry, keys
+from medjax.data.dataset import SubjectsDataset
+from medjax.data.loader import BatchIterator, as_target, in_order
+from medjax.errors import about, needs_extra
+from medjax.patches.samplers import Sampler, check_shapes
+from medjax.subject import KEY, LOCATION, Subject
+from medjax.transforms import box, host
+from medjax.transforms.box import Parts
+from medjax.transforms.compose import Compose
+from medjax.transforms.fuse import Place, follow
+from medjax.transforms.steps import draw, flatten, flatten_params
+from medjax.transforms.transform import Transform
+from medjax.typing import Key, Shape3
+
+
+class Schedule:
+    """Which patches a batch holds.
+
+    Patch p is the (p mod S)-th of volume p div S of the sequence of all volumes in all epochs.
+    size: of the data set.  samples: S.  reach: places by which patches are spread, 0 to keep them in order.
+    """
+
+    def __init__(self, size: int, samples: int, batch_size: int, epochs: int, reach: int, key: Key, shuffle: bool):
+        self.size, self.samples, self.batch_size = size, samples, batch_size
+        generator = np.random.default_rng(np.asarray(random.key_data(keys.for_name(key, "schedule"))))
+        self.volumes = np.concatenate(
+            [generator.permutation(size) if shuffle else np.arange(size) for _ in range(epochs)]
+        )
+        number = np.arange(len(self.volumes) * samples)
+        volume, j = np.divmod(number, samples)
+        spread = (j + generator.random(len(number))) * reach / samples if reach else j
+        due = volume * samples + np.where(j == 0, 0, spread)  # the first is never late, so volumes come one by one
+        self.order = np.argsort(due, kind="stable")
+        self.batch_of = np.empty(len(number), np.int64)
+        self.batch_of[self.order] = np.arange(len(number)) // batch_size
+        self.batches = -(-len(number) // batch_size)
+
+    def patches(self, batch: int) -> np.ndarray:
+        """The patches of a batch, in order."""
+        return self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
+
+    def arrivals(self, first: int) -> dict[int, list[int]]:
+        """For each batch from `first` on the volumes that must have come; those that wait already come with `first`."""
+        due = self.batch_of.reshape(-1, self.samples)
+        coming: dict[int, list[int]] = {}
+        for volume in np.flatnonzero((due >= first).any(1)):
+            coming.setdefault(max(int(due[volume].min()), first), []).append(int(volume))
+        return {batch: coming[batch] for batch in sorted(coming)}
+
+    def slots(self) -> int:
+        """How many patches wait at most, those of the batch that is made included."""
+        due = self.batch_of.reshape(-1, self.samples)
+        come = np.bincount(due.min(1), minlength=self.batches).cumsum() * self.samples
+        gone = np.bincount(self.batch_of, minlength=self.batches).cumsum()
+        return int((come - np.concatenate([[0], gone[:-1]])).max())
+
+
+class Volume(NamedTuple):
+    """A decoded subject, its place in the sequence of volumes, its epoch and index, and what an error calls it."""
+
+    number: int
+    epoch: int
+    index: int
+    subject: Subject
+    name: str
+
+
+class PatchQueue:
+    """Batches of patches of a data set's subjects, each patch with an augmentation of its own; iterable, with `len`.
+
+    dataset: `SubjectsDataset(subjects, transform)`; every patch is the box `patch[mj.LOCATION]` of its volume
+    transformed with `patch["key"]`, and of what the transform does to the rest as little is computed as can be:
+    printing the queue shows what is done once per volume, on the volume for each patch, and on the box alone.
+    sampler: where patches lie, in the transformed volume; a label or weight is looked up before the last spatial
+    transforms and followed through them.  batch_size: B; images are (B, C, *patch_size).  key: what all draws from.
+    samples_per_volume: S.  max_length: places over which the patches of a volume are spread, at least S; no more than
+    that many wait.  shuffle_subjects, shuffle_patches: a new order of volumes in each epoch; mix patches of several.
+    epochs: how often all volumes are given.  num_threads: that read and decode.  device: where patches are made.
+
+    Iterating again gives the same patches again, for any number of threads. The key of a patch is that of its epoch and
+    subject, as the loader's, with its number in its volume folded in. Affines are float32. `iter(queue).get_state()` is
+    a small dictionary, from which `set_state` goes on. Leaving a loop early, or `close()`, ends the threads.
+    Raises ImportError without the `loader` extra, TypeError and ValueError for arguments that make no sense; an error
+    while reading or transforming reaches the consumer and begins with the subject.
+    """
+
+    def __init__(
+        self,
+        dataset: SubjectsDataset,
+        sampler: Sampler,
+        batch_size: int,
+        key: Any,
+        *,
+        samples_per_volume: int = 10,
+        max_length: int = 300,
+        shuffle_subjects: bool = True,
+        shuffle_patches: bool = True,
+        epochs: int = 1,
+        num_threads: int = 2,
+        device: Any = None,
+    ):
+        if not isinstance(dataset, SubjectsDataset):
+            raise TypeError(f"dataset must be a SubjectsDataset(subjects, transform), got {type(dataset).__name__}")
+        if not isinstance(sampler, Sampler):
+            raise TypeError(f"sampler must be a UniformSampler, WeightedSampler or LabelSampler, got {sampler!r}")
+        sizes = {
+            "batch_size": batch_size, "samples_per_volume": samples_per_volume, "epochs": epochs,
+            "num_threads": num_threads,
+        }  # fmt: skip
+        for name, size in sizes.items():
+            if operator.index(size) < 1:
+                raise ValueError(f"{name} must be at least 1, got {size}")
+        if max_length < samples_per_volume:
+            raise ValueError(f"max_length={max_length} holds no volume of {samples_per_volume} patches")
+        if not len(dataset):
+            raise ValueError("the data set is empty")
+        self.dataset, self.sampler, self.num_threads = dataset, sampler, num_threads
+        self.key, self.target = keys.as_key(key), as_target(device)
+        reach = max_length - samples_per_volume if shuffle_patches else 0
+        self.order = Schedule(len(dataset), samples_per_volume, batch_size, epochs, reach, self.key, shuffle_subjects)
+        self.pipeline = dataset.transform or Compose([])
+        self.parts = box.split(self.pipeline)
+        steps = flatten(self.pipeline)
+        self.head = Compose([steps[i].transform for group in self.parts.head for i in group])
+
+    def __len__(self) -> int:
+        return self.order.batches
+
+    def __iter__(self) -> BatchIterator:
+        return BatchIterator(self)
+
+    def __repr__(self) -> str:
+        text = f"PatchQueue({len(self)} batches of {self.order.batch_size} patches of {self.sampler.patch_size})"
+        return text + "\n" + box.shown(self.pipeline)
+
+    # -- the stages, in the order in which they run
+
+    def elements(self, first: int, seen: set[threading.Thread]) -> Any:
+        """grain's iterator of decoded volumes that batches from `first` on need; `seen` collects the threads."""
+        try:
+            import grain
+        except ImportError:
+            needs_extra("grain", "loader", "medjax.PatchQueue")
+
+        def decode(number: int) -> Volume:
+            seen.add(threading.current_thread())
+            epoch, index = number // self.order.size, int(self.order.volumes[number])
+            subject = self.dataset.read(index)
+            images = {name: image.replace(data=in_order(image.data)) for name, image in subject.images.items()}
+            return Volume(number, epoch, index, subject.replace(**images), self.dataset.describe(index))
+
+        numbers = list(itertools.chain.from_iterable(self.order.arrivals(first).values()))
+        options = grain.ReadOptions(num_threads=self.num_threads, prefetch_buffer_size=self.num_threads)
+        return iter(grain.MapDataset.source(numbers).map(decode).to_iter_dataset(options))
+
+    def batches(self, volumes: Iterator[Volume], count: int) -> Iterator[Subject]:
+        """The last `count` batches."""
+        first = len(self) - count
+        arrivals = self.order.arrivals(first)
+        pool, free, slot_of = None, list(range(self.order.slots())), {}
+        metadata: dict[int, Subject] = {}
+        for batch in range(first, len(self)):
+            for _ in arrivals.get(batch, ()):
+                volume = next(volumes)
+                patches = np.arange(volume.number * self.order.samples, (volume.number + 1) * self.order.samples)
+                wanted = self.order.batch_of[patches] >= first
+                slots = np.full(len(patches), -1)
+                for i in np.flatnonzero(wanted):
+                    slots[i] = slot_of[int(patches[i])] = free.pop()
+                with about(volume.name):
+                    pool = self.make(volume, wanted, slots, pool)
+                metadata[volume.number] = Subject(volume.subject.metadata | images_metadata(volume.subject))
+            due = self.order.patches(batch)
+            slots = np.array([slot_of.pop(int(patch)) for patch in due])
+            free.extend(slots.tolist())
+            yield with_metadata(taken(pool, slots), [metadata[int(p) // self.order.samples] for p in due])
+            waiting = {patch // self.order.samples for patch in slot_of}
+            metadata = {number: kept for number, kept in metadata.items() if number in waiting}
+
+    def make(self, volume: Volume, wanted: np.ndarray, slots: np.ndarray, pool: Any) -> Any:
+        """The pool with the wanted patches of a volume in their slots."""
+        subject = volume.subject
+        host.check_subject(self.pipeline, subject)
+        ready = self.head(host.bare(subject)) if len(self.head) else host.bare(subject)
+        spacing = np.asarray(next(iter(ready.images.values())).spacing)
+        margin = box.margin_of(flatten(self.pipeline), self.parts.box[self.first_run() :], spacing)
+        one = keys.for_element(self.key, volume.epoch, volume.index)
+        many = jax.vmap(keys.for_step, (None, 0))(one, jnp.arange(len(wanted), dtype=jnp.uint32))
+        ready = ready.replace(
+            **{n: i.replace(data=jax.device_put(i.data, self.target)) for n, i in ready.images.items()}
+        )
+        outline = host.outline(subject)
+        shapes = host.shapes_after(self.pipeline, host.compiled_draw(self.pipeline, many[0], outline), subject)
+        check_shapes(shapes, self.sampler.patch_size)
+        arguments = (self.pipeline, outline, ready, many)
+        static = {"sampler": self.sampler, "parts": Static(self.parts), "margin": margin}
+        if pool is None:
+            shape = jax.eval_shape(partial(patch_of, **static), *arguments[:3], many[0])
+            pool = jax.tree.map(lambda leaf: jnp.zeros((self.order.slots(), *leaf.shape), leaf.dtype), shape)
+        pool, seen = compiled_patches(*arguments, wanted, slots, pool, **static)
+        self.sampler.verify(jax.device_get(seen))
+        return pool
+
+    def first_run(self) -> int:
+        """How many groups of the box part are a run: 0 or 1."""
+        steps, parts = flatten(self.pipeline), self.parts
+        return int(bool(parts.box) and box.is_spatial(steps, parts.box[0]))
+
+
+class Static:
+    """A value that is part of a program: hashed by what it is, as its parts are plain tuples of numbers."""
+
+    def __init__(self, value: Parts):
+        self.value = value
+
+    def __hash__(self) -> int:
+        return hash(self.value[:3])
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Static) and self.value[:3] == other.value[:3]
+
+
+def patch_of(
+    t: Transform, outline: Subject, ready: Subject, key: Key, tables: Any = None, *, sampler: Sampler, parts: Static,
+    margin: Shape3,
+) -> Subject:  # fmt: skip
+    """The patch of one key, traced: its volume has gone through the head."""
+    params = flatten_params(t, draw(t, key, outline))
+    place = partial(located, sampler, keys.for_name(key, "patch"), tables)
+    patch = box.boxed(flatten(t), parts.value, params, ready, place, sampler.patch_size, margin)
+    return {"patch": host.bare(patch), LOCATION: patch[LOCATION], KEY: random.key_data(key)}
+
+
+def located(sampler: Sampler, key: Key, tables: Any, subject: Subject, places: dict[str, Place]) -> Int[Array, "3"]:
+    """Where a patch begins in the transformed volume: a centre of the volume before it, followed through the run."""
+    place = next(iter(places.values()))
+    size = jnp.asarray(sampler.patch_size, jnp.int32)
+    room = jnp.maximum(place.grid.shape - size, 0)
+    if sampler.anywhere:
+        return random.randint(keys.for_name(key, "start"), (3,), 0, room + 1, jnp.int32)
+    found = sampler.place(key, sampler.prepare(subject) if tables is None else tables, subject) + size // 2
+    affine = jnp.asarray(next(iter(subject.images.values())).affine).astype(place.grid.affine.dtype)
+    point = follow(place.moves, geometry.transform_point(affine, found.astype(affine.dtype))[None])[0]
+    index = geometry.transform_point(geometry.inverse(place.grid.affine), point)
+    return jnp.clip(jnp.round(index).astype(jnp.int32) - size // 2, 0, room)
+
+
+@partial(jax.jit, static_argnames=("sampler", "parts", "margin"), donate_argnames="pool")
+def compiled_patches(t, outline, ready, many, wanted, slots, pool, *, sampler, parts, margin):
+    """The pool with the wanted patches of a volume in their slots, and what the sampler has to verify."""
+    tables = sampler.prepare(ready)
+    shared = tables if not parts.value.whole else None
+    make = partial(patch_of, sampler=sampler, parts=parts, margin=margin)
+
+    def one(i: Array, pool: Any) -> Any:
+        def put(pool: Any) -> Any:
+            patch = make(t, outline, ready, many[i], shared)
+            return jax.tree.map(
+                lambda all_, leaf: jax.lax.dynamic_update_index_in_dim(all_, leaf.astype(all_.dtype), slots[i], 0),
+                pool, patch,
+            )  # fmt: skip
+
+        return jax.lax.cond(wanted[i], put, lambda pool: pool, pool)
+
+    return jax.lax.fori_loop(0, len(many), one, pool), tables["seen"]
+
+
+@jax.jit
+def taken(pool: Any, slots: Array) -> Subject:
+    """The patches in some slots, as a batch."""
+    batch = jax.tree.map(lambda leaf: leaf[slots], pool)
+    return batch["patch"].replace(**{LOCATION: batch[LOCATION], KEY: random.wrap_key_data(batch[KEY])})
+
+
+def images_metadata(subject: Subject) -> dict[str, Any]:
+    """The metadata of the images, under their names."""
+    return {name: image.metadata for name, image in subject.images.items()}
+
+
+def with_metadata(batch: Subject, kept: Sequence[Subject]) -> Subject:
+    """A batch with the metadata of each patch's subject."""
+    images = {
+        name: image.replace(metadata=tuple(subject.metadata.get(name, {}) for subject in kept))
+        for name, image in batch.images.items()
+    }
+    names = dict.fromkeys(name for subject in kept for name in subject if name not in images)
+    rest = {name: tuple(subject.metadata.get(name) for subject in kept) for name in names}
+    return Subject({**dict(batch.items()), **images, **{n: v for n, v in rest.items() if n not in batch}})

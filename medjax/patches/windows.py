@@ -1,0 +1,196 @@
+"""The windows of `sliding_window` run through a network, and put together on the device or on the host."""
+
+from collections.abc import Callable
+from functools import partial
+from typing import Any, NamedTuple, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Array, Int
+
+from medjax.geometry import translation
+from medjax.patches.grid import GridSampler, Windows, added
+from medjax.patches.samplers import cut
+from medjax.subject import LOCATION, Subject
+from medjax.typing import Shape3
+
+Reduce: TypeAlias = Callable[[Array], Array]
+State: TypeAlias = tuple[Any, ...]
+"""The volume of an output; or if it is reduced the planes that windows are at, and what it is reduced to."""
+
+
+class Function(NamedTuple):
+    """A function taken apart: what is fixed when it is compiled, without the arrays that it holds."""
+
+    tree: Any
+    leaves: tuple[Any, ...]
+
+
+class Output(NamedTuple):
+    """What a program knows of an output: by what it is coarser, how it is reduced, how its windows are joined."""
+
+    name: str
+    factor: Shape3
+    reduce: Reduce | None
+    crop: bool
+
+
+class Batches(NamedTuple):
+    """For each batch: where its windows begin (N, B, 3), which are counted (N, B), the first plane that any of the
+    windows from it on touches (N,), and how many planes are done after it (N,)."""
+
+    starts: np.ndarray
+    real: np.ndarray
+    origin: np.ndarray
+    done: np.ndarray
+
+
+def taken_apart(function: Any) -> tuple[Function, list[Any]]:
+    """What is fixed of a function, and the arrays that it holds."""
+    leaves, tree = jax.tree.flatten(function)
+    held = [isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves]
+    fixed = tuple(None if array else leaf for leaf, array in zip(leaves, held, strict=True))
+    return Function(tree, fixed), [leaf if array else None for leaf, array in zip(leaves, held, strict=True)]
+
+
+def applied(function: Function, arrays: list[Any], patches: Subject) -> Any:
+    """The network's output for a batch of patches, which devices share if they can."""
+    devices = jax.local_devices()
+    count = len(patches[LOCATION])
+    if len(devices) > 1 and count % len(devices) == 0:
+        split = NamedSharding(Mesh(np.array(devices), ("batch",)), PartitionSpec("batch"))
+        patches = jax.lax.with_sharding_constraint(patches, split)
+    leaves = [leaf if array is None else array for leaf, array in zip(function.leaves, arrays, strict=True)]
+    return jax.tree.unflatten(function.tree, leaves)(patches)
+
+
+def batch_of(function: Function, arrays: list[Any], subject: Subject, starts: Int[Array, "B 3"], size: Shape3) -> Any:
+    """The network's output for the patches that begin at `starts`."""
+    return applied(function, arrays, jax.lax.map(lambda start: cut(subject, start, size), starts))
+
+
+def on_the_device(
+    function: Function, arrays: list[Any], grid: GridSampler, outputs: tuple[Output, ...], states: dict[str, State],
+    windows: dict[str, Windows], batches: Batches, progress: bool,
+) -> dict[str, State]:  # fmt: skip
+    """Run the network over all batches in one program, or in one program a batch if progress is shown."""
+    count = len(batches.starts)
+    chunk = 1 if progress else count
+    for begin in shown(range(0, count, chunk), progress):
+        part = Batches(*(values[begin : begin + chunk] for values in batches))
+        states = compiled_batches(function, grid.patch_size, outputs, states, arrays, grid.on_device, windows, part)
+    return states
+
+
+def shown(steps: range, progress: bool) -> Any:
+    """The steps, with a bar if asked."""
+    if not progress:
+        return steps
+    from tqdm.auto import tqdm
+
+    return tqdm(steps, unit="batch")
+
+
+@partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
+def compiled_batches(function, size, outputs, states, arrays, subject, windows, batches):
+    """Run the network over batches of windows and add what it gives to the states."""
+
+    def step(states: dict[str, State], batch: Batches) -> tuple[dict[str, State], None]:
+        found = named(batch_of(function, arrays, subject, batch.starts, size))
+        return {o.name: joined(o, states[o.name], found[o.name], windows[o.name], batch) for o in outputs}, None
+
+    return jax.lax.scan(step, states, batches)[0]
+
+
+def named(found: Any) -> dict[str, Array]:
+    """Outputs by name."""
+    return found if isinstance(found, dict) else {"": found}
+
+
+def joined(output: Output, state: State, found: Array, windows: Windows, batch: Batches) -> State:
+    """The state of an output with a batch of windows added, and the planes reduced that are done."""
+    first = batch.starts // jnp.asarray(output.factor, jnp.int32)[None]
+    if output.reduce is None:
+        return (added(state[0], found, first, windows, output.crop, batch.real),)
+    origin, done = batch.origin // output.factor[0], batch.done // output.factor[0]
+    buffer = added(state[0], found, first, windows, output.crop, batch.real, origin)
+    return reduced(output.reduce, buffer, state[1], origin, done)
+
+
+def reduced(reduce: Reduce, buffer: Array, result: Array, origin: Array, done: Array) -> State:
+    """The first `done` planes written into the result, and the others moved to the front; plane by plane, in place."""
+    length = buffer.shape[1]
+
+    def write(p: Array, result: Array) -> Array:
+        plane = reduce(jax.lax.dynamic_slice_in_dim(buffer, p, 1, 1))
+        return jax.lax.dynamic_update_slice_in_dim(result, plane, origin + p, 1)
+
+    def move(p: Array, buffer: Array) -> Array:
+        plane = jax.lax.dynamic_slice_in_dim(buffer, jnp.minimum(p + done, length - 1), 1, 1)
+        return jax.lax.dynamic_update_slice_in_dim(buffer, jnp.where(p + done < length, plane, 0), p, 1)
+
+    result = jax.lax.fori_loop(0, done, write, result)
+    return jax.lax.fori_loop(0, jnp.where(done > 0, length, 0), move, buffer), result
+
+
+def on_the_host(
+    function: Function, arrays: list[Any], grid: GridSampler, outputs: tuple[Output, ...], states: dict[str, State],
+    windows: dict[str, Windows], batches: Batches, progress: bool,
+) -> dict[str, State]:  # fmt: skip
+    """Run the network batch by batch; while it is at one, what it gave for the one before is added."""
+    subject = jax.device_get(grid.subject)
+    before = None
+    for number in shown(range(len(batches.starts)), progress):
+        batch = Batches(*(values[number] for values in batches))
+        found = compiled_network(function, arrays, windows_of(subject, batch.starts, grid.patch_size))
+        if before is not None:
+            states = joined_on_host(outputs, states, *before, windows)
+        before = named(found), batch
+    return states if before is None else joined_on_host(outputs, states, *before, windows)
+
+
+@partial(jax.jit, static_argnums=0)
+def compiled_network(function: Function, arrays: list[Any], patches: Subject) -> Any:
+    """`applied`, compiled."""
+    return applied(function, arrays, patches)
+
+
+def windows_of(subject: Subject, starts: np.ndarray, size: Shape3) -> Subject:
+    """The patches that begin at `starts`, cut on the host, as `cut` does it."""
+    items: dict[str, Any] = {}
+    for name, image in subject.images.items():
+        data = np.stack([image.data[(slice(None), *map(slice, start, start + size))] for start in starts])
+        moved = np.stack([np.asarray(image.affine) @ translation(start.astype(np.float64)) for start in starts])
+        items[name] = type(image).of(data, moved)
+    for name, item in subject.annotations.items():
+        items[name] = item.of(np.broadcast_to(item.xyz, (len(starts), *item.xyz.shape)), item.labels)
+    return Subject({**items, LOCATION: np.concatenate([starts, starts + np.asarray(size, np.int32)], 1)})
+
+
+def joined_on_host(
+    outputs: tuple[Output, ...], states: dict[str, State], found: dict[str, Array], batch: Batches,
+    windows: dict[str, Windows],
+) -> dict[str, State]:  # fmt: skip
+    """`joined` for every output, in NumPy and in place."""
+    for output in outputs:
+        volume, factor = states[output.name][0], np.asarray(output.factor, np.int32)
+        origin, done = (int(n) // output.factor[0] for n in (batch.origin, batch.done))
+        begin = origin if output.reduce is not None else 0
+        starts, weights = windows[output.name]
+        real = np.count_nonzero(batch.real)
+        for start, patch in zip(batch.starts[:real] // factor, np.asarray(found[output.name]), strict=False):
+            i, j, k = (w[np.searchsorted(s, n)] for w, s, n in zip(weights, starts, start, strict=True))
+            weight = (i[:, None, None] * j[None, :, None] * k[None, None, :])[None]
+            start = start - np.array([begin, 0, 0], np.int32)
+            there = volume[(slice(None), *map(slice, start, start + np.asarray(patch.shape[1:])))]
+            if output.crop:
+                np.copyto(there, patch, where=weight > 0, casting="unsafe")
+            else:
+                there += weight * patch.astype(volume.dtype)
+        if output.reduce is not None and done:
+            states[output.name][1][:, origin : origin + done] = output.reduce(jnp.asarray(volume[:, :done]))
+            volume[:, : volume.shape[1] - done] = volume[:, done:].copy()
+            volume[:, volume.shape[1] - done :] = 0
+    return states

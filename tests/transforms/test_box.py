@@ -1,0 +1,93 @@
+"""A patch is the box of the transformed volume, for every transform; and what is computed for it is as little as can be."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from conftest import OBLIQUE, small_subject
+
+import medjax as mj
+from medjax.transforms import box
+from medjax.transforms.steps import draw, execute, flatten, flatten_params
+from medjax.transforms.transform import REGISTRY
+from tests.test_laws import CASES
+
+SIZE = (4, 5, 3)
+SHAPE = (12, 13, 11)
+AROUND = [mj.RandomFlip((0, 1)), mj.RandomNoise(p=0.7), mj.RandomBlur((0.5, 1.0))]
+
+
+def patch(pipeline, subject, key, start):
+    """The box that begins at `start`, without the rest."""
+    steps, parts = flatten(pipeline), box.split(pipeline)
+    margin = box.margin_of(steps, parts.box, np.asarray(subject.t1.spacing))
+
+    @jax.jit
+    def run(subject, key):
+        flat = flatten_params(pipeline, draw(pipeline, key, subject))
+        head = execute(steps, parts.head, flat, subject)[0]
+        return box.boxed(steps, parts, flat, head, lambda *_: jnp.asarray(start, jnp.int32), SIZE, margin)
+
+    return run(mj.Subject(subject.images), key)
+
+
+def same(pipeline, subject, key):
+    """Patches at both corners and in the middle are those of the whole volume."""
+    whole = pipeline(subject, key)
+    room = np.subtract(whole.t1.spatial_shape, SIZE)
+    for start in ((0, 0, 0), tuple(room // 2), tuple(room)):
+        found = patch(pipeline, subject, key, start)
+        where = (slice(None), *(slice(a, a + n) for a, n in zip(start, SIZE, strict=True)))
+        for name, image in whole.images.items():
+            expected = image.numpy()[where]
+            if isinstance(image, mj.LabelMap):
+                assert (np.asarray(found[name].data) != expected).mean() < 0.02
+            else:
+                scale = max(np.ptp(image.numpy()), 1e-3)
+                np.testing.assert_allclose(found[name].data, expected, atol=1e-4 * scale)
+            moved = np.asarray(image.affine)[:3, :3] @ start + np.asarray(image.affine)[:3, 3]
+            np.testing.assert_allclose(found[name].affine[:3, 3], moved, atol=1e-3)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_every_transform(name):
+    """Alone, between others that are random, and behind a change of shape where its own depends on values."""
+    t = REGISTRY[name](**CASES[name].args)
+    end = [mj.CropOrPad((10, 11, 9))] if CASES[name].reshapes or name in ("Crop", "RandomCrop") else []
+    pipeline = mj.Compose([AROUND[0], *([mj.CropOrPad((10, 11, 9))] if end else []), t, *end, *AROUND[1:]])
+    same(pipeline, small_subject(OBLIQUE, SHAPE), jax.random.key(3))
+
+
+def test_the_three_parts():
+    pipeline = mj.Compose(
+        [
+            mj.ToCanonical(),
+            mj.ZNormalization(),
+            mj.RandomGamma(),
+            mj.RandomAffine(),
+            mj.RandomGhosting(),
+            mj.RandomElasticDeformation(),
+            mj.CropOrPad(96),
+            mj.RandomBiasField(),
+            mj.RandomBlur(),
+        ]
+    )
+    parts = box.split(pipeline)
+    assert (parts.head, parts.whole, parts.box) == (((0,), (1,)), ((2,), (3,), (4,)), ((5, 6), (7,), (8,)))
+    text = box.shown(pipeline)
+    assert "once per volume: ToCanonical, ZNormalization" in text
+    assert "RandomGhosting needs the whole image" in text
+    assert "per patch on the box: RandomElasticDeformation, CropOrPad, RandomBiasField, RandomBlur" in text
+
+
+def test_statistics_after_a_random_member_are_of_the_whole_volume():
+    pipeline = mj.Compose([mj.RandomAffine(), mj.ZNormalization(), mj.RandomNoise(p=0.5)])
+    assert "ZNormalization measures what a random member has changed" in box.shown(pipeline)
+    same(pipeline, small_subject(OBLIQUE, SHAPE), jax.random.key(1))
+    before = mj.Compose([mj.ZNormalization(), mj.RandomAffine(), mj.RandomNoise(p=0.5)])
+    assert "per patch on the volume: nothing" in box.shown(before)
+
+
+def test_a_choice_is_random_though_its_members_are_not():
+    pipeline = mj.Compose([mj.ToCanonical(), mj.Compose([mj.Gamma(2.0)], p=0.5), mj.OneOf([mj.Clamp(0, 1)])])
+    assert box.split(pipeline).head == ((0,),)

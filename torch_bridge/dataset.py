@@ -1,0 +1,359 @@
+"""Subjects for torch's data loaders: workers decode, the parent transforms.
+
+`dataset[i]` is a pending subject, read and not transformed; what collates is a pending batch; both pickle as what they
+are. Whoever first looks at what they hold transforms: the parent of a data loader a whole batch at once, on its device,
+with keys drawn from torch's default generator in the order of the batch. So a plain `DataLoader(dataset, num_workers=4)`
+gives the same batches as one without workers, whatever starts them. What runs in a worker touches NumPy and torch only.
+"""
+
+import contextlib
+import operator
+import pickle
+import queue
+import threading
+import uuid
+import weakref
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+import jax
+import medjax as mj
+import numpy as np
+import torch
+from medjax.data.loader import keys_of
+from medjax.errors import UnknownShape, about
+from medjax.keys import as_key, as_keys
+from medjax.transforms import apply, host
+from medjax.transforms.steps import is_random
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+from torch_bridge import forked
+from torch_bridge.subject import (
+    WHERE_COMPUTED,
+    Batch,
+    Image,
+    Items,
+    Subject,
+    check_names,
+    from_torchio,
+    same_shapes,
+    stacked,
+    subject_to_medjax,
+)
+from torch_bridge.transforms import compute, draw_key
+
+UNBATCHED: set[Any] = set()
+"""Pipelines, with the shapes they got, whose results have a shape of their own for each subject."""
+
+
+class Held:
+    """A transform that pending subjects carry: the process it came from knows it by a token, and finds its own again.
+
+    So compiled programs are found again, and a function that does not pickle can be used in workers that never call it.
+    """
+
+    known: "weakref.WeakValueDictionary[str, Held]" = weakref.WeakValueDictionary()
+
+    def __init__(self, transform: mj.Transform):
+        self._transform: mj.Transform | None = transform
+        self._packed: bytes | None = None
+        self.token = uuid.uuid4().hex
+        Held.known[self.token] = self
+
+    @property
+    def transform(self) -> mj.Transform:
+        """The transform. Raises TypeError if it could not be brought here."""
+        if self._transform is None:
+            if not self._packed:
+                raise TypeError("the transform does not pickle, so another process cannot call it: define its functions in a module")
+            self._transform = pickle.loads(self._packed)
+        return self._transform
+
+    def packed(self) -> bytes:
+        """The transform as a pickle, or nothing if it has none."""
+        if self._packed is None:
+            try:
+                self._packed = pickle.dumps(self._transform)
+            except (pickle.PicklingError, AttributeError, TypeError):
+                self._packed = b""
+        return self._packed
+
+    def __reduce__(self) -> Any:
+        return recalled, (self.token, self.packed())
+
+
+def recalled(token: str, packed: bytes) -> Held:
+    """The holder of this token, or a new one; computes nothing, for an error while unpickling would stop a loader."""
+    found = Held.known.get(token)
+    if found is None:
+        found = object.__new__(Held)
+        found._transform, found._packed, found.token = None, packed, token
+        Held.known[token] = found
+    return found
+
+
+class Pending:
+    """What is to be done to a subject, or to a batch of them, when somebody looks.
+
+    held: the transform.  who: what an error calls each subject.  keys: one for each; None to draw them then.
+    device: where a batch is put; None for where JAX computes.  subjects: those of a batch that do not stack yet.
+    """
+
+    def __init__(self, held: Held, who: Sequence[str], subjects: Sequence[Subject] | None = None):
+        self.held, self.who, self.subjects = held, list(who), subjects
+        self.keys: Any = None
+        self.device: Any = None
+
+    def resolve(self, x: Items) -> dict[str, Any]:
+        """The items of a pending subject or batch, transformed."""
+        keys = self.keys
+        if keys is None and is_random(self.held.transform):
+            keys = np.stack([draw_key() for _ in self.who])
+        if isinstance(x, Subject):
+            return self.one(x, self.who[0], None if keys is None else keys[0], None)._items
+        if self.subjects is None:
+            inner, back = subject_to_medjax(Batch(x._items))
+            result = forked.run(compute_many, self.held.transform, inner, keys, self.who)
+            if result is not None:
+                return back(result, self.device or WHERE_COMPUTED)._items
+        subjects = Batch(x._items).unstacked() if self.subjects is None else self.subjects
+        each = zip(subjects, self.who, [None] * len(subjects) if keys is None else keys, strict=True)
+        return stacked([self.one(*parts, self.device or WHERE_COMPUTED) for parts in each], self.who)._items
+
+    def one(self, subject: Subject, who: str, key: Any, device: Any) -> Subject:
+        """One subject, transformed."""
+        inner, back = subject_to_medjax(Subject(subject._items))
+        with about(who):
+            return back(forked.run(compute, self.held.transform, inner, key), device)
+
+
+def compute_many(t: mj.Transform, x: mj.Subject, keys: Any, who: Sequence[str]) -> mj.Subject | None:
+    """A batch by one program, waited for; None if the shapes of its results depend on values."""
+    given = (jax.tree.structure(t), *((n, i.shape, str(i.dtype)) for n, i in x.images.items()))
+    if given in UNBATCHED:
+        return None
+    host.check_subject(t, x)
+    keys = None if keys is None else as_keys(keys, len(who))
+    try:
+        result, record = apply.compiled_each(t, x, keys, None)
+    except UnknownShape:
+        UNBATCHED.add(given)
+        return None
+    return jax.block_until_ready(host.after_batch(t, x, result, record, len(who), who))
+
+
+def collate(subjects: Sequence[Subject], *, collate_fn_map: Any = None) -> Batch:
+    """A batch of subjects; pending if they are. Raises ValueError, saying which two, if they differ in their images."""
+    del collate_fn_map
+    pending = [subject._pending for subject in subjects]
+    if any(p is None or p.held is not pending[0].held for p in pending):
+        return stacked(subjects, [f"element {i}" for i in range(len(subjects))])
+    who = [p.who[0] for p in pending]
+    read = [Subject(subject._items) for subject in subjects]
+    check_names(read, who)
+    fits = same_shapes(read)
+    batch = stacked(read, who) if fits else Batch({})
+    batch._pending = Pending(pending[0].held, who, None if fits else read)
+    return batch
+
+
+default_collate_fn_map[Subject] = collate
+
+
+class SubjectsDataset(Dataset):
+    """Subjects by number, for any torch DataLoader; read and transformed when they are asked for.
+
+    subjects: Subjects of the bridge or of torchio, usually of paths. What is read goes into a copy, so memory is flat
+    however often they are drawn.  transform: one of the bridge or of medjax, or any function of a Subject.
+
+    `dataset[i]` is read at once and transformed at the first look at it, or at the batch that it became: in the parent
+    process of a DataLoader with workers, a batch at once. A function of the user's own is called at once instead, in
+    the worker. `keys` are drawn from torch's default generator then, so that `torch.manual_seed` makes it repeatable.
+    Raises TypeError for what is no Subject, IndexError beyond the end. An error while reading or transforming begins
+    with the subject: its index, its short metadata and its files.
+    """
+
+    def __init__(self, subjects: Iterable[Any], transform: Callable[[Any], Any] | None = None):
+        self.subjects = [s if isinstance(s, Subject) else to_subject(s, i) for i, s in enumerate(subjects)]
+        self.set_transform(transform)
+
+    def set_transform(self, transform: Callable[[Any], Any] | None) -> None:
+        """Take another transform."""
+        if transform is not None and not callable(transform):
+            raise TypeError(f"transform must be a transform, a function or None, got {transform!r}")
+        self.transform = transform
+        self._held = Held(transform) if isinstance(transform, mj.Transform) else None
+
+    def __len__(self) -> int:
+        return len(self.subjects)
+
+    def __getitem__(self, index: int) -> Subject:
+        number = operator.index(index)
+        if not -len(self) <= number < len(self):
+            raise IndexError(f"index {number} is beyond the {len(self)} subjects of the data set")
+        who = describe(self.subjects[number], number % len(self))
+        with about(who):
+            subject = self.subjects[number].read()
+            if self._held is not None:
+                subject._pending = Pending(self._held, [who])
+            elif self.transform is not None:
+                return self.transform(subject)
+        return subject
+
+    def __repr__(self) -> str:
+        return f"SubjectsDataset({len(self)} subjects, transform={self.transform!r})"
+
+
+def to_subject(x: Any, index: int) -> Subject:
+    """A subject of torchio as one of the bridge; raises TypeError for anything else."""
+    if type(x).__module__.partition(".")[0] != "torchio":
+        raise TypeError(f"subjects[{index}] is no Subject but a {type(x).__name__}")
+    return from_torchio(x)
+
+
+def describe(subject: Subject, index: int) -> str:
+    """Which subject this is, for a message: its index, its short metadata and its files."""
+    items = subject.items()
+    known = [f"{n}={i!r}" for n, i in items if isinstance(i, int) or (isinstance(i, str) and len(i) <= 80)]
+    files = [f"{n}: {i.path}" for n, i in items if isinstance(i, Image) and i.path is not None]
+    return f"subject {index}" + (f" ({', '.join(known + files)})" if known or files else "")
+
+
+class SubjectsLoader:
+    """Batches of a data set, one of them made ahead by a thread while the one before is used.
+
+    dataset: a SubjectsDataset, or a Subset or ConcatDataset of some.  batch_size: B.  shuffle: a new order in each
+    epoch.  num_workers: processes that read; 0 has the thread read.  drop_last: leave out a last batch of fewer than B.
+    generator: where the seed of this loader is drawn from, when it is first iterated; None for torch's default.
+    device: where the batches lie; None for where JAX computes.  pin_memory: pinned, where they lie on a CPU beside a
+    GPU.
+
+    An element is transformed by a key of its own: of the seed, the epoch and its index in the data set, whatever batch
+    it lands in. Iterating again is the next epoch. `state_dict()` is where the loader stands, for `torch.save` or JSON;
+    after `load_state_dict` the next iteration goes on from there.
+    Raises ValueError for no batch at all; what goes wrong with a subject reaches the loop and begins with the subject.
+    """
+
+    def __init__(
+        self,
+        dataset: Any,
+        batch_size: int = 1,
+        shuffle: bool = False,
+        num_workers: int = 0,
+        *,
+        drop_last: bool = False,
+        pin_memory: bool = False,
+        generator: torch.Generator | None = None,
+        device: Any = None,
+    ):
+        self.dataset, self.batch_size, self.shuffle, self.num_workers = dataset, batch_size, shuffle, num_workers
+        self.drop_last, self.pin_memory, self.generator, self.device = drop_last, pin_memory, generator, device
+        self._seed: np.ndarray | None = None
+        self._epoch, self._batch, self._resumes = -1, 0, False
+        if not len(self):
+            raise ValueError(f"there is no batch: {len(dataset)} subjects, batch_size={batch_size}, drop_last={drop_last}")
+
+    def __len__(self) -> int:
+        size = len(self.dataset)
+        return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Where the loader stands: its seed, the epoch, and how many of its batches were given."""
+        return {"seed": None if self._seed is None else self._seed.tolist(), "epoch": self._epoch, "batch": self._batch}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Stand where a loader of the same data set and options stood."""
+        self._seed = None if state["seed"] is None else np.array(state["seed"], np.uint32)
+        self._epoch, self._batch = state["epoch"], state["batch"]
+        self._resumes = state["seed"] is not None and state["batch"] < len(self)
+
+    def order(self, epoch: int) -> list[list[int]]:
+        """The indices of each batch of an epoch."""
+        size = len(self.dataset)
+        assert self._seed is not None
+        order = np.random.default_rng([*self._seed, epoch]).permutation(size) if self.shuffle else np.arange(size)
+        return [order[i * self.batch_size : (i + 1) * self.batch_size].tolist() for i in range(len(self))]
+
+    def __iter__(self) -> Iterator[Any]:
+        if self._seed is None:
+            self._seed = draw_key(self.generator)
+        if not self._resumes:
+            self._epoch, self._batch = self._epoch + 1, 0
+        self._resumes = False
+        batches = self.order(self._epoch)[self._batch :]
+        reads = DataLoader(
+            self.dataset,
+            batch_sampler=batches,  # pyright: ignore
+            num_workers=self.num_workers,
+            generator=torch.Generator(),
+        )
+        # Workers are started here, not in the thread: torch watches those of the main thread.
+        finish = Finish(self._seed, self._epoch, self.device, self.pin_memory)
+        yield from self.counted(ahead(map(finish, batches, iter(reads))))
+
+    def counted(self, batches: Iterator[Any]) -> Iterator[Any]:
+        """The batches, counted as they are given."""
+        with contextlib.closing(batches):  # pyright: ignore
+            for batch in batches:
+                self._batch += 1
+                yield batch
+
+
+class Finish:
+    """Transforms a batch that was read, each element by the key of its epoch and index."""
+
+    def __init__(self, seed: np.ndarray, epoch: int, device: Any, pin_memory: bool):
+        self.seed, self.epoch, self.device, self.pin_memory = seed, epoch, device, pin_memory
+
+    def __call__(self, indices: Sequence[int], batch: Any) -> Any:
+        if not isinstance(batch, Batch):
+            return batch
+        if batch._pending is not None:
+            batch._pending.device = self.device
+            if is_random(batch._pending.held.transform):
+                batch._pending.keys = forked.run(element_keys, self.seed, self.epoch, indices)
+            batch._ready()
+        elif self.device is not None:
+            batch = batch.to(self.device)
+        return batch.pin_memory() if self.pin_memory else batch
+
+
+def element_keys(seed: np.ndarray, epoch: int, indices: Sequence[int]) -> np.ndarray:
+    """The keys of elements of a data set in an epoch, (B, 2)."""
+    found = keys_of(as_key(seed), np.uint32(epoch), np.array(indices, np.uint32))
+    return np.asarray(jax.random.key_data(found))
+
+
+def ahead(batches: Iterator[Any]) -> Iterator[Any]:
+    """The items of an iterator, which a thread takes one ahead; the thread ends with this iterator."""
+    ready: queue.Queue[tuple[str, Any]] = queue.Queue(maxsize=1)
+    stop = threading.Event()
+    thread = threading.Thread(target=take_all, args=(batches, ready, stop), daemon=True, name="torch_bridge-loader")
+    thread.start()
+    try:
+        while True:
+            what, value = ready.get()
+            if what == "end":
+                return
+            if what == "error":
+                raise value
+            yield value
+    finally:
+        stop.set()
+        while thread.is_alive():
+            with contextlib.suppress(queue.Empty):
+                ready.get_nowait()  # it may be waiting for room
+            thread.join(0.01)
+
+
+def take_all(batches: Iterator[Any], ready: "queue.Queue[tuple[str, Any]]", stop: threading.Event) -> None:
+    """Put the items of an iterator into a queue, then how it ended."""
+    try:
+        for batch in batches:
+            ready.put(("item", batch))
+            if stop.is_set():
+                return
+        ready.put(("end", None))
+    except BaseException as error:
+        ready.put(("error", error))
