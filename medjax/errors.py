@@ -43,9 +43,13 @@ def needs_key(name: str, instead: str = "transform(subject, jax.random.key(0))")
     raise TypeError(f"{name} draws random numbers, so it needs a key: {instead}")
 
 
+class UnknownShape(TypeError):
+    """A shape depends on values that are known only when a program runs."""
+
+
 def needs_concrete(what: str, instead: str) -> NoReturn:
     """Raise the error of a result whose shape depends on values that are traced."""
-    raise TypeError(f"{what} depends on values that are not known while tracing (jit, vmap or batch): {instead}")
+    raise UnknownShape(f"{what} depends on values that are not known while tracing (jit, vmap or batch): {instead}")
 
 
 @contextmanager

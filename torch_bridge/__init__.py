@@ -1,3 +1,80 @@
-"""medjax for torch users, as `import torch_bridge as tio`. The bridge is coming; so far there is only its version."""
+"""medjax for torch users: `import torch_bridge as tio`, and what was written for TorchIO runs as it is.
 
+Images, subjects and batches hold tensors; transforms, data sets, samplers and queues take TorchIO's arguments and draw
+from torch's default generator. Importing it starts no JAX device. JAX computes, in this process alone: workers of data
+loaders read, and a forked child asks the process that it was forked from.
+"""
+
+import multiprocessing
+import os
+import warnings
+from typing import Any
+
+import jax
+from jax._src.xla_bridge import backends_are_initialized  # the public ways to ask start a backend
+
+from medjax import Directions as Directions
+from medjax import IntensityTransform as IntensityTransform
+from medjax import LabelTransform as LabelTransform
+from medjax import Landmarks as Landmarks
+from medjax import Points as Points
+from medjax import SpatialTransform as SpatialTransform
+from medjax import Transform as Transform
 from medjax import __version__ as __version__
+from medjax import to_config as to_config
+from torch_bridge import transforms as transforms
+from torch_bridge.augment import Augment as Augment
+from torch_bridge.augment import as_monai as as_monai
+from torch_bridge.augment import differentiable as differentiable
+from torch_bridge.augment import from_monai as from_monai
+from torch_bridge.dataset import SubjectsDataset as SubjectsDataset
+from torch_bridge.dataset import SubjectsLoader as SubjectsLoader
+from torch_bridge.dlpack import to_jax as to_jax
+from torch_bridge.dlpack import to_torch as to_torch
+from torch_bridge.grid import GridAggregator as GridAggregator
+from torch_bridge.grid import GridSampler as GridSampler
+from torch_bridge.queue import LabelSampler as LabelSampler
+from torch_bridge.queue import Queue as Queue
+from torch_bridge.queue import UniformSampler as UniformSampler
+from torch_bridge.queue import WeightedSampler as WeightedSampler
+from torch_bridge.subject import AFFINE as AFFINE
+from torch_bridge.subject import DATA as DATA
+from torch_bridge.subject import LOCATION as LOCATION
+from torch_bridge.subject import PATH as PATH
+from torch_bridge.subject import TYPE as TYPE
+from torch_bridge.subject import Batch as Batch
+from torch_bridge.subject import Image as Image
+from torch_bridge.subject import LabelMap as LabelMap
+from torch_bridge.subject import ScalarImage as ScalarImage
+from torch_bridge.subject import Subject as Subject
+from torch_bridge.subject import from_torchio as from_torchio
+from torch_bridge.transforms import from_config as from_config
+
+SETTING = "XLA_PYTHON_CLIENT_PREALLOCATE"
+
+
+def prepare() -> None:
+    """Leave GPU memory to torch, and the GPU to the first process. Before JAX looks at its settings."""
+    if backends_are_initialized():
+        if jax.default_backend() == "gpu" and os.environ.get(SETTING, "true").lower() not in ("false", "0"):
+            warnings.warn(
+                "JAX has already taken most of the GPU's memory, which torch then lacks: import torch_bridge before "
+                f"JAX computes anything, or set {SETTING}=false",
+                stacklevel=3,
+            )
+        return
+    os.environ.setdefault(SETTING, "false")
+    # A fork server that imports the main module is no child yet, but it does so as one.
+    importing_main = getattr(multiprocessing.current_process(), "_inheriting", False)
+    if multiprocessing.parent_process() is not None or importing_main:
+        jax.config.update("jax_platforms", "cpu")  # a worker by spawn or forkserver
+
+
+prepare()
+# JAX warns of every fork, which it does not survive. Here a forked child leaves JAX alone.
+warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
+globals().update({name: getattr(transforms, name) for name in transforms.REGISTRY})
+
+
+def __getattr__(name: str) -> Any:
+    raise transforms.unknown(__name__, name)

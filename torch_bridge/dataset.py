@@ -2,8 +2,8 @@
 
 `dataset[i]` is a pending subject, read and not transformed; what collates is a pending batch; both pickle as what they
 are. Whoever first looks at what they hold transforms: the parent of a data loader a whole batch at once, on its device,
-with keys drawn from torch's default generator in the order of the batch. So a plain `DataLoader(dataset, num_workers=4)`
-gives the same batches as one without workers, whatever starts them. What runs in a worker touches NumPy and torch only.
+with keys drawn from torch's default generator in the order of the batch. So a plain DataLoader gives the same batches
+with any number of workers, whatever starts them. What runs in a worker touches NumPy and torch only.
 """
 
 import contextlib
@@ -17,17 +17,17 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
-import medjax as mj
 import numpy as np
 import torch
+from torch.utils.data import DataLoader, Dataset
+from torch.utils.data._utils.collate import default_collate_fn_map
+
+import medjax as mj
 from medjax.data.loader import keys_of
 from medjax.errors import UnknownShape, about
 from medjax.keys import as_key, as_keys
 from medjax.transforms import apply, host
 from medjax.transforms.steps import is_random
-from torch.utils.data import DataLoader, Dataset
-from torch.utils.data._utils.collate import default_collate_fn_map
-
 from torch_bridge import forked
 from torch_bridge.subject import (
     WHERE_COMPUTED,
@@ -53,25 +53,24 @@ class Held:
     So compiled programs are found again, and a function that does not pickle can be used in workers that never call it.
     """
 
-    known: "weakref.WeakValueDictionary[str, Held]" = weakref.WeakValueDictionary()
-
     def __init__(self, transform: mj.Transform):
         self._transform: mj.Transform | None = transform
         self._packed: bytes | None = None
         self.token = uuid.uuid4().hex
-        Held.known[self.token] = self
+        HELD[self.token] = self
 
     @property
     def transform(self) -> mj.Transform:
         """The transform. Raises TypeError if it could not be brought here."""
-        if self._transform is None:
-            if not self._packed:
-                raise TypeError("the transform does not pickle, so another process cannot call it: define its functions in a module")
-            self._transform = pickle.loads(self._packed)
-        return self._transform
+        if self._transform is not None:
+            return self._transform
+        if not self._packed:
+            raise TypeError("the transform does not pickle, so no other process can call it: define it in a module")
+        self._transform = found = pickle.loads(self._packed)
+        return found
 
     def packed(self) -> bytes:
-        """The transform as a pickle, or nothing if it has none."""
+        """The transform as a pickle; empty if it has none."""
         if self._packed is None:
             try:
                 self._packed = pickle.dumps(self._transform)
@@ -83,13 +82,16 @@ class Held:
         return recalled, (self.token, self.packed())
 
 
+HELD: "weakref.WeakValueDictionary[str, Held]" = weakref.WeakValueDictionary()
+
+
 def recalled(token: str, packed: bytes) -> Held:
     """The holder of this token, or a new one; computes nothing, for an error while unpickling would stop a loader."""
-    found = Held.known.get(token)
+    found = HELD.get(token)
     if found is None:
         found = object.__new__(Held)
         found._transform, found._packed, found.token = None, packed, token
-        Held.known[token] = found
+        HELD[token] = found
     return found
 
 
@@ -97,7 +99,8 @@ class Pending:
     """What is to be done to a subject, or to a batch of them, when somebody looks.
 
     held: the transform.  who: what an error calls each subject.  keys: one for each; None to draw them then.
-    device: where a batch is put; None for where JAX computes.  subjects: those of a batch that do not stack yet.
+    device: where the result is put; None for where a single subject was, or for where JAX computes a batch.
+    subjects: those of a batch that do not stack yet.
     """
 
     def __init__(self, held: Held, who: Sequence[str], subjects: Sequence[Subject] | None = None):
@@ -111,7 +114,7 @@ class Pending:
         if keys is None and is_random(self.held.transform):
             keys = np.stack([draw_key() for _ in self.who])
         if isinstance(x, Subject):
-            return self.one(x, self.who[0], None if keys is None else keys[0], None)._items
+            return self.one(x, self.who[0], None if keys is None else keys[0], self.device)._items
         if self.subjects is None:
             inner, back = subject_to_medjax(Batch(x._items))
             result = forked.run(compute_many, self.held.transform, inner, keys, self.who)
@@ -153,6 +156,7 @@ def collate(subjects: Sequence[Subject], *, collate_fn_map: Any = None) -> Batch
     read = [Subject(subject._items) for subject in subjects]
     check_names(read, who)
     fits = same_shapes(read)
+    # Where they differ in shape they are brought to one by the transform, each on its own.
     batch = stacked(read, who) if fits else Batch({})
     batch._pending = Pending(pending[0].held, who, None if fits else read)
     return batch
@@ -182,8 +186,13 @@ class SubjectsDataset(Dataset):
         """Take another transform."""
         if transform is not None and not callable(transform):
             raise TypeError(f"transform must be a transform, a function or None, got {transform!r}")
-        self.transform = transform
-        self._held = Held(transform) if isinstance(transform, mj.Transform) else None
+        of_medjax = isinstance(transform, mj.Transform)
+        self._held, self._function = (Held(transform), None) if of_medjax else (None, transform)
+
+    @property
+    def transform(self) -> Callable[[Any], Any] | None:
+        """The transform of a subject."""
+        return self._function if self._held is None else self._held.transform
 
     def __len__(self) -> int:
         return len(self.subjects)
@@ -197,8 +206,8 @@ class SubjectsDataset(Dataset):
             subject = self.subjects[number].read()
             if self._held is not None:
                 subject._pending = Pending(self._held, [who])
-            elif self.transform is not None:
-                return self.transform(subject)
+            elif self._function is not None:
+                return self._function(subject)
         return subject
 
     def __repr__(self) -> str:
@@ -252,7 +261,9 @@ class SubjectsLoader:
         self._seed: np.ndarray | None = None
         self._epoch, self._batch, self._resumes = -1, 0, False
         if not len(self):
-            raise ValueError(f"there is no batch: {len(dataset)} subjects, batch_size={batch_size}, drop_last={drop_last}")
+            raise ValueError(
+                f"there is no batch: {len(dataset)} subjects, batch_size={batch_size}, drop_last={drop_last}"
+            )
 
     def __len__(self) -> int:
         size = len(self.dataset)

@@ -12,14 +12,14 @@ from pathlib import Path
 from typing import Any, Self
 
 import jax
-import medjax as mj
 import numpy as np
 import torch
+from torch.utils.data import default_collate
+
+import medjax as mj
 from medjax import geometry
 from medjax.annotations import Annotation
 from medjax.subject import stack_annotations, stack_arrays, unstack_item
-from torch.utils.data import default_collate
-
 from torch_bridge.dlpack import Owners, lent, restored, to_torch
 
 DATA, AFFINE, LOCATION, PATH, TYPE = mj.DATA, "affine", mj.LOCATION, "path", "type"
@@ -47,7 +47,9 @@ class Image:
     _source: mj.Image
     _tensor: torch.Tensor | None
 
-    def __init__(self, path: Any = None, *, tensor: Any = None, affine: Any = None, reader: Any = None, **metadata: Any):
+    def __init__(
+        self, path: Any = None, *, tensor: Any = None, affine: Any = None, reader: Any = None, **metadata: Any
+    ):
         if not hasattr(self, "kind"):
             raise TypeError("Image is abstract: use ScalarImage for intensities or LabelMap for labels")
         if (path is None) == (tensor is None):
@@ -64,7 +66,7 @@ class Image:
 
     @classmethod
     def of(cls, tensor: torch.Tensor, affine: Any, metadata: Any = None) -> Self:
-        """An image of this tensor, unchecked; (B, C, I, J, K), (B, 4, 4) and a tuple of metadata are those of a batch."""
+        """An image of this tensor, unchecked; of a batch with (B, 4, 4) affines and a tuple of metadata."""
         image = object.__new__(cls)
         image._source = cls.kind.of(outline(tensor.shape), affine, metadata={} if metadata is None else metadata)
         image._tensor = tensor
@@ -215,7 +217,8 @@ class Image:
         if len(self.shape) == 5:
             return f"{type(self).__name__}(shape: {self.shape}, dtype: {self.dtype})"
         dtype = self._source.dtype if self._tensor is None else self._tensor.dtype
-        spacing, where = ", ".join(f"{s:.2f}" for s in self.spacing), "" if self.path is None else f", path: {self.path}"
+        spacing = ", ".join(f"{s:.2f}" for s in self.spacing)
+        where = "" if self.path is None else f", path: {self.path}"
         text = f"shape: {self.shape}, spacing: ({spacing}), {''.join(self.orientation)}, dtype: {dtype}"
         return f"{type(self).__name__}({text}{where})"
 
@@ -534,7 +537,7 @@ def subject_to_medjax(x: Items) -> tuple[mj.Subject, Callable[..., Any]]:
 
     def back(result: mj.Subject, device: Any = None) -> Any:
         owners = Owners(held)
-        items: dict[str, Any] = {}
+        items: dict[str, Any] = dict.fromkeys(given)  # in the order in which they came
         for name, item in result.items():
             if isinstance(item, mj.Image):
                 was = images.get(name)

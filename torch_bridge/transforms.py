@@ -9,12 +9,12 @@ import inspect
 from typing import Any
 
 import jax
-import medjax as mj
 import numpy as np
 import torch
+
+import medjax as mj
 from medjax.transforms.steps import is_random
 from medjax.transforms.transform import REGISTRY, register
-
 from torch_bridge import forked
 from torch_bridge.subject import Image, Subject, to_medjax
 
@@ -39,7 +39,8 @@ def draw_key(generator: torch.Generator | None = None) -> np.ndarray:
 
     Each rank of a distributed run has its own.
     """
-    words = torch.randint(MAX_WORD, (2,), dtype=torch.int64, device="cpu", generator=generator).numpy().astype(np.uint32)
+    drawn = torch.randint(MAX_WORD, (2,), generator=generator, device="cpu")
+    words = drawn.numpy().astype(np.uint32)
     if torch.distributed.is_available() and torch.distributed.is_initialized():
         words[0] ^= np.uint32(torch.distributed.get_rank() * 0x9E3779B9 % MAX_WORD)
     return words

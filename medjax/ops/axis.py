@@ -38,9 +38,7 @@ def correlate_near(x: Volume, axis: int, band: Float[Array, "N W"]) -> Volume:
     return sum(along(axis, weights) * values for weights, values in zip(band.T, shifted, strict=True))
 
 
-def gaussian_blur(
-    x: Volume, sigma: Float[Array, "3"], *, extent: ArrayLike | Shape3, kernel: str = "scipy"
-) -> Volume:
+def gaussian_blur(x: Volume, sigma: Float[Array, "3"], *, extent: ArrayLike | Shape3, kernel: str = "scipy") -> Volume:
     """Convolve each channel with a Gaussian of standard deviation `sigma`, voxels, below 256 on each axis.
 
     Weights exp(-r^2 / 2 sigma^2) for whole |r| <= floor(4 sigma + 0.5), of sum 1; the volume is mirrored about the

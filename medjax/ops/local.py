@@ -51,15 +51,16 @@ def gaussian_bump(
 ) -> tuple[Float[Array, "R I J K"], Float[Array, "R 1 1 1"]]:
     """The mass of a Gaussian in each voxel, scaled to go from 0 to 1 over the grid, and its mean over the grid.
 
-    It is a product of a line for each axis, each with one peak, so the least, the greatest and the mean are those of the
-    lines. 0 where all voxels have the same mass.
+    It is a product of a line for each axis, each with one peak, so the least, the greatest and the mean are those of
+    the lines. 0 where all voxels have the same mass.
 
     center: index of the peak, which may lie outside. scale: standard deviation in voxels, > 0.
     shape: static, of the array. extent: (3,) int32, the whole grid. offset: (3,) int32, index of the first voxel in it.
     Source: `LocalTransform` of batchgenerators.
     """
     whole, first = jnp.asarray(extent, jnp.int32), jnp.asarray(offset, jnp.int32)
-    values, least, mean = jnp.ones((len(center), 1, 1, 1), center.dtype), jnp.ones((), center.dtype), 1.0
+    one = jnp.ones((len(center), 1), center.dtype)
+    values, least, mean = one.reshape(-1, 1, 1, 1), one, one
     for axis, size in enumerate(shape):
         last = (whole[axis] - 1).astype(center.dtype)
         middle, width = center[:, axis, None], scale[:, axis, None]

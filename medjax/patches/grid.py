@@ -151,7 +151,7 @@ class GridAggregator:
             begin, n, size = sampler.starts[axis], sampler.shape[axis], sampler.patch_size[axis]
             if size % f or n % f or sampler.padding[axis] % f or np.any(begin % f):
                 raise ValueError(
-                    f"downsampling_factor={self.factor}: patches of {size} voxels that begin at {begin.tolist()} of {n} "
+                    f"downsampling_factor={self.factor}: patches of {size} voxels at {begin.tolist()} of {n} "
                     f"do not divide by {f} along axis {axis}: take multiples of it (EnsureShapeMultiple, patch_overlap)"
                 )
         self.patch_size = divided(sampler.patch_size, self.factor)

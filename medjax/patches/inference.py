@@ -37,8 +37,8 @@ def sliding_window(
     patch_overlap: voxels that neighbours share, at least.  overlap_mode: as in `GridAggregator`.  batch_size: windows
     in one call; on several devices they are split, if their number divides it.
     reduce: a pure function of planes of an output, (K, n, J, K'), voxel by voxel, as
-    `lambda scores: scores.argmax(0, keepdims=True)`; for a dictionary of outputs one of functions by name. It is applied
-    as soon as no window is to come, so that no more of the output is kept than windows overlap.
+    `lambda scores: scores.argmax(0, keepdims=True)`; for a dictionary of outputs one of functions by name. It is
+    applied as soon as no window is to come, so that as many planes are kept as a batch of windows touches.
     on_host: outputs are put together, and patches cut, in the host's memory.  progress: show a bar (needs tqdm).
 
     Compiled once for all windows, and again only for another shape or function. A subject that is smaller than a patch

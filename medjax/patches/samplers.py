@@ -24,7 +24,8 @@ from medjax.typing import Key, Params, Shape3, Tracer
 def patch_shape(value: Any, name: str = "patch_size") -> Shape3:
     """Three whole numbers of at least 1."""
     sizes = np.atleast_1d(np.asarray(value))
-    if sizes.shape not in ((1,), (3,)) or not np.all(sizes == np.round(sizes)) or np.any(sizes < 1):
+    numbers = sizes.dtype.kind in "iuf" and sizes.shape in ((1,), (3,))
+    if not numbers or np.any(sizes != np.round(sizes)) or np.any(sizes < 1):
         raise ValueError(f"{name} must be one or three whole numbers of at least 1, got {value!r}")
     i, j, k = (int(n) for n in np.broadcast_to(sizes, 3))
     return i, j, k

@@ -62,8 +62,9 @@ def aggregation(data: np.ndarray, affine: np.ndarray) -> None:
     parts = [slice(n, n + BATCH) for n in range(0, len(patches), BATCH)]
     batches = [(jax.device_put(patches[part].numpy()), mine.locations[part]) for part in parts]
     for mode in ("crop", "average", "hann"):
+        made = mj.GridAggregator(mine, mode)
 
-        def ours(aggregator: mj.GridAggregator = mj.GridAggregator(mine, mode)) -> mj.Image:
+        def ours(aggregator: mj.GridAggregator = made) -> mj.Image:
             state = aggregator.init(1)
             for batch, locations in batches:
                 state = aggregator.add(state, batch, locations)

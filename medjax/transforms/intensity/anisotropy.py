@@ -99,8 +99,8 @@ def thickened(image: Image, params: Params, interpolation: str, profile: str | N
 class Anisotropy(IntensityTransform):
     """Make slices thick along one axis, and bring them back to the old grid: nearest down, interpolated up.
 
-    With N voxels and N' = floor(N / m) slices, slice j copies voxel floor((N - 1) / 2 + (j - (N' - 1) / 2) m + 1/2), and
-    voxel i reads the slices at (i - (N - 1) / 2) / m + (N' - 1) / 2; beyond the outermost slices these are repeated.
+    With N voxels and N' = floor(N / m) slices, slice j copies voxel floor((N - 1) / 2 + (j - (N' - 1) / 2) m + 1/2),
+    and voxel i reads the slices at (i - (N - 1) / 2) / m + (N' - 1) / 2; the outermost slices are repeated beyond.
 
     axis: voxel axis 0, 1 or 2.  downsampling: m >= 1, thickness of a slice in voxels.
     image_interpolation: 'nearest', 'linear' or 'cubic' (B-spline; 'bspline' means the same).

@@ -37,7 +37,7 @@ def blurred(image: Image, params: Params, units: str, kernel: str) -> Image:
 
 
 def reach(std: Any, spacing: np.ndarray, units: str, kernel: str) -> Shape3 | None:
-    """How many voxels a kernel of deviations up to `std`, (3,) or (3, 2), reaches; those that mirror otherwise: None."""
+    """How many voxels a kernel of deviations up to `std`, (3,) or (3, 2), reaches; None if it mirrors otherwise."""
     if kernel != "scipy":
         return None
     largest = np.asarray(std).reshape(3, -1)[:, -1] / (np.asarray(spacing) if units == "mm" else 1)

@@ -54,6 +54,11 @@ class BrightnessGradient(IntensityTransform):
         place = {"location": jnp.asarray(self.location), "log_scale": jnp.log(jnp.asarray(self.scale))}
         return {"strength": jnp.asarray(self.strength), **place}
 
+    @property
+    def pointwise(self) -> bool:
+        """Whether no range of the image is needed."""
+        return not self.preserve_range
+
     def apply_to(self, image: Image, params: Params) -> Image:
         return lit(image, params, self.mean_centered, self.preserve_range)
 
@@ -82,6 +87,11 @@ class RandomBrightnessGradient(IntensityTransform):
         strength = channels.draw_either(keys.for_name(key, "strength"), self.strength, shape)
         place = draw_bump(key, self.scale, self.location, shape)
         return {"strength": strength, **place, "channels": channels.coins(key, self.p_per_channel, grid)}
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether no range of the image is needed."""
+        return not self.preserve_range
 
     def apply_to(self, image: Image, params: Params) -> Image:
         return lit(image, params, self.mean_centered, self.preserve_range)

@@ -41,7 +41,7 @@ def check_points(shape: tuple[int, ...], interpolation: str) -> None:
 def field(image: Image, params: Params, interpolation: str) -> Array:
     """The logarithm of the field, (1 or C, I, J, K): three small products."""
     values = jnp.asarray(params["control_points"]).astype(image.data.dtype)
-    values = values.reshape(-1, *values.shape[-3:])[: image.shape[0]]
+    values = channels.fitted(values.reshape(-1, *values.shape[-3:]), image.shape[0])
     whole = channels.size_of(image) if image.full is None else jnp.asarray(image.full, jnp.int32)
     first = jnp.zeros(3, jnp.int32) if image.offset is None else jnp.asarray(image.offset, jnp.int32)
     for axis, length in enumerate(image.spatial_shape):
@@ -72,6 +72,7 @@ class BSplineBiasField(IntensityTransform):
     control_points: Any = leaf(convert=points_of)
     interpolation: str = static(default="bspline", convert=interpolation_of)
 
+    pointwise = True
     invertible = True
 
     def __post_init__(self):
@@ -103,6 +104,7 @@ class RandomBSplineBiasField(IntensityTransform):
     per_channel: bool = static(default=False, kw_only=True)
 
     random = True
+    pointwise = True
     invertible = True
 
     def __post_init__(self):

@@ -1,17 +1,17 @@
 """Where the Gaussian bump of a local transform lies, and how wide it is."""
 
 import jax.numpy as jnp
-from jax.typing import ArrayLike
 from jaxtyping import Array
 
 from medjax import keys, ranges
 from medjax.image import Image
 from medjax.ops.local import gaussian_bump
+from medjax.ranges import Range
 from medjax.transforms.intensity import channels
 from medjax.typing import Key, Params
 
 
-def draw_bump(key: Key, scale: ArrayLike, location: ArrayLike, shape: tuple[int, ...]) -> dict[str, Array]:
+def draw_bump(key: Key, scale: Range, location: Range, shape: tuple[int, ...]) -> dict[str, Array]:
     """Standard deviations, log-uniform, and centres, uniform, along each axis; of `shape` and (3,)."""
     ends = jnp.log(jnp.asarray(scale))
     return {
@@ -26,6 +26,4 @@ def bump_of(image: Image, params: Params) -> tuple[Array, Array]:
     size = whole.astype(image.data.dtype)[None]
     log_scale, location = (channels.rows(params[name], image, 3) for name in ("log_scale", "location"))
     offset = (0, 0, 0) if image.offset is None else image.offset
-    return gaussian_bump(
-        location * size, jnp.exp(log_scale) * size, image.spatial_shape, extent=whole, offset=offset
-    )
+    return gaussian_bump(location * size, jnp.exp(log_scale) * size, image.spatial_shape, extent=whole, offset=offset)

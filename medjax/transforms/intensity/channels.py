@@ -53,7 +53,7 @@ def draw_either(key: Key, values: ArrayLike, shape: tuple[int, ...] = ()) -> Arr
 def draw_normal(key: Key, std: ArrayLike, shape: tuple[int, ...] = ()) -> Array:
     """Normal numbers of mean 0; `std` broadcasts to `shape`.
 
-    The barriers keep compilers from joining the products with those before and after: every program draws the same bits.
+    The barriers keep compilers from joining the products with others, so that every program draws the same bits.
     """
     std = jnp.asarray(std)
     unit = jax.lax.optimization_barrier(random.normal(key, shape, std.dtype))
@@ -71,25 +71,30 @@ def coins(key: Key, p: ArrayLike, grid: Grid) -> Bool[Array, "C"]:
     return random.uniform(keys.for_name(key, "p_per_channel"), (grid.channels,), p.dtype) < p
 
 
-def laid(values: ArrayLike, image: Image) -> Array:
-    """Numbers () or (C,) as (1 or C, 1, 1, 1), in the type of the voxels.
+def fitted(values: Array, count: int) -> Array:
+    """Numbers of each channel for `count` channels, or for all: the first of them, or the last once more.
 
-    A grid may still count channels that a step has taken away since: the first ones are meant.
+    With shared=True they were drawn for the channels of the first image, and others may have more or fewer.
     """
-    flat = jnp.asarray(values).reshape(-1)[: image.shape[0]]
+    return values if len(values) in (1, count) else values[np.minimum(np.arange(count), len(values) - 1)]
+
+
+def laid(values: ArrayLike, image: Image) -> Array:
+    """Numbers () or (C,) as (1 or C, 1, 1, 1), in the type of the voxels."""
+    flat = fitted(jnp.asarray(values).reshape(-1), image.shape[0])
     return flat.astype(image.data.dtype).reshape(-1, 1, 1, 1)
 
 
 def rows(values: ArrayLike, image: Image, size: int) -> Array:
     """Vectors (size,) or (C, size), as (1 or C, size) in the type of the voxels."""
-    return jnp.asarray(values).reshape(-1, size)[: image.shape[0]].astype(image.data.dtype)
+    return fitted(jnp.asarray(values).reshape(-1, size), image.shape[0]).astype(image.data.dtype)
 
 
 def limited(data: Array, image: Image, params: Params) -> Image:
     """The image with new voxels, in the channels whose coin says so."""
     if "channels" not in params:
         return image.replace(data=data)
-    chosen = params["channels"][: image.shape[0]].reshape(-1, 1, 1, 1)
+    chosen = fitted(jnp.asarray(params["channels"]), image.shape[0]).reshape(-1, 1, 1, 1)
     return image.replace(data=jnp.where(chosen, data, image.data))
 
 

@@ -72,7 +72,7 @@ def blanked(image: Image, params: Params, largest: Shape3) -> Image:
 
     def per_channel(name: str, *shape: int) -> Array:
         values = jnp.asarray(params[name]).reshape(-1, *shape)
-        return jnp.broadcast_to(values[: len(data)], (len(data), *shape))
+        return jnp.broadcast_to(channels.fitted(values, len(data)), (len(data), *shape))
 
     corner, size, count = per_channel("corner", boxes, 3), per_channel("size", boxes, 3), per_channel("count")
     fill = per_channel("fill", boxes).astype(data.dtype) if "fill" in params else None

@@ -1,5 +1,6 @@
 """Change contrast by a power of the intensities."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -10,6 +11,8 @@ from medjax import keys, ranges
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import pointwise
+from medjax.ops.statistics import count as count_of
+from medjax.ops.statistics import within
 from medjax.ranges import Range, as_floats, check, leaf, number, uniform
 from medjax.transforms.intensity import channels
 from medjax.transforms.intensity.channels import Either, either
@@ -30,19 +33,44 @@ def raised(image: Image, params: Params, t: Any) -> Image:
     gamma = power(image, params)
     if not t.rescale:
         return channels.limited(pointwise.signed_power(image.data, gamma), image, params)
-    mask = channels.real(image)
-    x = -image.data if t.invert_image else image.data
-    low, high = channels.least(x, mask), channels.greatest(x, mask)
+    mask, data = channels.real(image), image.data
+    low, high = channels.least(data, mask), channels.greatest(data, mask)
+    low, high = (-high, -low) if t.invert_image else (low, high)
     width = high - low
-    base = (x - low) / jnp.maximum(width, LEAST)
-    y = pointwise.signed_power(base, gamma) * width + low
+
+    def bent(data: Array) -> Array:
+        """The power of the range."""
+        base = ((-data if t.invert_image else data) - low) / jnp.maximum(width, LEAST)
+        return pointwise.signed_power(base, gamma) * width + low
+
+    y = bent(data)
     if t.retain_stats:
-        # A volume of its own, or the power would be taken again in each pass over it.
-        y = jax.lax.optimization_barrier(y)
-        before, after = channels.means(x, mask), channels.means(y, mask)
-        spread, found = channels.deviations(x, before, mask), channels.deviations(y, after, mask)
-        y = (y - after) * (spread / jnp.maximum(found, LEAST)) + before
+        mean = channels.means(data, mask)
+        spread = channels.deviations(data, mean, mask)
+        mean = -mean if t.invert_image else mean
+        after, found = moments(bent, data, mean, mask)
+        y = (y - after) * (spread / jnp.maximum(found, LEAST)) + mean
     return channels.limited(-y if t.invert_image else y, image, params)
+
+
+def moments(function: Callable[[Array], Array], x: Array, near: Array, mask: Array | None) -> tuple[Array, Array]:
+    """Mean and deviation of the real voxels of each channel of function(x), whose mean is near `near`.
+
+    Plane by plane, so that function(x) is not kept: a volume that is written costs more than powers taken twice.
+    """
+
+    def sums(i: Array) -> tuple[Array, Array]:
+        plane = jax.lax.dynamic_slice_in_dim(x, i, 1, 1)
+        real = None if mask is None else jax.lax.dynamic_slice_in_dim(mask, i, 1, 1)
+        off = within(function(plane) - near, real, 0)
+        return off.sum((1, 2, 3), keepdims=True), (off**2).sum((1, 2, 3), keepdims=True)
+
+    count = jnp.asarray(x[0].size, jnp.int32) if mask is None else count_of(mask)
+    totals = jax.lax.map(sums, jnp.arange(x.shape[1], dtype=jnp.int32))
+    off, square = (total.sum(0) / jnp.maximum(count, 1).astype(x.dtype) for total in totals)
+    variance = square - off**2
+    varies = variance > 0
+    return near + off, jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)), 0)
 
 
 def lowered(image: Image, params: Params, t: Any) -> Image:

@@ -48,8 +48,8 @@ def clipped(y: Array, x: Array, mask: Array | None, samplings: lowres.Samplings)
 class LowResolution(IntensityTransform):
     """Bring an image to n' = round(n zoom) voxels along each axis by nearest, and back to n by interpolation.
 
-    Voxel j of the small image copies voxel floor((j + 1/2) n / n'), and voxel i is read at (i + 1/2) n' / n - 1/2; edges
-    are repeated.
+    Voxel j of the small image copies voxel floor((j + 1/2) n / n'), and voxel i is read at (i + 1/2) n' / n - 1/2;
+    edges are repeated.
 
     zoom: 0 < zoom <= 1, one number or one for each axis.  axes: the voxel axes that are made coarse.
     image_interpolation: on the way back, 'linear', 'nearest' or 'cubic' (the B-spline through the voxels of the small

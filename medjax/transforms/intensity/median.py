@@ -15,7 +15,7 @@ from medjax.ops import local
 from medjax.ranges import number
 from medjax.transforms.intensity import channels
 from medjax.transforms.transform import IntensityTransform, static, transform
-from medjax.typing import Key, Params
+from medjax.typing import Key, Params, Shape3
 
 
 def size_of(name: str, value: Any) -> int:
@@ -42,7 +42,7 @@ def filtered(image: Image, params: Params, sizes: tuple[int, int]) -> Image:
     def one(x: Array, size: Array) -> Array:
         return jax.lax.switch(size - low, branches, x)
 
-    size = jnp.asarray(params["size"]).reshape(-1)[: image.shape[0]]
+    size = channels.fitted(jnp.asarray(params["size"]).reshape(-1), image.shape[0])
     return channels.limited(channels.each(one, image.data, size), image, params)
 
 
@@ -61,6 +61,10 @@ class Median(IntensityTransform):
 
     def apply_to(self, image: Image, params: Params) -> Image:
         return filtered(image, params, (self.size, self.size))
+
+    def margin(self, spacing: np.ndarray) -> Shape3 | None:
+        reach = self.size // 2
+        return reach, reach, reach
 
 
 @transform
@@ -83,3 +87,7 @@ class RandomMedian(IntensityTransform):
 
     def apply_to(self, image: Image, params: Params) -> Image:
         return filtered(image, params, self.size)
+
+    def margin(self, spacing: np.ndarray) -> Shape3 | None:
+        reach = self.size[1] // 2
+        return reach, reach, reach

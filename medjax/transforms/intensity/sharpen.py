@@ -1,6 +1,7 @@
 """Sharper edges."""
 
 import jax.numpy as jnp
+import numpy as np
 
 from medjax import keys
 from medjax.geometry import Grid
@@ -10,7 +11,7 @@ from medjax.ranges import number
 from medjax.transforms.intensity import channels
 from medjax.transforms.intensity.channels import Either, either
 from medjax.transforms.transform import IntensityTransform, static, transform
-from medjax.typing import Key, Params
+from medjax.typing import Key, Params, Shape3
 
 
 def sharpened(image: Image, params: Params, preserve_range: bool) -> Image:
@@ -37,6 +38,9 @@ class Sharpen(IntensityTransform):
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"strength": jnp.asarray(self.strength)}
 
+    def margin(self, spacing: np.ndarray) -> Shape3 | None:
+        return None if self.preserve_range else (1, 1, 1)
+
     def apply_to(self, image: Image, params: Params) -> Image:
         return sharpened(image, params, self.preserve_range)
 
@@ -59,6 +63,9 @@ class RandomSharpen(IntensityTransform):
         shape = channels.shape_for(self.per_channel, grid)
         strength = channels.draw_either(keys.for_name(key, "strength"), self.strength, shape)
         return {"strength": strength, "channels": channels.coins(key, self.p_per_channel, grid)}
+
+    def margin(self, spacing: np.ndarray) -> Shape3 | None:
+        return None if self.preserve_range else (1, 1, 1)
 
     def apply_to(self, image: Image, params: Params) -> Image:
         return sharpened(image, params, self.preserve_range)

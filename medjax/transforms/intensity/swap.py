@@ -71,7 +71,9 @@ def draw_disjoint(key: Key, first: Int[Array, "N 3"], room: Int[Array, "3"], siz
     total = ends[:, -1:]
     at = ranges.draw(keys.for_name(key, "kind"), jnp.concatenate([jnp.zeros_like(total), total], 1))
     kind = jnp.minimum((at[:, None] >= ends).sum(1, dtype=jnp.int32), 2)
-    kind = jnp.where(jnp.take_along_axis(kinds, kind[:, None], 1)[:, 0] > 0, kind, jnp.argmax(kinds, 1).astype(jnp.int32))[:, None]
+    kind = jnp.where(
+        jnp.take_along_axis(kinds, kind[:, None], 1)[:, 0] > 0, kind, jnp.argmax(kinds, 1).astype(jnp.int32)
+    )[:, None]
 
     axis = jnp.arange(3, dtype=jnp.int32)[None]
     choices = jnp.where(axis < kind, inside, jnp.where(axis == kind, outside, all_of))
@@ -131,7 +133,9 @@ class Swap(IntensityTransform):
         far = np.asarray(self.locations).max((0, 1), initial=0) + self.patch_size
         for name, image in subject.images.items():
             if fuse.included(self, name, is_label(image)) and np.any(far > image.spatial_shape):
-                raise ValueError(f"locations leave {name}, of shape {image.spatial_shape}: a box reaches {far.tolist()}")
+                raise ValueError(
+                    f"locations leave {name}, of shape {image.spatial_shape}: a box reaches {far.tolist()}"
+                )
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"locations": jnp.round(jnp.asarray(self.locations)).astype(jnp.int32)}

@@ -61,6 +61,9 @@ class TemporalCrop(IntensityTransform):
 
     rechannels = True
 
+    def channels(self, count: int) -> int:
+        return self.length
+
     def check_subject(self, subject: Subject) -> None:
         if not traced(self.start):
             check_length(self, subject, int(self.start))
@@ -81,6 +84,9 @@ class RandomTemporalCrop(IntensityTransform):
 
     random = True
     rechannels = True
+
+    def channels(self, count: int) -> int:
+        return self.length
 
     def check_subject(self, subject: Subject) -> None:
         check_length(self, subject, 0)

@@ -52,7 +52,8 @@ NOTHING = Sampling()
 def clash(run: Sampling, step: Sampling) -> bool:
     """Whether one reading cannot serve both: an interpolation or fill is set in both and differs.
 
-    What a change of grid added stays only if nothing is read through it with another fill, or continued again.
+    What a change of grid added stays only if nothing is read through it with another fill, or continued again; a
+    continuation is not interpolated, and a statistic to pad with is of what there is until then.
     """
     pairs = [(run.image, step.image), (run.label, step.label), (run.antialias, step.antialias)]
     pairs += [(run.fill, step.fill), (run.label_fill, step.label_fill)]
@@ -61,7 +62,7 @@ def clash(run: Sampling, step: Sampling) -> bool:
     differ = any(a is not None and b is not None and a != b for a, b in pairs)
     continued = run.pad in warp.EDGES and (step.pad is not None or step.fill is not None or step.image is not None)
     ramped = run.pad in warp.EDGE_OF or (step.pad in warp.EDGE_OF and run.fill is not None)
-    return differ or continued or ramped or (step.pad in STATISTICS and run != NOTHING)
+    return differ or continued or ramped or step.pad in STATISTICS
 
 
 def interpolation(name: str, value: Any) -> str:

@@ -58,6 +58,16 @@ def test_ranges_that_make_no_sense_are_refused(factor):
         mj.RandomContrast(factor)
 
 
+@pytest.mark.parametrize("first, second", [(2, 3), (3, 2), (1, 4), (4, 1)])
+def test_shared_numbers_serve_images_of_any_number_of_channels(first, second):
+    subject = mj.Subject(t1=mj.ScalarImage(IMAGE[:first]), t2=mj.ScalarImage(IMAGE[:second]))
+    steps = [mj.RandomContrast(((0.5, 0.6), (1.5, 1.6)), False, per_channel=True, shared=True)]
+    got = mj.Compose([*steps, mj.RandomNoise(shared=True)])(subject, jax.random.key(0))
+    common = min(first, second)
+    np.testing.assert_allclose(got.t1.numpy()[:common], got.t2.numpy()[:common], atol=1e-6)
+    assert np.isfinite(got.t2.numpy()).all()
+
+
 def test_after_a_step_that_takes_channels_away_the_first_are_meant():
     series = mj.Compose([mj.PCA(2), mj.RandomGamma(), mj.RandomContrast(per_channel=True, p_per_channel=0.5)])
     assert np.isfinite(series(IMAGE, jax.random.key(0))).all()

@@ -99,3 +99,11 @@ NONSENSE = [
 def test_options_that_make_no_sense_are_refused(arguments):
     with pytest.raises(ValueError, match=next(iter(arguments))):
         mj.RandomGamma(**arguments)
+
+
+@pytest.mark.parametrize("flat", [True, False])
+def test_rescaled_gradients_are_finite(flat):
+    data = np.ones((1, 5, 6, 7), np.float32) if flat else blobs((5, 6, 7))[None]
+    t = mj.Gamma(0.7, rescale=True, invert_image=True, retain_stats=True)
+    by_t, by_x = jax.grad(lambda t, x: (t(x, jax.random.key(0)) ** 2).sum(), (0, 1))(t, data)
+    assert np.isfinite(by_t.gamma) and np.isfinite(by_x).all()

@@ -16,7 +16,7 @@ def test_it_blends_the_image_with_its_power(location, scale, gamma):
     low, width = x.min((1, 2, 3), keepdims=True), np.ptp(x, (1, 2, 3), keepdims=True)
     unit, b = (x - low) / width, bump(location, scale)
     want = (unit * (1 - b) + unit**gamma * b) * width + low
-    got = mj.LocalGamma(gamma, location, scale)((DATA - np.float32(0.5)))
+    got = mj.LocalGamma(gamma, location, scale)(DATA - np.float32(0.5))
     np.testing.assert_allclose(got, want, atol=1e-4)
 
 

@@ -39,7 +39,7 @@ def test_every_mode_is_numpys(mode):
 
 @pytest.mark.parametrize("mode", [*NUMPY, *STATISTICS])
 def test_after_a_crop_what_was_cut_off_plays_no_part(mode):
-    """One reading still: the border that is continued, and the values counted, are those of the crop."""
+    """The border that is continued, and the values that are counted, are those of the crop."""
     t = mj.Compose([mj.Crop((1, 0, 2, 1, 0, 1)), mj.Pad(PADDING, mode)])
     got = t(mj.ScalarImage(volume(), OBLIQUE))
     want = padded(volume()[:, 1:, 2:-1, :-1], WIDTHS, mode)

@@ -1,0 +1,278 @@
+"""Programs that the tests of torch_bridge run in processes of their own: `python programs.py NAME [ARGUMENT]`.
+
+They start processes and fork, and what they guard against is a hang; whoever runs them gives them a time limit. Each
+raises if something is wrong.
+"""
+
+import gc
+import multiprocessing
+import os
+import sys
+import tempfile
+import threading
+import time
+from concurrent.futures import ProcessPoolExecutor
+from functools import partial
+from pathlib import Path
+
+import nibabel
+import numpy as np
+import psutil
+import torch
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, random_split
+
+import torch_bridge as tio
+
+SHAPE = (20, 24, 16)
+
+
+def write(folder, count=5, shape=SHAPE):
+    """Subjects of files on a grid of 2 mm."""
+    subjects = []
+    for i in range(count):
+        data = np.random.default_rng(i).normal(size=shape)
+        for name, array in {"t1": data.astype(np.float32), "seg": (data > 0.5).astype(np.uint8)}.items():
+            nibabel.save(nibabel.Nifti1Image(array, np.diag([2.0, 2, 2, 1])), folder / f"{i}_{name}.nii.gz")
+        subjects.append(
+            tio.Subject(
+                t1=tio.ScalarImage(folder / f"{i}_t1.nii.gz"), label=tio.LabelMap(folder / f"{i}_seg.nii.gz"), number=i
+            )
+        )
+    return subjects
+
+
+def pipeline():
+    return tio.Compose([tio.RandomAffine(degrees=10, p=0.7), tio.RandomNoise(std=(0, 0.5), p=0.5)])
+
+
+def as_list(subjects):
+    """A collate function of the user's."""
+    return list(subjects)
+
+
+def drawn(loader, seed=3, epochs=2):
+    """All that a loader gives, as tensors."""
+    torch.manual_seed(seed)
+    found = []
+    for _ in range(epochs):
+        for batch in loader:
+            many = batch if isinstance(batch, list) else [batch]
+            found += [item[name][tio.DATA] for item in many for name in ("t1", "label")]
+            found += [torch.as_tensor(item["number"]) for item in many]
+    return found
+
+
+def same(one, other):
+    assert len(one) == len(other)
+    return all(torch.equal(a, b) for a, b in zip(one, other, strict=True))
+
+
+def loaders(method):
+    """The same batches with and without workers, for each way of looking at the data set."""
+    with tempfile.TemporaryDirectory() as folder:
+        subjects = write(Path(folder))
+        dataset = tio.SubjectsDataset(subjects, pipeline())
+        lambdas = tio.SubjectsDataset(subjects, tio.Compose([tio.RandomNoise(), tio.Lambda(lambda x: 2 * x)]))
+        cases = {
+            "plain": (dataset, {"batch_size": 2, "shuffle": True, "pin_memory": True}),
+            "subset": (Subset(dataset, [4, 2, 0]), {"batch_size": 2}),
+            "concatenated": (ConcatDataset([dataset, Subset(dataset, [1])]), {"batch_size": 3}),
+            "split": (random_split(dataset, [3, 2], torch.Generator().manual_seed(0))[0], {"batch_size": 3}),
+            "lists": (dataset, {"batch_size": 2, "collate_fn": as_list}),
+            "single": (dataset, {"batch_size": None}),
+            "a function that does not pickle": (lambdas, {"batch_size": 2}),
+        }
+        if method != "fork":  # starting a worker takes seconds
+            cases = {"a function that does not pickle": cases["a function that does not pickle"]}
+        for name, (source, options) in cases.items():
+            torch.manual_seed(0)
+            epochs = 2 if method == "fork" else 1
+            alone = drawn(DataLoader(source, num_workers=0, **options), epochs=epochs)
+            many = drawn(DataLoader(source, num_workers=2, multiprocessing_context=method, **options), epochs=epochs)
+            assert same(alone, many), name
+            half = len(alone) // 2
+            assert epochs == 1 or not same(alone[:half], alone[half:]), f"{name}: the epochs do not differ"
+        if method != "fork":
+            return
+        options = {"batch_size": 2, "num_workers": 2, "multiprocessing_context": method, "persistent_workers": True}
+        assert same(drawn(DataLoader(dataset, **options)), drawn(DataLoader(dataset, **options)))
+        own = drawn(tio.SubjectsLoader(dataset, 2, shuffle=True))
+        assert same(own, drawn(tio.SubjectsLoader(dataset, 2, shuffle=True, num_workers=2)))
+
+
+class Looks(Dataset):
+    """A user's data set that looks at voxels where it is: in the worker."""
+
+    def __init__(self, dataset):
+        self.dataset = dataset
+
+    def __len__(self):
+        return len(self.dataset)
+
+    def __getitem__(self, index):
+        subject = self.dataset[index]
+        return subject.t1.data, tio.ZNormalization()(subject).t1.data.mean(), int(subject.label.data.sum())
+
+
+class Fails(Dataset):
+    """A user's data set that meets an error of ours in the worker."""
+
+    def __len__(self):
+        return 2
+
+    def __getitem__(self, index):
+        subject = tio.Subject(t1=tio.ScalarImage(tensor=torch.zeros(1, 4, 4, 4)))
+        return tio.ZNormalization()(subject).t1.data
+
+
+def workers(method):
+    """What looks inside a worker is right; what goes wrong there reaches the loop with the subject's name."""
+    with tempfile.TemporaryDirectory() as folder:
+        subjects = write(Path(folder))
+        dataset = tio.SubjectsDataset(subjects, tio.RescaleIntensity((0, 1)))
+        expected = [subject.t1.data for subject in map(tio.RescaleIntensity((0, 1)), subjects)]
+        loader = DataLoader(Looks(dataset), batch_size=2, num_workers=2, multiprocessing_context=method)
+        found = torch.cat([batch[0] for batch in loader])
+        torch.testing.assert_close(found, torch.stack(expected))
+        for data, needle in ((Fails(), "all equal"), (broken(subjects, folder), "number=1")):
+            try:
+                list(DataLoader(data, batch_size=2, num_workers=1, multiprocessing_context=method))
+            except Exception as error:
+                assert needle in str(error), (needle, error)
+            else:
+                raise AssertionError(f"no error with {needle!r}")
+        queue = tio.Queue(dataset, 4, 2, tio.UniformSampler(4))
+        try:
+            next(iter(DataLoader(queue, batch_size=2, num_workers=1, multiprocessing_context=method)))
+        except (RuntimeError, TypeError) as error:
+            assert "num_workers=0" in str(error), error
+        else:
+            raise AssertionError("a queue was taken into workers")
+
+
+def broken(subjects, folder):
+    """A data set of which one file is cut off."""
+    path = Path(folder) / "cut.nii.gz"
+    path.write_bytes(Path(subjects[1].t1.path).read_bytes()[:-100])
+    subjects = [subjects[0], tio.Subject(t1=tio.ScalarImage(path), label=subjects[1].label, number=1)]
+    return tio.SubjectsDataset(subjects, tio.RandomNoise())
+
+
+def save_one(subject, transform, folder, key):
+    """What a user does with one subject in a pool."""
+    result = transform(subject, key)
+    result.t1.save(Path(folder) / f"out_{subject.number}.nii.gz")
+    return result.t1.data, torch.ones(400, 400).matmul(torch.ones(400, 400)).sum().item()
+
+
+def grandchild(subject, transform):
+    """A child of a child asks the first process."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as pool:
+        return pool.submit(transform, subject, 5).result().t1.data
+
+
+def nothing(path):
+    """An error in the process that answers comes back as what it is."""
+    try:
+        tio.ZNormalization(masking_method="there is none")(tio.Subject(t1=tio.ScalarImage(path)))
+    except ValueError as error:
+        return str(error)
+
+
+def lonely(transform, subject):
+    """A function that does not pickle cannot be sent; the error says what."""
+    try:
+        tio.Lambda(lambda x: x)(subject)
+    except Exception as error:
+        return type(error).__name__
+
+
+def pool():
+    """A plain ProcessPoolExecutor, which forks a process that has run JAX and torch's threads."""
+    with tempfile.TemporaryDirectory() as folder:
+        subjects, transform = write(Path(folder)), pipeline()
+        subjects[1].load()
+        expected = [transform(subject, i).t1.data for i, subject in enumerate(subjects)]
+        torch.ones(2000, 2000).matmul(torch.ones(2000, 2000))
+        function = partial(save_one, transform=transform, folder=folder)
+        with ProcessPoolExecutor(4, multiprocessing.get_context("fork")) as executor:
+            found = [executor.submit(function, subject, key=i) for i, subject in enumerate(subjects)]
+            for i, future in enumerate(found):
+                voxels, _ = future.result()
+                assert torch.equal(voxels, expected[i])
+                torch.testing.assert_close(tio.ScalarImage(Path(folder) / f"out_{i}.nii.gz").data, expected[i])
+            assert torch.equal(
+                executor.submit(grandchild, subjects[0], transform).result(), transform(subjects[0], 5).t1.data
+            )
+            assert "there is none" in executor.submit(nothing, subjects[0].t1.path).result()
+            assert executor.submit(lonely, transform, subjects[0]).result() is not None
+        assert "patch" in repr(executor_patch(subjects[0]))
+
+
+def executor_patch(subject):
+    """Samplers and grids work in a child too."""
+    with ProcessPoolExecutor(1, multiprocessing.get_context("fork")) as executor:
+        patch = executor.submit(tio.UniformSampler(8), subject, key=1).result()
+        assert torch.equal(patch.t1.data, tio.UniformSampler(8)(subject, key=1).t1.data)
+        grid = executor.submit(tio.GridSampler, subject, 8, 2, "reflect").result()
+        assert torch.equal(grid[3].t1.data, tio.GridSampler(subject, 8, 2, "reflect")[3].t1.data)
+    return "patch"
+
+
+def orphan():
+    """A child that outlives its parent is told so."""
+    subject = tio.Subject(t1=tio.ScalarImage(tensor=torch.ones(1, 4, 4, 4)))
+    read, written = os.pipe()
+    middle = os.fork()
+    if middle == 0:
+        tio.forked.State.forked = False  # as if this were the process that has JAX
+        tio.forked.State.address = None
+        if os.fork() == 0:
+            os.close(read)
+            time.sleep(1)  # the parent has ended
+            try:
+                tio.RandomNoise()(subject)
+                text = b"computed"
+            except RuntimeError as error:
+                text = str(error).encode()
+            os.write(written, text)
+        os._exit(0)
+    os.close(written)
+    os.waitpid(middle, 0)
+    with os.fdopen(read, "rb") as pipe:
+        assert b"has ended" in pipe.read()
+
+
+def leaks():
+    """Nothing is left of a loader with workers: no file, thread or process; and memory does not grow."""
+    with tempfile.TemporaryDirectory() as folder:
+        dataset = tio.SubjectsDataset(write(Path(folder)), pipeline())
+        process = psutil.Process()
+
+        def counts():
+            gc.collect()
+            return process.num_fds(), threading.active_count(), len(process.children())
+
+        def epoch():
+            for batch in DataLoader(dataset, batch_size=2, num_workers=2, multiprocessing_context="fork"):
+                assert batch["t1"][tio.DATA].shape == (len(batch["number"]), 1, *SHAPE)
+            next(iter(tio.SubjectsLoader(dataset, 2, num_workers=1)))
+            queue = tio.Queue(dataset, 4, 2, tio.UniformSampler(8), num_workers=2)
+            next(iter(queue))
+
+        epoch()
+        epoch()
+        before, memory = counts(), process.memory_info().rss
+        for _ in range(6):
+            epoch()
+        deadline = time.monotonic() + 10
+        while counts() > before and time.monotonic() < deadline:
+            time.sleep(0.1)
+        after = counts()
+        assert all(a <= b for a, b in zip(after, before, strict=True)), (before, after)
+        assert process.memory_info().rss < 1.05 * memory + 2e7
+
+
+if __name__ == "__main__":
+    globals()[sys.argv[1]](*sys.argv[2:])
+    print("done")

@@ -1,0 +1,55 @@
+"""Data loaders, pools and forks, in processes of their own with a time limit: what fails here hangs."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+FOLDER = Path(__file__).parent
+
+
+def program(*arguments, seconds=90):
+    done = subprocess.run(
+        [sys.executable, "-W", "ignore", *arguments],
+        cwd=FOLDER,
+        timeout=seconds,
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-6000:]
+    return done.stdout
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_batches_are_the_same_without_workers_and_with_them(method):
+    assert "done" in program("programs.py", "loaders", method)
+
+
+@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+def test_looking_and_failing_inside_a_worker(method):
+    assert "done" in program("programs.py", "workers", method)
+
+
+@pytest.mark.parametrize("name", ["pool", "orphan", "leaks"])
+def test_forked_children(name):
+    assert "done" in program("programs.py", name)
+
+
+def test_importing_building_and_reading_start_no_backend():
+    code = """
+import torch, torch_bridge as tio
+from jax._src.xla_bridge import backends_are_initialized
+t = tio.Compose([tio.RandomAffine(degrees=10, p=0.5), tio.OneOf([tio.RandomNoise(), tio.RandomBlur()]), tio.Resample(1)])
+image = tio.ScalarImage(tensor=torch.zeros(1, 4, 4, 4))
+subject = tio.SubjectsDataset([tio.Subject(t1=image)] * 2, t)[0]
+batch = torch.utils.data.default_collate([subject, subject])
+import pickle
+pickle.loads(pickle.dumps((t, subject, batch)))
+assert not backends_are_initialized()
+"""
+    program("-c", code)
+
+
+def test_medjax_does_not_import_torch():
+    program("-c", "import sys, medjax; assert 'torch' not in sys.modules")
