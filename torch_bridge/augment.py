@@ -115,9 +115,7 @@ def as_tensor(image: Image, like: Any) -> torch.Tensor:
     if not is_meta(like):
         return image.data
     affine = torch.from_numpy(np.array(image._source.affine, np.float64))
-    made = type(like)(image.data, affine=affine, meta=dict(like.meta))
-    made.affine = affine
-    return made
+    return type(like)(image.data, affine=affine, meta={n: v for n, v in like.meta.items() if n != "affine"})
 
 
 # -- gradients

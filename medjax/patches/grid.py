@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Int, Num
 from medjax.errors import one_of
 from medjax.geometry import homogeneous
 from medjax.image import Image, LabelMap, ScalarImage
-from medjax.patches.samplers import bare, common_shape, compiled_cut, patch_shape, placed
+from medjax.patches.samplers import UNROLL, bare, common_shape, compiled_cut, patch_shape, placed
 from medjax.subject import Subject
 from medjax.transforms.spatial.pad import Pad
 from medjax.typing import Shape3, Tracer
@@ -122,10 +122,22 @@ def owned(size: int, overlap: int, starts: np.ndarray, length: int, padded: bool
     return np.stack([owner[start : start + size] == n for n, start in enumerate(starts)]).astype(np.float32)
 
 
+def trimmed(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Weights (n, size) without what is 0 at the ends: how many each leaves out at the low end, and (n, M) of them."""
+    size = weights.shape[1]
+    low = np.argmax(weights > 0, 1)
+    high = size - np.argmax(weights[:, ::-1] > 0, 1)
+    width = int(np.max(high - low, where=weights.any(1), initial=1))
+    skips = np.minimum(low, size - width).astype(np.int32)
+    return skips, np.stack([line[skip : skip + width] for line, skip in zip(weights, skips, strict=True)])
+
+
 class Windows(NamedTuple):
-    """Where patches begin along each axis, and their weights there: (n,) and (n, size), three of each."""
+    """Along each axis, for each patch, where it begins, how many of its first voxels do not count, and the weights of
+    those that follow: (n,), (n,) and (n, M), three of each."""
 
     starts: tuple[np.ndarray, ...]
+    skips: tuple[np.ndarray, ...]
     weights: tuple[np.ndarray, ...]
 
 
@@ -156,15 +168,13 @@ class GridAggregator:
                 )
         self.patch_size = divided(sampler.patch_size, self.factor)
         self.shape = divided(sampler.shape, self.factor)
-        self.windows = Windows(
-            tuple(starts // f for starts, f in zip(sampler.starts, self.factor, strict=True)),
-            tuple(
-                window_along(size, overlap // f, starts // f, n, overlap_mode, any(sampler.padding))
-                for size, overlap, starts, n, f in zip(
-                    self.patch_size, sampler.patch_overlap, sampler.starts, self.shape, self.factor, strict=True
-                )
-            ),
-        )
+        starts = tuple(begin // f for begin, f in zip(sampler.starts, self.factor, strict=True))
+        overlaps = tuple(overlap // f for overlap, f in zip(sampler.patch_overlap, self.factor, strict=True))
+        lines = [
+            trimmed(window_along(*axis, overlap_mode, any(sampler.padding)))
+            for axis in zip(self.patch_size, overlaps, starts, self.shape, strict=True)
+        ]
+        self.windows = Windows(starts, tuple(skip for skip, _ in lines), tuple(weights for _, weights in lines))
         self.known = set(map(tuple, sampler.locations.tolist()))
 
     def init(self, channels: int, dtype: Any = None) -> dict[str, Array]:
@@ -196,8 +206,9 @@ class GridAggregator:
         if jnp.issubdtype(batch.dtype, jnp.inexact) and not jnp.issubdtype(kept, jnp.inexact):
             raise ValueError(f"the state is of {kept}, and the batch of {batch.dtype}: give init that dtype")
         if not isinstance(locations, Tracer):
-            self.check(np.asarray(locations))
-        first = jnp.asarray(locations).astype(jnp.int32)[:, :3] // jnp.asarray(self.factor, jnp.int32)[None]
+            locations = np.asarray(locations)
+            self.check(locations)
+        first = locations[:, :3].astype(np.int32) // np.asarray(self.factor, np.int32)[None]
         return compiled_add(state, batch, first, self.windows, self.overlap_mode == "crop")
 
     def check(self, locations: np.ndarray) -> None:
@@ -256,16 +267,18 @@ def added(
 
     def one(b: Array, volume: Array) -> Array:
         i, j, k = (jnp.asarray(w)[n[b]] for w, n in zip(windows.weights, number, strict=True))
+        skip = jnp.stack([jnp.asarray(s)[n[b]] for s, n in zip(windows.skips, number, strict=True)])
         if real is not None:
             i = jnp.where(real[b], i, 0)
         weight = (i[:, None, None] * j[None, :, None] * k[None, None, :])[None]
-        patch = batch[b].astype(volume.dtype)
-        at = (jnp.int32(0), first[b, 0] - origin, first[b, 1], first[b, 2])
+        patch = jax.lax.dynamic_slice(batch[b], (0, *skip), (len(volume), *weight.shape[1:])).astype(volume.dtype)
+        begin = first[b] + skip
+        at = (0, begin[0] - origin, begin[1], begin[2])
         there = jax.lax.dynamic_slice(volume, at, patch.shape)
         there = jnp.where(weight > 0, patch, there) if crop else there + weight * patch
         return jax.lax.dynamic_update_slice(volume, there, at)
 
-    return jax.lax.fori_loop(0, len(batch), one, volume)
+    return jax.lax.fori_loop(0, len(batch), one, volume, unroll=UNROLL)
 
 
 def numbers(windows: Windows, first: Int[Array, "B 3"]) -> list[Int[Array, "B"]]:

@@ -1,7 +1,6 @@
 """A network over a whole volume, window by window."""
 
 from collections.abc import Callable, Mapping
-from functools import partial
 from typing import Any
 
 import jax
@@ -35,7 +34,7 @@ def sliding_window(
     dictionary of such. `out` is the patch's size, or that divided by a whole number on each axis. Arrays of a pytree
     that can be called, as `jax.tree_util.Partial(network, weights)`, may change without compiling again.
     patch_overlap: voxels that neighbours share, at least.  overlap_mode: as in `GridAggregator`.  batch_size: windows
-    in one call; on several devices they are split, if their number divides it.
+    in one call; several devices share them, if their number divides it and no array is bound to one of them.
     reduce: a pure function of planes of an output, (K, n, J, K'), voxel by voxel, as
     `lambda scores: scores.argmax(0, keepdims=True)`; for a dictionary of outputs one of functions by name. It is
     applied as soon as no window is to come, so that as many planes are kept as a batch of windows touches.
@@ -52,10 +51,8 @@ def sliding_window(
     original = whole(subject.load())
     grid = GridSampler(padded(bare(original), patch_shape(patch_size)), patch_size, patch_overlap)
     batches, depth = batches_of(grid, batch_size)
-    function, arrays = taken_apart(apply_fn)
-    shapes = jax.eval_shape(
-        partial(batch_of, function, size=grid.patch_size), arrays, bare(grid.subject), batches.starts[0]
-    )
+    function, arrays = taken_apart(apply_fn, bare(original), batches.starts.shape[1])
+    shapes = batch_of.eval_shape(function, arrays, bare(grid.subject), batches.starts[0], size=grid.patch_size)
     several = isinstance(shapes, dict)
     found = shapes if several else {"": shapes}
     reducers = reduce if isinstance(reduce, Mapping) else {} if reduce is None else {"": reduce}
@@ -82,7 +79,12 @@ def padded(subject: Subject, size: Shape3) -> Subject:
 
 
 def batches_of(grid: GridSampler, size: int) -> tuple[Batches, int]:
-    """All windows in batches, the last filled up with the last window, and the most planes that a batch touches."""
+    """All windows in batches, the last filled up with the last window, and the most planes that a batch touches.
+
+    A batch is no larger than all windows are, or the next multiple of the devices.
+    """
+    devices = jax.local_device_count()
+    size = min(size, -(-len(grid) // devices) * devices)
     count = -(-len(grid) // size)
     number = np.arange(count * size).reshape(count, size)
     starts = grid.locations[np.minimum(number, len(grid) - 1), :3]

@@ -12,7 +12,7 @@ from jaxtyping import Array, Int
 
 from medjax.geometry import translation
 from medjax.patches.grid import GridSampler, Windows, added
-from medjax.patches.samplers import cut
+from medjax.patches.samplers import cut_all
 from medjax.subject import LOCATION, Subject
 from medjax.typing import Shape3
 
@@ -22,10 +22,14 @@ State: TypeAlias = tuple[Any, ...]
 
 
 class Function(NamedTuple):
-    """A function taken apart: what is fixed when it is compiled, without the arrays that it holds."""
+    """A function taken apart: what is fixed when it is compiled, without the arrays that it holds.
+
+    shared: whether the devices of this process share each batch.
+    """
 
     tree: Any
     leaves: tuple[Any, ...]
+    shared: bool
 
 
 class Output(NamedTuple):
@@ -47,28 +51,35 @@ class Batches(NamedTuple):
     done: np.ndarray
 
 
-def taken_apart(function: Any) -> tuple[Function, list[Any]]:
-    """What is fixed of a function, and the arrays that it holds."""
+def taken_apart(function: Any, subject: Subject, size: int) -> tuple[Function, list[Any]]:
+    """What is fixed of a function, and the arrays that it holds.
+
+    Batches are shared where the size divides, and no array is bound to some of the devices.
+    """
+    count = jax.local_device_count()
+    leaves = [leaf for leaf in jax.tree.leaves((function, subject)) if isinstance(leaf, jax.Array)]
+    free = all(len(leaf.sharding.device_set) == count or not leaf.committed for leaf in leaves)
     leaves, tree = jax.tree.flatten(function)
     held = [isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves]
     fixed = tuple(None if array else leaf for leaf, array in zip(leaves, held, strict=True))
-    return Function(tree, fixed), [leaf if array else None for leaf, array in zip(leaves, held, strict=True)]
+    return Function(tree, fixed, free and count > 1 and size % count == 0), [
+        leaf if array else None for leaf, array in zip(leaves, held, strict=True)
+    ]
 
 
 def applied(function: Function, arrays: list[Any], patches: Subject) -> Any:
-    """The network's output for a batch of patches, which devices share if they can."""
-    devices = jax.local_devices()
-    count = len(patches[LOCATION])
-    if len(devices) > 1 and count % len(devices) == 0:
-        split = NamedSharding(Mesh(np.array(devices), ("batch",)), PartitionSpec("batch"))
+    """The network's output for a batch of patches."""
+    if function.shared:
+        split = NamedSharding(Mesh(np.array(jax.local_devices()), ("batch",)), PartitionSpec("batch"))
         patches = jax.lax.with_sharding_constraint(patches, split)
     leaves = [leaf if array is None else array for leaf, array in zip(function.leaves, arrays, strict=True)]
     return jax.tree.unflatten(function.tree, leaves)(patches)
 
 
+@partial(jax.jit, static_argnames=("function", "size"))
 def batch_of(function: Function, arrays: list[Any], subject: Subject, starts: Int[Array, "B 3"], size: Shape3) -> Any:
     """The network's output for the patches that begin at `starts`."""
-    return applied(function, arrays, jax.lax.map(lambda start: cut(subject, start, size), starts))
+    return applied(function, arrays, cut_all(subject, starts, size))
 
 
 def on_the_device(
@@ -178,13 +189,16 @@ def joined_on_host(
         volume, factor = states[output.name][0], np.asarray(output.factor, np.int32)
         origin, done = (int(n) // output.factor[0] for n in (batch.origin, batch.done))
         begin = origin if output.reduce is not None else 0
-        starts, weights = windows[output.name]
+        starts, skips, weights = windows[output.name]
         real = np.count_nonzero(batch.real)
         for start, patch in zip(batch.starts[:real] // factor, np.asarray(found[output.name]), strict=False):
-            i, j, k = (w[np.searchsorted(s, n)] for w, s, n in zip(weights, starts, start, strict=True))
+            number = [np.searchsorted(s, n) for s, n in zip(starts, start, strict=True)]
+            i, j, k = (w[n] for w, n in zip(weights, number, strict=True))
+            skip = np.array([s[n] for s, n in zip(skips, number, strict=True)], np.int32)
             weight = (i[:, None, None] * j[None, :, None] * k[None, None, :])[None]
-            start = start - np.array([begin, 0, 0], np.int32)
-            there = volume[(slice(None), *map(slice, start, start + np.asarray(patch.shape[1:])))]
+            patch = patch[(slice(None), *map(slice, skip, skip + weight.shape[1:]))]
+            start = start + skip - np.array([begin, 0, 0], np.int32)
+            there = volume[(slice(None), *map(slice, start, start + weight.shape[1:]))]
             if output.crop:
                 np.copyto(there, patch, where=weight > 0, casting="unsafe")
             else:

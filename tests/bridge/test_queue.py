@@ -54,8 +54,8 @@ def test_patches_follow_the_map():
 
 
 def queue(folder, t=None, seed=5, **options):
-    dataset = tio.SubjectsDataset(files(folder) if not (folder / "0_t1.nii.gz").exists() else files(folder), t)
-    options = {"max_length": 7, "samples_per_volume": 3, "sampler": tio.UniformSampler(8), **options}
+    dataset = tio.SubjectsDataset(files(folder), t)
+    options = {"max_length": 7, "samples_per_volume": 3, "sampler": SAMPLERS[0], **options}
     return tio.Queue(dataset, generator=torch.Generator().manual_seed(seed), **options)
 
 
@@ -113,7 +113,7 @@ def test_orders(tmp_path):
     assert len(chosen) == 4
 
 
-@pytest.mark.parametrize("taken", [0, 1, 6, 7, 9, 12, 15])
+@pytest.mark.parametrize("taken", [0, 6, 7, 12, 15])
 def test_it_resumes(tmp_path, taken):
     patches = queue(tmp_path, tio.RandomNoise())
     for _ in range(taken):

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import torch
 from conftest import OBLIQUE, small_subject
+from parity.peer import tio
 from scipy.stats import chisquare
 
 import medjax as mj
-from parity.peer import tio
 
 KEY = jax.random.key(11)
 N = 6000
@@ -106,7 +106,9 @@ def test_weighted_has_torchios_centres():
     for size in ((4, 5, 3), (1, 2, 7)):
         allowed = weights.astype(np.float64)
         tio.WeightedSampler.clear_probability_borders(allowed, np.array(size))
-        centres = np.unique(starts(mj.WeightedSampler(size, "map"), mapped(weights), 3000) + np.array(size) // 2, axis=0)
+        centres = np.unique(
+            starts(mj.WeightedSampler(size, "map"), mapped(weights), 3000) + np.array(size) // 2, axis=0
+        )
         np.testing.assert_array_equal(centres, np.argwhere(allowed))
 
 
@@ -140,7 +142,7 @@ def test_label_without_ratios_draws_every_labelled_voxel_alike():
     subject = mapped(labelled(), mj.LabelMap, "seg")
     values, centre = drawn_labels(mj.LabelSampler(SIZE), subject)
     assert (values > 0).all() and (values != 7).all()
-    possible = np.argwhere(labelled()[2:6, 2:7, 1:7] > 0) + (2, 2, 1)
+    possible = np.argwhere(labelled()[2:6, 2:7, 1:7] > 0) + np.array([[2, 2, 1]])
     found = histogram(centre, (7, 9, 8))
     assert chisquare(found[np.ravel_multi_index(tuple(possible.T), (7, 9, 8))]).pvalue > 1e-3
 
@@ -211,7 +213,8 @@ def test_jit_and_vmap_give_the_same_bits(sampler, subject):
     inside = jax.jit(lambda s, k: sampler.batch(s, k, 6))(subject, keys)
     several = jax.vmap(sampler)(mj.stack([subject] * 6), keys)
     for n, one in enumerate(eager):
-        for other in (jitted(subject, keys[n]), *(jax.tree.map(lambda x: x[n], b) for b in (vmapped, inside, several))):
+        elements = [jax.tree.map(lambda x, n=n: x[n], b) for b in (vmapped, inside, several)]
+        for other in (jitted(subject, keys[n]), *elements):
             np.testing.assert_array_equal(other[mj.LOCATION], one[mj.LOCATION])
             for name in subject.images:
                 np.testing.assert_array_equal(other[name].data, one[name].data)

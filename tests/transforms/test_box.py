@@ -17,26 +17,26 @@ SHAPE = (12, 13, 11)
 AROUND = [mj.RandomFlip((0, 1)), mj.RandomNoise(p=0.7), mj.RandomBlur((0.5, 1.0))]
 
 
-def patch(pipeline, subject, key, start):
-    """The box that begins at `start`, without the rest."""
+def patches(pipeline, subject, key, starts):
+    """The boxes that begin at `starts`, without the rest; one program."""
     steps, parts = flatten(pipeline), box.split(pipeline)
     margin = box.margin_of(steps, parts.box, np.asarray(subject.t1.spacing))
 
     @jax.jit
-    def run(subject, key):
+    def run(subject, key, start):
         flat = flatten_params(pipeline, draw(pipeline, key, subject))
         head = execute(steps, parts.head, flat, subject)[0]
-        return box.boxed(steps, parts, flat, head, lambda *_: jnp.asarray(start, jnp.int32), SIZE, margin)
+        return box.boxed(steps, parts, flat, head, lambda *_: start, SIZE, margin)
 
-    return run(mj.Subject(subject.images), key)
+    return [run(mj.Subject(subject.images), key, jnp.asarray(start, jnp.int32)) for start in starts]
 
 
 def same(pipeline, subject, key):
     """Patches at both corners and in the middle are those of the whole volume."""
     whole = pipeline(subject, key)
     room = np.subtract(whole.t1.spatial_shape, SIZE)
-    for start in ((0, 0, 0), tuple(room // 2), tuple(room)):
-        found = patch(pipeline, subject, key, start)
+    starts = ((0, 0, 0), tuple(room // 2), tuple(room))
+    for start, found in zip(starts, patches(pipeline, subject, key, starts), strict=True):
         where = (slice(None), *(slice(a, a + n) for a, n in zip(start, SIZE, strict=True)))
         for name, image in whole.images.items():
             expected = image.numpy()[where]
