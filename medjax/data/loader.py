@@ -16,7 +16,7 @@ import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from functools import lru_cache, partial
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Protocol
 
 import jax
 import numpy as np
@@ -159,8 +159,30 @@ class Started(NamedTuple):
     names: list[str]
 
 
+class Source(Protocol):
+    """What batches come from: the loader of this file, or the queue of patches."""
+
+    order: Any
+    ahead: int
+    """How many finished batches may wait for the consumer."""
+
+    def __len__(self) -> int:
+        """How many batches there are."""
+        ...
+
+    def elements(self, first: int, seen: set[threading.Thread]) -> Any:
+        """An iterator of what is decoded for the batches from `first` on; `seen` collects the threads that read."""
+        ...
+
+    def batches(self, elements: Iterator[Any], count: int) -> Iterator[Subject]:
+        """The last `count` batches."""
+        ...
+
+
 class Loader:
     """What `loader` makes: an iterable of batches."""
+
+    ahead = 1
 
     def __init__(
         self, dataset: SubjectsDataset, order: Order, key: Key | None, num_threads: int, prefetch: int, target: Device
@@ -334,9 +356,9 @@ class Loader:
 
 
 class BatchIterator:
-    """The batches of a loader from some number on; what runs ahead of it ends when it is closed or dropped."""
+    """The batches of a loader or queue from some number on; what runs ahead of it ends when it is closed or dropped."""
 
-    def __init__(self, source: Loader):
+    def __init__(self, source: Source):
         self._source, self._next = source, 0
         self._close: Callable[[], object] | None = None
 
@@ -384,8 +406,8 @@ class BatchIterator:
 class Worker:
     """The thread that stacks and transforms batches ahead of the consumer."""
 
-    def __init__(self, source: Loader, first: int):
-        self._ready: queue.Queue[tuple[Subject | None, BaseException | None]] = queue.Queue(maxsize=1)
+    def __init__(self, source: Source, first: int):
+        self._ready: queue.Queue[tuple[Subject | None, BaseException | None]] = queue.Queue(maxsize=source.ahead)
         self._stop = threading.Event()
         # What `with jax.default_device(...)` and `with jax.enable_x64()` set holds for the consumer's thread alone.
         config: Any = jax.config
@@ -414,7 +436,7 @@ class Worker:
             self._ready.get_nowait()
 
 
-def work(source: Loader, first: int, ready: queue.Queue, stop: threading.Event, settings: tuple[Any, bool]) -> None:
+def work(source: Source, first: int, ready: queue.Queue, stop: threading.Event, settings: tuple[Any, bool]) -> None:
     """Put batches into `ready` until `stop` is set or all are made, then what went wrong, if anything did."""
     readers: set[threading.Thread] = set()
     elements = None

@@ -1,9 +1,9 @@
 """Batches of patches for a training loop: threads read, the device augments what is sampled, volumes are mixed.
 
-    data set -> order of patches -> decode (num_threads, by grain) -> patches of a volume into a pool -> batch -> consumer
+    data set -> order of patches -> decode (num_threads, by grain) -> patches into a pool -> batch -> consumer
 
 Which patch stands where is arithmetic, known before a file is read. Patches of the n-th volume, S of them, are due
-from place n S on: patch j after about (j + U) max_length / S more, U uniform, so that the patches of a batch are of
+from place n S on: patch j after about (j + U) max_length / S more, U uniform. So the patches of a batch are of
 different volumes, a volume is read every S places, and none waits longer than max_length. So the state of an iterator
 is one number, and a restart remakes the patches that wait, and no others.
 """
@@ -106,6 +106,9 @@ class PatchQueue:
     Raises ImportError without the `loader` extra, TypeError and ValueError for arguments that make no sense; an error
     while reading or transforming reaches the consumer and begins with the subject.
     """
+
+    ahead = 4
+    """How many finished batches may wait for the consumer, so that a new volume is not felt."""
 
     def __init__(
         self,

@@ -58,6 +58,9 @@ def split(pipeline: Transform) -> Parts:
             if number > begin:
                 why |= {n: "comes before a change of space" for n in range(begin, number) if n not in why}
             begin = max(begin, number)
+            if any(steps[i].transform.sampling().pad in warp.EDGE_OF for i in groups[number]):
+                why[number] = "pads by a ramp over the whole image"
+                begin = number + 1
             continue
         if t.copies or t.rechannels:
             why[number] = "makes other images or channels"
@@ -147,11 +150,10 @@ def windowed(place: Place, first: Int[Array, "3"], shape: Shape3) -> Place:
 
 def continued(image: Image) -> Image:
     """A box whose voxels beyond the volume are mirrored from inside, as a blur of the volume would see them."""
-    data = image.data
+    data, offset, full = image.data, jnp.asarray(image.offset), jnp.asarray(image.full)
     for axis, size in enumerate(image.spatial_shape):
-        at = image.offset[axis]
-        index = jnp.arange(size, dtype=jnp.int32) + at
-        inside = warp.fold(index, jnp.int32(0), image.full[axis], "symmetric") - at
+        index = jnp.arange(size, dtype=jnp.int32) + offset[axis]
+        inside = warp.fold(index, jnp.int32(0), full[axis], "symmetric") - offset[axis]
         data = jnp.take(data, jnp.clip(inside, 0, size - 1), axis=axis + 1)
     return image.replace(data=data)
 

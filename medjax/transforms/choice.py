@@ -53,12 +53,12 @@ class OneOf(Group):
         super().__post_init__()
         if not self.members:
             raise ValueError("transforms is empty: there is nothing to choose from")
-        if self.weights is None:
-            object.__setattr__(self, "weights", np.ones(len(self), np.float32))
-        if self.weights.shape != (len(self),):
-            raise ValueError(f"weights must hold one number for each of {len(self)} transforms, got {self.weights}")
-        if not ranges.traced(self.weights) and not np.sum(self.weights) > 0:
-            raise ValueError(f"weights must not all be 0, got {np.asarray(self.weights).tolist()}")
+        weights: Any = np.ones(len(self), np.float32) if self.weights is None else self.weights
+        if weights.shape != (len(self),):
+            raise ValueError(f"weights must hold one number for each of {len(self)} transforms, got {weights}")
+        if not ranges.traced(weights) and not np.sum(weights) > 0:
+            raise ValueError(f"weights must not all be 0, got {np.asarray(weights).tolist()}")
+        object.__setattr__(self, "weights", weights)
 
     @property
     def members(self) -> tuple[Transform, ...]:

@@ -56,17 +56,19 @@ def test_zero_is_never_chosen_where_partial_sums_round():
         assert not (np.asarray(choose(jax.random.split(KEY, 4096), row)) % 2).any()
 
 
-def test_partial_sums_do_not_step_at_zero_weights(monkeypatch):
-    """Every number in [0, 1) leads to a weight above 0: tried right at the partial sums."""
+def test_sums_in_any_order_lead_to_a_weight_above_0(monkeypatch):
+    """A device may sum each prefix in another order, as a tree does: tried with numbers right at the partial sums."""
     weights = (np.random.default_rng(2).random(509).astype(np.float32) ** 8) * (np.arange(509) % 3 == 0)
-    weights = jnp.asarray(weights)
-    ends = jnp.cumsum(weights) / weights.sum()
-    near = jnp.concatenate([ends, jnp.nextafter(ends, 0.0), jnp.nextafter(ends, 1.0), jnp.array([0.0, 1 - 2**-24])])
-    near = near[near < 1]
-    for value in (near,):
-        monkeypatch.setattr(draw.random, "uniform", lambda key, shape, dtype: key)
-        found = jax.vmap(lambda u: draw.choose(u, weights))(value)
-        assert (weights[found] > 0).all()
+    weights = jnp.asarray(weights, jnp.float32)
+    monkeypatch.setattr(draw.jnp, "cumsum", lambda w, dtype: jax.lax.associative_scan(jnp.add, w))
+    monkeypatch.setattr(draw.random, "uniform", lambda key, shape, dtype: key)
+    ends = draw.jnp.cumsum(weights, weights.dtype)
+    assert (jnp.diff(ends)[weights[1:] == 0] != 0).any()
+    ends = ends / ends[-1]
+    near = [ends, jnp.nextafter(ends, jnp.zeros(1)), jnp.nextafter(ends, jnp.ones(1)), jnp.array([0, 1 - 2**-24])]
+    near = jnp.concatenate([n.astype(jnp.float32) for n in near])
+    found = jax.vmap(lambda u: draw.choose(u, weights))(near[near < 1])
+    assert (weights[found] > 0).all()
 
 
 @pytest.mark.parametrize("dtype", [np.float32, np.int32])
