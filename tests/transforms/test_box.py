@@ -14,7 +14,7 @@ from tests.test_laws import CASES
 
 SIZE = (4, 5, 3)
 SHAPE = (12, 13, 11)
-AROUND = [mj.RandomFlip((0, 1)), mj.RandomNoise(p=0.7), mj.RandomBlur((0.5, 1.0))]
+AROUND = [mj.RandomFlip((0, 1)), mj.RandomNoise(p=0.7)]
 
 
 def patches(pipeline, subject, key, starts):
@@ -56,6 +56,12 @@ def test_every_transform(name):
     t = REGISTRY[name](**CASES[name].args)
     end = [mj.CropOrPad((10, 11, 9))] if CASES[name].reshapes or name in ("Crop", "RandomCrop") else []
     pipeline = mj.Compose([AROUND[0], *([mj.CropOrPad((10, 11, 9))] if end else []), t, *end, *AROUND[1:]])
+    same(pipeline, small_subject(OBLIQUE, SHAPE), jax.random.key(3))
+
+
+def test_a_box_has_room_for_the_blurs_behind_one_another():
+    pipeline = mj.Compose([mj.RandomFlip((0, 1)), mj.RandomBlur((0.5, 1.0)), mj.RandomNoise(p=0.7), mj.Blur(0.8)])
+    assert box.split(pipeline).box == ((0,), (1,), (2,), (3,))
     same(pipeline, small_subject(OBLIQUE, SHAPE), jax.random.key(3))
 
 
