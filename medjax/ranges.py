@@ -134,6 +134,17 @@ def as_floats(name: str, value: Any) -> Any:
         raise TypeError(f"{name} must be made of numbers, got {value!r}") from None
 
 
+def optional(name: str, value: Any, low: float | None = None) -> Any:
+    """None, or one number of at least `low`."""
+    if value is None:
+        return None
+    array = as_floats(name, value)
+    if array.ndim:
+        raise ValueError(f"{name} must be one number or None, got shape {array.shape}")
+    check(name, array, low)
+    return array
+
+
 def broadcast(array: Any, shape: tuple[int, ...]) -> Any:
     """`array` in the field's one shape, as an array of its own."""
     return jnp.broadcast_to(array, shape) if isinstance(array, jax.Array) else np.array(np.broadcast_to(array, shape))

@@ -36,9 +36,12 @@ def to_torch(array: jax.Array | np.ndarray, *, copy: bool = False) -> torch.Tens
     """An array as a tensor, on its device; waits until the array is there.
 
     The tensor lies in the memory of the array, which must not be used any more once the tensor is written to;
-    `copy=True` ends that. One copy is made of NumPy arrays of a foreign byte order, and of unsigned integers of 16
-    bits and more, which become int32 or int64: torch cannot compute with them.
+    `copy=True` ends that. One copy is made of NumPy arrays of a foreign byte order or that may not be written to, and
+    of unsigned integers of 16 bits and more, which become int32 or int64: torch cannot compute with them. Where torch
+    has no GPU, arrays on one are copied to the host.
     """
+    if isinstance(array, jax.Array) and next(iter(array.devices())).platform != "cpu" and not torch.cuda.is_available():
+        return to_torch(np.array(array))  # this torch has no GPU
     if isinstance(array, jax.Array):
         tensor = torch.from_dlpack(jax.block_until_ready(array))
         if tensor.dtype in (torch.uint16, torch.uint32, torch.uint64):

@@ -32,7 +32,8 @@ class Image:
     """Voxels (C, I, J, K), a tensor, and an affine (4, 4) from voxel index to world mm, RAS+; abstract.
 
     path: a path, or a list of paths that become the channels; read when the voxels are asked for, and by each transform
-    that gets the image before.  tensor: the voxels instead, shared and not copied, if they are a tensor or an array.
+    that gets the image before.  tensor: the voxels instead, a tensor or NumPy array, which is shared, or a JAX array,
+    which is copied.
     affine: default the file's, or the identity.  reader: `reader(path)` gives an array, or an array and an affine.
     Everything else is metadata.
 
@@ -60,7 +61,8 @@ class Image:
             self.path = self._source.path
             return
         if not isinstance(tensor, torch.Tensor):
-            tensor = to_torch(tensor if isinstance(tensor, jax.Array) else np.asarray(tensor))
+            of_jax = isinstance(tensor, jax.Array)  # never shared: nobody may write to it
+            tensor = to_torch(tensor if of_jax else np.asarray(tensor), copy=of_jax)
         self._source = self.kind(outline(tensor.shape), affine, **metadata)
         self._tensor = tensor
 
@@ -79,7 +81,7 @@ class Image:
         """Voxels; read from the file the first time, and then kept."""
         if self._tensor is None:
             source = self._source.load()
-            self._tensor = to_torch(source.data)
+            self._tensor = to_torch(source.data, copy=source._reader is not None)  # a reader may keep its array
             self._source = source.replace(data=outline(source.shape))
         return self._tensor
 
@@ -221,6 +223,18 @@ class Image:
         where = "" if self.path is None else f", path: {self.path}"
         text = f"shape: {self.shape}, spacing: ({spacing}), {''.join(self.orientation)}, dtype: {dtype}"
         return f"{type(self).__name__}({text}{where})"
+
+    def __getstate__(self) -> dict[str, Any]:
+        """What is pickled: the tensor, or the path; not the outline beside a tensor, which would be written out."""
+        if self._tensor is None:
+            return self.__dict__
+        return {**self.__dict__, "_source": (self._source.affine, self._source.metadata)}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        if self._tensor is not None:
+            affine, metadata = state["_source"]
+            self._source = self.kind.of(outline(self._tensor.shape), affine, metadata=metadata)
 
     def __copy__(self) -> Self:
         copied = object.__new__(type(self))

@@ -248,16 +248,9 @@ class SpatialTransform(Transform):
 
 
 @abstract
-class IntensityTransform(Transform):
-    """Abstract. Changes the voxels of scalar images where they are; label maps are left alone.
+class VoxelTransform(Transform):
+    """Abstract. Changes the voxels of images where they are, each image on its own."""
 
-    shared: draw once for all images of a subject instead of for each.
-    """
-
-    shared: bool = static(default=False, kw_only=True)
-
-    kind: ClassVar[str] = "intensity"
-    scalars_only = True
     measures: ClassVar[bool] = False
     """Whether `apply_to` takes, as a third argument, what `measure` found in the whole image."""
     rechannels: ClassVar[bool] = False
@@ -280,12 +273,12 @@ class IntensityTransform(Transform):
         return (0, 0, 0) if self.pointwise else None
 
     def measure(self, image: Image, subject: Subject) -> Params:
-        """Numbers of the whole image that `apply_to` needs, traced."""
+        """What `apply_to` needs of the whole image or of the subject, traced."""
         del image, subject
         return {}
 
     def apply_to(self, image: Image, params: Params, *measured: Params) -> Image:
-        """The transformed image, float32 (or float64)."""
+        """The transformed image: float32 (or float64), a label map in its own dtype."""
         raise NotImplementedError(f"{type(self).__name__} must define apply_to")
 
     def undo(self, image: Image, params: Params, *measured: Params) -> Image:
@@ -298,48 +291,24 @@ class IntensityTransform(Transform):
 
 
 @abstract
-class LabelTransform(Transform):
+class IntensityTransform(VoxelTransform):
+    """Abstract. Changes scalar images; label maps are left alone.
+
+    shared: draw once for all images of a subject instead of for each.
+    """
+
+    shared: bool = static(default=False, kw_only=True)
+
+    kind: ClassVar[str] = "intensity"
+    scalars_only = True
+
+
+@abstract
+class LabelTransform(VoxelTransform):
     """Abstract. Changes label maps; scalar images are left alone."""
 
     kind: ClassVar[str] = "label"
     labels_only = True
-    measures: ClassVar[bool] = False
-    """Whether `apply_to` takes, as a third argument, what `measure` found in the label map."""
-    rechannels: ClassVar[bool] = False
-    """Whether it changes the number of channels (`channels`): then its p is structure and must be 1."""
-    pointwise: ClassVar[bool] = False
-    """Whether a voxel of the result depends on that voxel, its place in the whole grid and what was measured alone."""
-    invertible: ClassVar[bool] = False
-    """Whether `undo` takes back what `apply_to` did; else `invert` leaves the labels as they are."""
-
-    def channels(self, count: int) -> int:
-        """How many channels the result has."""
-        return count
-
-    def margin(self, spacing: np.ndarray) -> Shape3 | None:
-        """How many voxels around a box its result depends on, for a spacing (3,) mm; None for the whole image.
-
-        On the host; (0, 0, 0) for a transform that is pointwise and takes coordinates from the image's offset.
-        """
-        del spacing
-        return (0, 0, 0) if self.pointwise else None
-
-    def measure(self, image: Image, subject: Subject) -> Params:
-        """What `apply_to` needs of the whole label map or of the subject, traced."""
-        del image, subject
-        return {}
-
-    def apply_to(self, image: Image, params: Params, *measured: Params) -> Image:
-        """The transformed label map."""
-        raise NotImplementedError(f"{type(self).__name__} must define apply_to")
-
-    def undo(self, image: Image, params: Params, *measured: Params) -> Image:
-        """The label map that `apply_to` made this one of."""
-        raise NotImplementedError(f"{type(self).__name__} is not invertible")
-
-    def verify(self, measured: Params, name: str) -> None:
-        """Raise a ValueError if what was measured in label map `name` makes no sense; on the host alone."""
-        del measured, name
 
 
 def default_of(f: Any) -> Any:

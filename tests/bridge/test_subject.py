@@ -86,6 +86,12 @@ def test_subjects_are_copied_and_pickled(copied, tmp_path):
         np.testing.assert_array_equal(other.t1.affine, subject.t1.affine)
 
 
+def test_a_pickle_holds_the_voxels_once():
+    subject = tensors()
+    size = sum(image.numpy().nbytes for image in subject.get_images_dict().values())
+    assert len(pickle.dumps(subject)) < size + 10000
+
+
 def test_it_moves_and_changes_type():
     subject = tensors(age=4).to(torch.float64)
     assert subject.t1.data.dtype == torch.float64 and subject.age == 4

@@ -6,20 +6,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax.image import Image
-from medjax.ranges import as_floats, check, leaf, traced
+from medjax.ranges import leaf, optional, traced
 from medjax.transforms.transform import IntensityTransform, transform
 from medjax.typing import Params
-
-
-def bound(name: str, value: Any) -> Any:
-    """None, or one number."""
-    if value is None:
-        return None
-    array = as_floats(name, value)
-    if array.ndim:
-        raise ValueError(f"{name} must be one number or None, got shape {array.shape}")
-    check(name, array)
-    return array
 
 
 def check_bounds(low_name: str, low: Any, high_name: str, high: Any) -> None:
@@ -36,8 +25,8 @@ class Clamp(IntensityTransform):
     Raises ValueError if both are None or out_min > out_max.  Source: TorchIO 1.2.1.
     """
 
-    out_min: Any = leaf(default=None, convert=bound)
-    out_max: Any = leaf(default=None, convert=bound)
+    out_min: Any = leaf(default=None, convert=optional)
+    out_max: Any = leaf(default=None, convert=optional)
 
     pointwise = True
 

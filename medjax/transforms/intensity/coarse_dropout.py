@@ -10,7 +10,7 @@ from jaxtyping import Array
 from medjax import keys, ranges
 from medjax.geometry import Grid
 from medjax.image import Image
-from medjax.ranges import as_floats, check, leaf, number, traced
+from medjax.ranges import as_floats, check, leaf, number, optional, traced
 from medjax.transforms.intensity import channels
 from medjax.transforms.intensity.channels import Either, either
 from medjax.transforms.intensity.swap import size_of
@@ -47,17 +47,6 @@ def counts_of(name: str, value: Any) -> tuple[int, int]:
     if ends.shape != (2,) or np.any(ends != np.floor(ends)) or not 0 <= ends[0] <= ends[1]:
         raise ValueError(f"{name} must be a whole number or a pair low <= high, of at least 0, got {value!r}")
     return int(ends[0]), int(ends[1])
-
-
-def fill_of(name: str, value: Any) -> Any:
-    """None for the mean of a box, or one number."""
-    if value is None:
-        return None
-    array = as_floats(name, value)
-    if array.ndim:
-        raise ValueError(f"{name} must be one number or None, got shape {array.shape}")
-    check(name, array)
-    return array
 
 
 def blanked(image: Image, params: Params, largest: Shape3) -> Image:
@@ -113,7 +102,7 @@ class CoarseDropout(IntensityTransform):
 
     corners: Any = leaf(convert=corners_of)
     size: Any = static(default=8, convert=size_of)
-    fill: float | None = leaf(default=None, convert=fill_of)
+    fill: float | None = leaf(default=None, convert=optional)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         corner = jnp.round(jnp.asarray(self.corners)).astype(jnp.int32)

@@ -13,7 +13,7 @@ from medjax.image import Image
 from medjax.ops import pointwise
 from medjax.ops.statistics import count as count_of
 from medjax.ops.statistics import within
-from medjax.ranges import Range, as_floats, check, leaf, number, uniform
+from medjax.ranges import Range, leaf, number, optional, uniform
 from medjax.transforms.intensity import channels
 from medjax.transforms.intensity.channels import Either, either
 from medjax.transforms.transform import IntensityTransform, static, transform
@@ -127,17 +127,6 @@ class Gamma(IntensityTransform):
         return lowered(image, params, self)
 
 
-def std_of(name: str, value: Any) -> Any:
-    """None, or one number of at least 0."""
-    if value is None:
-        return None
-    array = as_floats(name, value)
-    if array.ndim:
-        raise ValueError(f"{name} must be one number or None, got shape {array.shape}")
-    check(name, array, low=0.0)
-    return array
-
-
 @transform
 class RandomGamma(IntensityTransform):
     """`Gamma` with gamma = exp(b), b uniform in `log_gamma`; x is (-x, x).
@@ -151,7 +140,7 @@ class RandomGamma(IntensityTransform):
 
     log_gamma: Range = uniform(default=(-0.3, 0.3))
     channelwise: bool = static(default=True, kw_only=True)
-    log_std: float | None = leaf(default=None, convert=std_of, kw_only=True)
+    log_std: float | None = leaf(default=None, convert=lambda name, value: optional(name, value, 0.0), kw_only=True)
     gamma: Either = either(default=None, low=1e-6, kw_only=True)
     rescale: bool = static(default=False, kw_only=True)
     invert_image: bool = static(default=False, kw_only=True)
