@@ -7,8 +7,8 @@ from jaxtyping import Array
 
 from medjax.image import Image
 from medjax.ops import pointwise
-from medjax.ranges import check, leaf
-from medjax.transforms.intensity.clamp import bound, check_bounds
+from medjax.ranges import check, leaf, optional
+from medjax.transforms.intensity.clamp import check_bounds
 from medjax.transforms.transform import IntensityTransform, transform
 from medjax.typing import Params
 
@@ -24,10 +24,10 @@ class CTNormalization(IntensityTransform):
     Raises ValueError if low > high.  Source: Isensee et al. 2021, `CTNormalization` of nnU-Net v2.
     """
 
-    low: Any = leaf(convert=bound)
-    high: Any = leaf(convert=bound)
-    mean: Any = leaf(convert=bound)
-    std: Any = leaf(convert=bound)
+    low: Any = leaf(convert=optional)
+    high: Any = leaf(convert=optional)
+    mean: Any = leaf(convert=optional)
+    std: Any = leaf(convert=optional)
 
     pointwise = True
     invertible = True

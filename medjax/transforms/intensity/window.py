@@ -8,8 +8,7 @@ from jaxtyping import Array
 from medjax.errors import one_of
 from medjax.image import Image
 from medjax.ops import pointwise
-from medjax.ranges import check, leaf, uniform
-from medjax.transforms.intensity.clamp import bound
+from medjax.ranges import check, leaf, optional, uniform
 from medjax.transforms.transform import IntensityTransform, transform
 from medjax.typing import Params
 
@@ -31,12 +30,12 @@ def center_of(name: str, value: Any) -> Any:
     """One number."""
     if value is None:
         raise ValueError(f"{name} must be a number or one of {', '.join(map(repr, WINDOWS))}, got None")
-    return bound(name, value)
+    return optional(name, value)
 
 
 def width_of(name: str, value: Any) -> Any:
     """None, or one number above 0."""
-    array = bound(name, value)
+    array = optional(name, value)
     if array is not None:
         check(name, array, low=1e-6)
     return array
