@@ -193,10 +193,7 @@ def fixed_images(t: Any, key: Key | None, subject: Subject) -> frozenset[str]:
 
     def run(key: Key | None, subject: Subject) -> None:
         params = flatten_params(t, draw(t, key, subject))
-        places = {name: fuse.start(image, jnp) for name, image in subject.images.items()}
-        located = steps[0].transform.locate(subject)
-        for index in groups_of(steps)[0]:
-            places = fuse.advance(places, steps[index], params[index], located if index == 0 else {})
+        places = locate(steps, groups_of(steps)[0], params, subject)[0]
         fixed.update(name for name, place in places.items() if place.grid.fixed)
 
     images = {}

@@ -75,7 +75,12 @@ def test_training_with_a_cutoff(files):
     np.testing.assert_allclose(found, trained(files[0], cutoff=(0.1, 0.9)), rtol=1e-5, atol=1e-4)
 
 
-@pytest.mark.parametrize("method", [None, "label", bright, "Left", (3, 1, 5, 8, 2, 0)], ids=str)
+def called(value):
+    """A name for a test that is the same in every process."""
+    return getattr(value, "__name__", str(value))
+
+
+@pytest.mark.parametrize("method", [None, "label", bright, "Left", (3, 1, 5, 8, 2, 0)], ids=called)
 def test_histogram_standardization(method):
     mine = mj.HistogramStandardization({"t1": TARGETS}, method)
     check(mine, tio.HistogramStandardization({"t1": TARGETS}, masking_method=method), small_subject(RAS))
@@ -110,7 +115,7 @@ def test_clamp(bounds):
 
 
 @pytest.mark.parametrize("method, value, labels", [
-    ("label", 0, None), ("label", -2, [3]), ("label", 1, [1, 3]), ("Right", 0.5, None), (bright, 2, None), (4, -1, None),
+    ("label", 0, None), ("label", -2, [3], ids=called), ("label", 1, [1, 3]), ("Right", 0.5, None), (bright, 2, None), (4, -1, None),
 ], ids=str)  # fmt: skip
 def test_mask(method, value, labels):
     check(mj.Mask(method, value, labels), tio.Mask(method, value, labels), small_subject(RAS), 1e-6)
