@@ -33,9 +33,7 @@ class Case:
 
 CASES = {
     "Affine": Case(
-        dict(
-            scales=(1.1, 0.9, 1.2), degrees=(10, -20, 30), translation=(1, 2, -1), shears=(0.1, 0, 0.05, 0, 0, -0.1)
-        ),
+        dict(scales=(1.1, 0.9, 1.2), degrees=(10, -20, 30), translation=(1, 2, -1), shears=(0.1, 0, 0.05, 0, 0, -0.1)),
         strength=dict(degrees=5),
     ),
     "RandomAffine": Case(
@@ -62,7 +60,8 @@ CASES = {
     "ToReferenceSpace": Case(dict(reference=((5, 6, 7), np.diag([2.0, 3.0, 4.0, 1.0])))),
     "AffineElasticDeformation": Case(
         dict(
-            affine_first=True, affine_params=dict(degrees=10),
+            affine_first=True,
+            affine_params=dict(degrees=10),
             elastic_params=dict(control_points=rng.uniform(-1, 1, (4, 5, 4, 3))),
         )
     ),
@@ -126,9 +125,7 @@ CASES = {
     "RandomBrightness": Case(dict(shift=(-1, 1), shift_std=0.1, per_channel=True), strength=dict(shift_std=0.3)),
     "Contrast": Case(dict(factor=1.4, preserve_range=False), strength=dict(factor=0.7)),
     "RandomContrast": Case(dict(p_per_channel=0.7), strength=dict(factor=(0.8, 1.3))),
-    "LowResolution": Case(
-        dict(zoom=(0.45, 0.7, 1), image_interpolation="cubic"), strength=dict(zoom=0.6)
-    ),
+    "LowResolution": Case(dict(zoom=(0.45, 0.7, 1), image_interpolation="cubic"), strength=dict(zoom=0.6)),
     "RandomLowResolution": Case(dict(per_channel=True), strength=dict(zoom=0.6)),
     "Anisotropy": Case(
         dict(axis=1, downsampling=2.3, scalars_only=True, slice_profile="gaussian"), strength=dict(downsampling=3.1)

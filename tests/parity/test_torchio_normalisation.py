@@ -115,8 +115,8 @@ def test_clamp(bounds):
 
 
 @pytest.mark.parametrize("method, value, labels", [
-    ("label", 0, None), ("label", -2, [3], ids=called), ("label", 1, [1, 3]), ("Right", 0.5, None), (bright, 2, None), (4, -1, None),
-], ids=str)  # fmt: skip
+    ("label", 0, None), ("label", -2, [3]), ("label", 1, [1, 3]), ("Right", 0.5, None), (bright, 2, None), (4, -1, None),
+], ids=called)  # fmt: skip
 def test_mask(method, value, labels):
     check(mj.Mask(method, value, labels), tio.Mask(method, value, labels), small_subject(RAS), 1e-6)
 

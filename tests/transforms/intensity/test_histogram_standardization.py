@@ -77,7 +77,11 @@ def test_no_more_images_are_taken_than_there_are_threads(threads):
     assert max(most) == threads
 
 
-@pytest.mark.parametrize("method, labels", [("label", None), ("label", (3,)), (bright, None), (4, None)], ids=["map", "labels", "function", "border"])
+@pytest.mark.parametrize(
+    "method, labels",
+    [("label", None), ("label", (3,)), (bright, None), (4, None)],
+    ids=["map", "labels", "function", "border"],
+)
 def test_training_by_a_mask(method, labels):
     subjects = [small_subject(seed=i) for i in range(2)]
     items = subjects if method == "label" else [s.t1 for s in subjects]
