@@ -1,5 +1,6 @@
 """medjax: loading, preprocessing, augmentation and patches of 3D and 4D medical images, in JAX."""
 
+from medjax import presets as presets
 from medjax.annotations import Directions as Directions
 from medjax.annotations import Points as Points
 from medjax.config import from_config as from_config
@@ -19,6 +20,7 @@ from medjax.patches.samplers import WeightedSampler as WeightedSampler
 from medjax.plot import plot_batch as plot_batch
 from medjax.plot import plot_subject as plot_subject
 from medjax.plot import plot_transforms as plot_transforms
+from medjax.presets.voxel_affine import RandomVoxelAffine as RandomVoxelAffine
 from medjax.subject import DATA as DATA
 from medjax.subject import LOCATION as LOCATION
 from medjax.subject import Subject as Subject

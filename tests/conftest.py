@@ -15,6 +15,8 @@ import pytest
 
 import medjax as mj
 
+DONE = pytest.StashKey[int]()
+
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
@@ -64,6 +66,20 @@ def mni():
     grey = mj.LabelMap((mj.ScalarImage(GREY).numpy() > 0.5 * mj.ScalarImage(GREY).numpy().max()).astype(np.uint8),
                        mj.ScalarImage(GREY).affine)  # fmt: skip
     return mj.Subject(t1=mj.ScalarImage(T1).load(), label=grey)
+
+
+TESTS_BETWEEN = 40
+"""Tests after which compiled programs are dropped: each holds mappings of memory, of which a process has only 65530."""
+
+
+@pytest.fixture(autouse=True)
+def drop_programs(request):
+    """Forget compiled programs now and then; thousands of them in one process end in a segmentation fault."""
+    yield
+    done = request.config.stash.get(DONE, 0) + 1
+    request.config.stash[DONE] = done
+    if done % TESTS_BETWEEN == 0:
+        jax.clear_caches()
 
 
 @contextmanager

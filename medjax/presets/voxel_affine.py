@@ -1,0 +1,84 @@
+"""Rotate and scale in voxel units, by which nnU-Net's networks see the world."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import random
+
+from medjax import keys, ranges
+from medjax.geometry import Grid, Linear, homogeneous, inverse, matmul, namespace, transform_vector
+from medjax.ranges import Range, number, uniform
+from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, label_interpolation, move_fill
+from medjax.transforms.transform import SpatialTransform, static, transform
+from medjax.typing import Key, Params
+
+
+def axes_of(name: str, value: Any) -> tuple[int, ...]:
+    """Some of the voxel axes 0, 1, 2."""
+    found = tuple(int(axis) for axis in value)
+    if not found or not set(found) <= {0, 1, 2} or len(set(found)) != len(found):
+        raise ValueError(f"{name} must name some of the axes 0, 1, 2, none twice, got {value!r}")
+    return found
+
+
+def turned(degrees: Any) -> Any:
+    """Rz Ry Rx (3, 3) of angles about the voxel axes."""
+    xp = namespace(degrees)
+    radians = xp.deg2rad(degrees)
+    one, zero = xp.ones_like(radians[0]), xp.zeros_like(radians[0])
+    (cx, cy, cz), (sx, sy, sz) = xp.cos(radians), xp.sin(radians)
+    about_x = xp.stack([one, zero, zero, zero, cx, -sx, zero, sx, cx]).reshape(3, 3)
+    about_y = xp.stack([cy, zero, sy, zero, one, zero, -sy, zero, cy]).reshape(3, 3)
+    about_z = xp.stack([cz, -sz, zero, sz, cz, zero, zero, zero, one]).reshape(3, 3)
+    return matmul(about_z, about_y, about_x)
+
+
+@transform
+class RandomVoxelAffine(SpatialTransform):
+    """Rotate and scale about the middle of the first image in its voxel units, whatever the spacing; the grid stays.
+
+    i_in = c + Rz Ry Rx S (i_out - c): a scale > 1 makes objects smaller, as in nnU-Net, and is drawn as such.
+
+    scales: uniform, one factor for all of `axes`, or with isotropic=False one for each; other axes keep theirs.
+    degrees: uniform for each voxel axis, x is (-x, x).  p_per_axis: probability that the angle of an axis is not 0.
+    Fills and interpolations are as in `Affine`; by default those of nnU-Net: 0 outside, labels by the vote of eight
+    corners.  Drawn once per subject.  Shapes: (C, I, J, K) -> same; images become float32, label maps keep their dtype.
+    Inverse: exact in geometry.  Raises ValueError if a scale can reach 0.
+    Source: batchgeneratorsv2 0.3.6, `SpatialTransform`.
+    """
+
+    scales: Range = uniform(default=(1.0, 1.0), around=1.0, low=1e-6)
+    degrees: Range = uniform(default=0.0, around=0.0, per_axis=True)
+    axes: Sequence[int] = static(default=(0, 1, 2), convert=axes_of)
+    isotropic: bool = static(default=True)
+    p_per_axis: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
+    default_pad_value: Fill = static(default=0.0, convert=move_fill, kw_only=True)
+    default_pad_label: float = static(default=0.0, convert=constant, kw_only=True)
+    image_interpolation: str = static(default="linear", convert=interpolation, kw_only=True)
+    label_interpolation: str = static(default="linear", convert=label_interpolation, kw_only=True)
+
+    random = True
+
+    def draw(self, key: Key, grid: Grid) -> Params:
+        p = jnp.asarray(self.p_per_axis)
+        coins = random.uniform(keys.for_name(key, "axes"), (3,), p.dtype) < p
+        degrees = ranges.draw(keys.for_name(key, "degrees"), self.degrees)
+        scales = ranges.draw(keys.for_name(key, "scales"), self.scales, (1 if self.isotropic else 3,))
+        chosen = np.isin(np.arange(3), self.axes)
+        return {"degrees": jnp.where(coins, degrees, 0), "scales": jnp.where(chosen, jnp.broadcast_to(scales, 3), 1)}
+
+    def move(self, params: Params, reference: Grid) -> Linear:
+        xp = namespace(reference.affine)
+        dtype = reference.affine.dtype
+        degrees, scales = (xp.asarray(params[name]).astype(dtype) for name in ("degrees", "scales"))
+        linear = turned(degrees) * scales[None, :]
+        middle = (reference.shape.astype(dtype) - 1) / 2
+        matrix = homogeneous(linear, middle - transform_vector(linear, middle))
+        return Linear(matmul(reference.affine, matrix, inverse(reference.affine)))
+
+    def sampling(self) -> Sampling:
+        return Sampling(
+            self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label
+        )
