@@ -20,7 +20,6 @@ from medjax.patches.samplers import WeightedSampler as WeightedSampler
 from medjax.plot import plot_batch as plot_batch
 from medjax.plot import plot_subject as plot_subject
 from medjax.plot import plot_transforms as plot_transforms
-from medjax.presets.voxel_affine import RandomVoxelAffine as RandomVoxelAffine
 from medjax.subject import DATA as DATA
 from medjax.subject import LOCATION as LOCATION
 from medjax.subject import Subject as Subject
@@ -110,6 +109,7 @@ from medjax.transforms.spatial.to_canonical import ToCanonical as ToCanonical
 from medjax.transforms.spatial.to_orientation import ToOrientation as ToOrientation
 from medjax.transforms.spatial.to_reference_space import ToReferenceSpace as ToReferenceSpace
 from medjax.transforms.spatial.transpose import Transpose as Transpose
+from medjax.transforms.spatial.voxel_affine import RandomVoxelAffine as RandomVoxelAffine
 from medjax.transforms.transform import IntensityTransform as IntensityTransform
 from medjax.transforms.transform import LabelTransform as LabelTransform
 from medjax.transforms.transform import SpatialTransform as SpatialTransform

@@ -5,7 +5,6 @@ from typing import Any
 
 import numpy as np
 
-from medjax.presets.voxel_affine import RandomVoxelAffine
 from medjax.transforms.choice import OneOf
 from medjax.transforms.compose import Compose
 from medjax.transforms.intensity.blur import RandomBlur
@@ -24,6 +23,7 @@ from medjax.transforms.spatial.crop import RandomCrop, sizes
 from medjax.transforms.spatial.crop_or_pad import CropOrPad
 from medjax.transforms.spatial.flip import RandomFlip
 from medjax.transforms.spatial.resize import Resize
+from medjax.transforms.spatial.voxel_affine import RandomVoxelAffine
 from medjax.transforms.transform import Transform, probability
 from medjax.typing import Shape3
 
