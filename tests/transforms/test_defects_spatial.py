@@ -4,7 +4,8 @@ Tested elsewhere, by name: W1, W2, W3, W5, W10 in spatial/test_elastic_deformati
 spatial/test_affine.py; W11 to W13, W15, W16, W23 in spatial/test_resample.py; W13, W14 in spatial/test_resize.py; W18,
 W19 in spatial/test_crop_or_pad.py; W20 in spatial/test_to_canonical.py and test_to_orientation.py; W21 in
 spatial/test_flip.py; W24 in spatial/test_pad.py.
-Elsewhere too: W8 (Motion has Affine's convention) in intensity/test_motion.py, W17 in intensity/test_anisotropy.py.
+Elsewhere too: W8 (Motion has Affine's convention), as W28 in parity/test_torchio_kspace.py, and W17 in
+intensity/test_anisotropy.py.
 Left out: W22 (older releases of TorchIO: the parity tests pin 1.2.1).
 """
 
