@@ -52,7 +52,10 @@ def same(pipeline, subject, key):
 
 @pytest.mark.parametrize("name", [name for name in CASES if f"Random{name}" not in CASES])
 def test_every_transform(name):
-    """Each, a deterministic twin by its random form, whose code is the same: between others that are random, and behind a change of shape where its own depends on values."""
+    """Each between others that are random, a deterministic twin by its random form, whose code is the same.
+
+    Behind a change of shape where its own depends on values.
+    """
     t = REGISTRY[name](**CASES[name].args)
     end = [mj.CropOrPad((10, 11, 9))] if CASES[name].reshapes or name in ("Crop", "RandomCrop") else []
     pipeline = mj.Compose([AROUND[0], *([mj.CropOrPad((10, 11, 9))] if end else []), t, *end, *AROUND[1:]])
