@@ -12,8 +12,9 @@ from jaxtyping import Array, Bool, Int, Num
 from medjax.errors import one_of
 from medjax.geometry import homogeneous
 from medjax.image import Image, LabelMap, ScalarImage
-from medjax.patches.samplers import UNROLL, bare, common_shape, compiled_cut, patch_shape, placed
+from medjax.patches.samplers import UNROLL, bare, common_shape, compiled_cut, placed
 from medjax.subject import Subject
+from medjax.transforms.spatial.crop import sizes
 from medjax.transforms.spatial.pad import Pad
 from medjax.typing import Shape3, Tracer
 
@@ -54,7 +55,7 @@ class GridSampler:
     """
 
     def __init__(self, subject: Subject, patch_size: Any, patch_overlap: Any = 0, padding_mode: Any = None):
-        self.patch_size = patch_shape(patch_size)
+        self.patch_size = sizes("patch_size", patch_size)
         self.patch_overlap = overlap_of(patch_overlap, self.patch_size)
         self.padding = tuple(n // 2 for n in self.patch_overlap) if padding_mode is not None else (0, 0, 0)
         self.original = whole(subject.load())
@@ -158,7 +159,7 @@ class GridAggregator:
     def __init__(self, sampler: GridSampler, overlap_mode: str = "crop", downsampling_factor: Any = 1):
         self.sampler = sampler
         self.overlap_mode = one_of("overlap_mode", overlap_mode, OVERLAP_MODES)
-        self.factor = patch_shape(downsampling_factor, "downsampling_factor")
+        self.factor = sizes("downsampling_factor", downsampling_factor)
         for axis, f in enumerate(self.factor):
             begin, n, size = sampler.starts[axis], sampler.shape[axis], sampler.patch_size[axis]
             if size % f or n % f or sampler.padding[axis] % f or np.any(begin % f):

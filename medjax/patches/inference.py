@@ -9,9 +9,10 @@ import numpy as np
 
 from medjax.errors import about, one_of
 from medjax.patches.grid import OVERLAP_MODES, GridAggregator, GridSampler, image_of, whole
-from medjax.patches.samplers import bare, patch_shape
+from medjax.patches.samplers import bare
 from medjax.patches.windows import Batches, Output, Reduce, State, batch_of, on_the_device, on_the_host, taken_apart
 from medjax.subject import Subject
+from medjax.transforms.spatial.crop import sizes
 from medjax.transforms.spatial.pad import Pad
 from medjax.typing import Shape3
 
@@ -49,7 +50,7 @@ def sliding_window(
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
     original = whole(subject.load())
-    grid = GridSampler(padded(bare(original), patch_shape(patch_size)), patch_size, patch_overlap)
+    grid = GridSampler(padded(bare(original), sizes("patch_size", patch_size)), patch_size, patch_overlap)
     batches, depth = batches_of(grid, batch_size)
     function, arrays = taken_apart(apply_fn, bare(original), batches.starts.shape[1])
     shapes = batch_of.eval_shape(function, arrays, bare(grid.subject), batches.starts[0], size=grid.patch_size)

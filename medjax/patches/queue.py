@@ -209,7 +209,7 @@ class PatchQueue:
         host.check_subject(self.pipeline, subject)
         ready = self.head(host.bare(subject)) if len(self.head) else host.bare(subject)
         spacing = np.asarray(next(iter(ready.images.values())).spacing)
-        margin = box.margin_of(flatten(self.pipeline), self.parts.box[self.first_run() :], spacing)
+        margin = box.margin_of(flatten(self.pipeline), self.parts.box, spacing)
         one = keys.for_element(self.key, volume.epoch, volume.index)
         many = jax.vmap(keys.for_step, (None, 0))(one, jnp.arange(len(wanted), dtype=jnp.uint32))
         ready = ready.replace(
@@ -219,7 +219,7 @@ class PatchQueue:
         shapes = host.shapes_after(self.pipeline, host.compiled_draw(self.pipeline, many[0], outline), subject)
         check_shapes(shapes, self.sampler.patch_size)
         arguments = (self.pipeline, outline, ready, many)
-        static = {"sampler": self.sampler, "parts": Static(self.parts), "margin": margin}
+        static = {"sampler": self.sampler, "parts": self.parts, "margin": margin}
         if pool is None:
             shape = jax.eval_shape(partial(patch_of, **static), *arguments[:3], many[0])
             pool = jax.tree.map(lambda leaf: jnp.zeros((self.order.slots(), *leaf.shape), leaf.dtype), shape)
@@ -227,33 +227,15 @@ class PatchQueue:
         self.sampler.verify(jax.device_get(seen))
         return pool
 
-    def first_run(self) -> int:
-        """How many groups of the box part are a run: 0 or 1."""
-        steps, parts = flatten(self.pipeline), self.parts
-        return int(bool(parts.box) and box.is_spatial(steps, parts.box[0]))
-
-
-class Static:
-    """A value that is part of a program: hashed by what it is, as its parts are plain tuples of numbers."""
-
-    def __init__(self, value: Parts):
-        self.value = value
-
-    def __hash__(self) -> int:
-        return hash(self.value[:3])
-
-    def __eq__(self, other: object) -> bool:
-        return isinstance(other, Static) and self.value[:3] == other.value[:3]
-
 
 def patch_of(
-    t: Transform, outline: Subject, ready: Subject, key: Key, tables: Any = None, *, sampler: Sampler, parts: Static,
+    t: Transform, outline: Subject, ready: Subject, key: Key, tables: Any = None, *, sampler: Sampler, parts: Parts,
     margin: Shape3,
-) -> Subject:  # fmt: skip
+) -> dict[str, Any]:  # fmt: skip
     """The patch of one key, traced: its volume has gone through the head."""
     params = flatten_params(t, draw(t, key, outline))
     place = partial(located, sampler, keys.for_name(key, "patch"), tables)
-    patch = box.boxed(flatten(t), parts.value, params, ready, place, sampler.patch_size, margin)
+    patch = box.boxed(flatten(t), parts, params, ready, place, sampler.patch_size, margin)
     return {"patch": host.bare(patch), LOCATION: patch[LOCATION], KEY: random.key_data(key)}
 
 
@@ -275,7 +257,7 @@ def located(sampler: Sampler, key: Key, tables: Any, subject: Subject, places: d
 def compiled_patches(t, outline, ready, many, wanted, slots, pool, *, sampler, parts, margin):
     """The pool with the wanted patches of a volume in their slots, and what the sampler has to verify."""
     tables = sampler.prepare(ready)
-    shared = tables if not parts.value.whole else None
+    shared = tables if not parts.whole else None
     make = partial(patch_of, sampler=sampler, parts=parts, margin=margin)
 
     def one(i: Array, pool: Any) -> Any:

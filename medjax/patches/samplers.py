@@ -18,20 +18,12 @@ from medjax.image import Image, LabelMap
 from medjax.ops import draw
 from medjax.ops.statistics import extent_mask
 from medjax.subject import LOCATION, Subject
+from medjax.transforms.host import bare
+from medjax.transforms.spatial.crop import sizes
 from medjax.typing import Key, Params, Shape3, Tracer
 
 UNROLL = 16
 """Patches that are copied by one step of a compiled loop."""
-
-
-def patch_shape(value: Any, name: str = "patch_size") -> Shape3:
-    """Three whole numbers of at least 1."""
-    sizes = np.atleast_1d(np.asarray(value))
-    numbers = sizes.dtype.kind in "iuf" and sizes.shape in ((1,), (3,))
-    if not numbers or np.any(sizes != np.round(sizes)) or np.any(sizes < 1):
-        raise ValueError(f"{name} must be one or three whole numbers of at least 1, got {value!r}")
-    i, j, k = (int(n) for n in np.broadcast_to(sizes, 3))
-    return i, j, k
 
 
 def common_shape(subject: Subject, size: Shape3) -> Shape3:
@@ -68,7 +60,7 @@ class Sampler:
     """Whether no voxel has to be seen."""
 
     def __post_init__(self):
-        object.__setattr__(self, "patch_size", patch_shape(self.patch_size))
+        object.__setattr__(self, "patch_size", sizes("patch_size", self.patch_size))
 
     def __call__(self, subject: Subject, key: Any) -> Subject:
         """One patch."""
@@ -295,11 +287,6 @@ def compiled_patches(sampler: Sampler, subject: Subject, many: Key) -> tuple[Sub
 def compiled_cut(subject: Subject, start: Int[Array, "3"], size: Shape3) -> Subject:
     """`cut`, compiled."""
     return cut(subject, start, size)
-
-
-def bare(subject: Subject) -> Subject:
-    """What a program sees of a subject."""
-    return Subject({**subject.images, **subject.annotations})
 
 
 def placed(subject: Subject, result: Subject, n: int | None = None) -> Subject:

@@ -34,7 +34,7 @@ class Parts(NamedTuple):
     head: tuple[Indices, ...]
     whole: tuple[Indices, ...]
     box: tuple[Indices, ...]
-    why: dict[int, str]
+    why: tuple[tuple[int, str], ...]
 
 
 def chances(t: Transform, above: bool = False) -> list[bool]:
@@ -51,7 +51,8 @@ def split(pipeline: Transform) -> Parts:
     groups = groups_of(steps)
     chance = [any(random[i] for i in group) for group in groups]
     first = chance.index(True) if True in chance else len(groups)
-    begin, why = first, {}
+    begin = first
+    why: dict[int, str] = {}
     for number in range(first, len(groups)):
         t = steps[groups[number][0]].transform
         if t.kind == "spatial":
@@ -72,7 +73,7 @@ def split(pipeline: Transform) -> Parts:
             continue
         begin = number + 1
     why |= {n: "comes before one that is whole" for n in range(first, begin) if n not in why}
-    return Parts(groups[:first], groups[first:begin], groups[begin:], why)
+    return Parts(groups[:first], groups[first:begin], groups[begin:], tuple(why.items()))
 
 
 def shown(pipeline: Transform) -> str:
@@ -83,8 +84,8 @@ def shown(pipeline: Transform) -> str:
         return ", ".join(type(steps[i].transform).__name__ for group in groups for i in group) or "nothing"
 
     lines = [f"once per volume: {names(parts.head)}", f"per patch on the volume: {names(parts.whole)}"]
-    offset = len(parts.head)
-    lines += [f"  {names([group])} {parts.why[offset + i]}" for i, group in enumerate(parts.whole)]
+    offset, why = len(parts.head), dict(parts.why)
+    lines += [f"  {names([group])} {why[offset + i]}" for i, group in enumerate(parts.whole)]
     return "\n".join([*lines, f"per patch on the box: {names(parts.box)}"])
 
 

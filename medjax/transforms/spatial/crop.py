@@ -13,6 +13,7 @@ from medjax.image import LabelMap
 from medjax.ops import draw, statistics
 from medjax.subject import Subject
 from medjax.transforms.fuse import Place, follow, included
+from medjax.transforms.intensity.masking import marked
 from medjax.transforms.spatial.crop_or_pad import check_one_grid, label_values
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Key, Params, Shape3
@@ -30,10 +31,22 @@ def six(name: str, value: Any) -> tuple[int, ...]:
 def sizes(name: str, value: Any) -> Shape3:
     """Three whole numbers of at least 1."""
     values = np.atleast_1d(np.asarray(value))
-    if values.shape not in ((1,), (3,)) or not np.all(values == np.round(values)) or np.any(values < 1):
+    numbers = values.dtype.kind in "iuf" and values.shape in ((1,), (3,))
+    if not numbers or np.any(values != np.round(values)) or np.any(values < 1):
         raise ValueError(f"{name} must be one or three whole numbers of at least 1, got {value!r}")
     i, j, k = (int(n) for n in np.broadcast_to(values, 3))
     return i, j, k
+
+
+def extended(grid: Grid, sides: Sequence[int] | np.ndarray) -> Grid:
+    """The grid with voxels added, or below 0 cut off, on the six sides: i low, i high, j low, ..."""
+    xp = namespace(grid.affine)
+    low, more = np.asarray(sides[0::2], np.int32), np.add(sides[0::2], sides[1::2]).astype(np.int32)
+    fixed = None
+    if grid.fixed is not None:
+        i, j, k = (int(n) for n in np.add(grid.fixed, more))
+        fixed = (i, j, k)
+    return window(grid, xp.asarray(-low), grid.shape + xp.asarray(more), fixed)
 
 
 @transform
@@ -52,15 +65,10 @@ class Crop(SpatialTransform):
     reshapes = True
 
     def regrid(self, grid: Grid, params: Params, reference: Grid) -> Grid:
-        xp = namespace(grid.affine)
-        low, high = self.cropping[0::2], self.cropping[1::2]
-        fixed = None
-        if grid.fixed is not None:
-            i, j, k = (n - a - b for n, a, b in zip(grid.fixed, low, high, strict=True))
-            check_left(self, grid.fixed, (i, j, k))
-            fixed = (i, j, k)
-        shape = grid.shape - xp.asarray(np.add(low, high), np.int32)
-        return window(grid, xp.asarray(low, np.int32), shape, fixed)
+        cropped = extended(grid, np.negative(self.cropping))
+        if grid.fixed is not None and cropped.fixed is not None:
+            check_left(self, grid.fixed, cropped.fixed)
+        return cropped
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:
         for grid in grids.values():
@@ -114,9 +122,7 @@ class RandomCrop(SpatialTransform):
 
     def locate(self, subject: Subject, params: Params, places: dict[str, Place]) -> Params:
         image, place = subject[self.label_name or ""], places[self.label_name or ""]
-        mask = jnp.asarray(image.data) != 0
-        if self.labels is not None:
-            mask = jnp.isin(image.data, jnp.asarray(self.labels).astype(image.dtype))
+        mask = marked(jnp.asarray(image.data), self.labels)
         if image.extent is not None:
             mask = mask & statistics.extent_mask(image.spatial_shape, jnp.asarray(image.extent))[None]
         mask = mask.any(0)

@@ -14,6 +14,7 @@ from medjax.image import LabelMap
 from medjax.ops.statistics import extent_mask
 from medjax.subject import Subject
 from medjax.transforms.fuse import Place
+from medjax.transforms.intensity.masking import marked
 from medjax.transforms.spatial.sampling import Fill, Sampling, label_pad, pad_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Key, Params, Shape3
@@ -98,8 +99,7 @@ class CropOrPad(SpatialTransform):
         if self.mask_name is None:
             return {}
         image = subject[self.mask_name]
-        mask = jnp.asarray(image.data)[0]
-        mask = mask != 0 if self.labels is None else jnp.isin(mask, jnp.asarray(self.labels).astype(mask.dtype))
+        mask = marked(jnp.asarray(image.data)[:1], self.labels)[0]
         if image.extent is not None:
             mask = mask & extent_mask(image.spatial_shape, jnp.asarray(image.extent))
         low, high = [], []

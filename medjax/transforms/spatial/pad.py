@@ -2,10 +2,8 @@
 
 from typing import Any
 
-import numpy as np
-
-from medjax.geometry import Grid, namespace, window
-from medjax.transforms.spatial.crop import six
+from medjax.geometry import Grid
+from medjax.transforms.spatial.crop import extended, six
 from medjax.transforms.spatial.sampling import Fill, Sampling, label_pad, pad_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Params
@@ -32,14 +30,7 @@ class Pad(SpatialTransform):
     reshapes = True
 
     def regrid(self, grid: Grid, params: Params, reference: Grid) -> Grid:
-        xp = namespace(grid.affine)
-        low, high = self.padding[0::2], self.padding[1::2]
-        fixed = None
-        if grid.fixed is not None:
-            i, j, k = (n + a + b for n, a, b in zip(grid.fixed, low, high, strict=True))
-            fixed = (i, j, k)
-        shape = grid.shape + xp.asarray(np.add(low, high), np.int32)
-        return window(grid, -xp.asarray(low, np.int32), shape, fixed)
+        return extended(grid, self.padding)
 
     def sampling(self) -> Sampling:
         return Sampling(pad=self.padding_mode, label_pad=label_pad(self.padding_mode))
