@@ -17,9 +17,9 @@ from jaxtyping import Array
 from medjax import geometry
 from medjax.annotations import Annotation, Points, turned
 from medjax.errors import needs_concrete
-from medjax.geometry import BSpline, Grid, Inverted, Linear, Map, inverted
+from medjax.geometry import BSpline, Flow, Grid, Inverted, Linear, Map, inverted
 from medjax.image import Image
-from medjax.ops import axis, bspline, warp
+from medjax.ops import axis, bspline, velocity, warp
 from medjax.subject import Subject
 from medjax.transforms.spatial import sampling
 from medjax.transforms.spatial.sampling import NOTHING, Sampling
@@ -141,10 +141,12 @@ def copied(places: dict[str, Place], t: Any) -> dict[str, Place]:
     return places | {new: places[old]._replace(label=places[old].label and not t.synthesises) for old, new in t.copies}
 
 
-def switched(move: Linear | BSpline, on: Any, xp: Any) -> Map:
+def switched(move: Linear | BSpline | Flow, on: Any, xp: Any) -> Map:
     """A move, or the identity if it is off."""
     if isinstance(move, Linear):
         return Linear(xp.where(on, move.matrix, xp.eye(4, dtype=move.matrix.dtype)))
+    if isinstance(move, Flow):
+        return move._replace(velocity=xp.where(on, move.velocity, xp.zeros_like(move.velocity)))
     return BSpline(xp.where(on, move.control, xp.zeros_like(move.control)), move.to_grid)
 
 
@@ -216,11 +218,14 @@ def read_data(image: Image, asked: Sampling, interpolates: bool, begin: Place, e
     outside = pad if fill is None and edge is None else fill
     method = (asked.label if label else asked.image) or ("nearest" if label else "linear")
 
-    def voxels() -> warp.Coordinates:
-        index = warp.indices(out, jnp.int32)
+    def lines() -> list[Array]:
+        axes = [jnp.arange(n, dtype=jnp.int32) for n in out]
         if edge is None:
-            return index
-        i, j, k = (warp.fold(v, low, high, edge) for v, low, high in zip(index, end.low, end.high, strict=True))
+            return axes
+        return [warp.fold(v, low, high, edge) for v, low, high in zip(axes, end.low, end.high, strict=True)]
+
+    def voxels() -> warp.Coordinates:
+        i, j, k = (jax.lax.broadcast_in_dim(v, out, (along,)) for along, v in enumerate(lines()))
         return i, j, k
 
     def sample(coordinates: warp.Coordinates, within: Array) -> Array:
@@ -236,12 +241,12 @@ def read_data(image: Image, asked: Sampling, interpolates: bool, begin: Place, e
         )
 
     def unchanged() -> Array:
-        return data.astype(dtype)
+        return copy_of(data, chosen != 0).astype(dtype)
 
     def indexed() -> Array:
         matrix = jnp.round(linear_part(begin, end)).astype(jnp.int32)
         value = sampling.fill_value(image, outside, data.dtype)
-        return warp.reindex(data, matrix, voxels(), extent=extent, fill=value).astype(dtype)
+        return warp.reindex(data, matrix, lines(), extent=extent, fill=value).astype(dtype)
 
     def linear() -> Array:
         matrix = linear_part(begin, end)
@@ -277,6 +282,14 @@ def read_data(image: Image, asked: Sampling, interpolates: bool, begin: Place, e
     return jnp.where((shown[0] & shown[1] & shown[2])[None], values, value[:, None, None, None])
 
 
+def copy_of(data: Array, never: Array) -> Array:
+    """The data, written anew, for a branch of a conditional; `never` is False, but not known to be.
+
+    Of a branch that gives its argument back XLA makes one that copies before the conditional, whichever is taken.
+    """
+    return jnp.where(never, jnp.zeros((), data.dtype), data)
+
+
 def linear_part(begin: Place, end: Place) -> Array:
     """The 4x4 map from an index of the new grid to one of the old, elastic moves left out."""
     moves = [move.matrix for move in end.moves if isinstance(move, Linear)]
@@ -309,13 +322,29 @@ def deform(end: Place, out: Shape3, index: warp.Coordinates, *, plain: bool) -> 
         if isinstance(move, Inverted):
             points = solve(move.forward, points, bspline.field_at)
         else:
+            coefficients, to_field, of = displacement(move)
             if regular:
-                field = bspline.field_on(move.control, geometry.matmul(move.to_grid, matrix), out)
+                field = of.field_on(coefficients, geometry.matmul(to_field, matrix), out)
             else:
-                field = bspline.field_at(move.control, warp.map_coordinates(move.to_grid, points))
+                field = of.field_at(coefficients, warp.map_coordinates(to_field, points))
             points = added(points, jax.lax.optimization_barrier(field))
         regular = False
     return points
+
+
+def displacement(move: BSpline | Flow) -> tuple[Array, Array, Any]:
+    """Coefficients (3, ...) of a move's displacement, mm; the matrix from the world to them; the module to read them.
+
+    That of a flow is integrated here, once for all points.
+    """
+    if isinstance(move, BSpline):
+        return move.control, move.to_grid, bspline
+    steps = velocity.flow(move.velocity, move.lattice)
+    linear = geometry.inverse(move.to_lattice)[:3, :3].astype(steps.dtype)
+    millimetres = warp.map_coordinates(
+        geometry.homogeneous(linear, jnp.zeros(3, steps.dtype)), (steps[0], steps[1], steps[2])
+    )
+    return jax.lax.optimization_barrier(jnp.stack(millimetres)), move.to_lattice, velocity
 
 
 def added(points: warp.Coordinates, field: Array) -> warp.Coordinates:
@@ -345,7 +374,9 @@ def carry(moves: Sequence[Map], xyz: Array) -> Array:
         elif isinstance(move, Inverted):
             points = solve(move.forward, points, bspline.taps)
         else:
-            points = added(points, bspline.taps(move.control, warp.map_coordinates(move.to_grid, points)))
+            coefficients, to_field, _ = displacement(move)
+            taps = velocity.field_at if isinstance(move, Flow) else bspline.taps
+            points = added(points, taps(coefficients, warp.map_coordinates(to_field, points)))
     return jnp.stack(points, 1)
 
 

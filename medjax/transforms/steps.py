@@ -3,7 +3,7 @@
 A group is a fused spatial run (see `fuse.py`) or one other step.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 import jax
@@ -109,6 +109,7 @@ def execute(
     shapes: for each group, the shapes that the host knows its images will have (see `read`).
     """
     record: dict[int, Any] = {}
+    images, given = subject.images, set(subject.images)
     for group, known in zip(groups, shapes or [()] * len(groups), strict=True):
         first = steps[group[0]].transform
         subject = keep(subject, first)
@@ -116,7 +117,8 @@ def execute(
             subject, found = run_spatial(steps, group, params, subject, dict(known))
             record |= found
         else:
-            subject, record[group[0]] = run_single(steps[group[0]], params[group[0]], subject)
+            subject, record[group[0]] = run_single(steps[group[0]], params[group[0]], subject, given)
+        given = {name for name in given if subject[name] is images[name]}
     return subject, record
 
 
@@ -151,8 +153,13 @@ def locate(steps: Sequence[Step], group: Group, params: Sequence[Params], subjec
     return places, located
 
 
-def run_single(step: Step, params: Params, subject: Subject) -> tuple[Subject, dict[str, Any]]:
-    """An intensity or label step on the images it is for, each behind the coin."""
+def run_single(
+    step: Step, params: Params, subject: Subject, given: Collection[str] = ()
+) -> tuple[Subject, dict[str, Any]]:
+    """An intensity or label step on the images it is for, each behind the coin.
+
+    given: the images that are still arguments of the program, which is not to write into them.
+    """
     t = step.transform
     if t.rechannels and not step.certain:
         name = type(t).__name__
@@ -174,7 +181,12 @@ def run_single(step: Step, params: Params, subject: Subject) -> tuple[Subject, d
             data, record[name] = apply(data)
         else:
             nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(apply, data)[1])
-            data, record[name] = jax.lax.cond(params["on"], apply, lambda d, zero=nothing: (d, zero), data)
+            in_place = t.pointwise and name not in given
+
+            def leave(data: jax.Array, nothing: Any = nothing, in_place: bool = in_place) -> tuple[jax.Array, Any]:
+                return data if in_place else fuse.copy_of(data, params["on"]), nothing
+
+            data, record[name] = jax.lax.cond(params["on"], apply, leave, data)
         images[name] = image.replace(data=data)
     return subject.replace(**images), {"on": params["on"], "measured": record}
 

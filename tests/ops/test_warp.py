@@ -154,7 +154,7 @@ def test_reindexing_is_numpys_indexing():
     data = volume()
     matrix = np.array([[0, -1, 0, 6], [0, 0, 1, 0], [1, 0, 0, 0], [0, 0, 0, 1]])  # i_in = 6 - j, j_in = k, k_in = i
     got = warp.reindex(
-        jnp.asarray(data), jnp.asarray(matrix, jnp.int32), warp.indices((6, 8, 9), jnp.int32),
+        jnp.asarray(data), jnp.asarray(matrix, jnp.int32), [jnp.arange(n, dtype=jnp.int32) for n in (6, 8, 9)],
         extent=jnp.asarray(SHAPE, jnp.int32), fill=jnp.full(2, -1, jnp.float32),
     )  # fmt: skip
     np.testing.assert_array_equal(got[:, :, :7], np.transpose(data[:, ::-1], (0, 3, 1, 2)))
