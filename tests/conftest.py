@@ -83,6 +83,16 @@ def drop_programs(request):
         jax.clear_caches()
 
 
+@pytest.fixture(autouse=True, scope="module")
+def quick_compiles(request):
+    """Small volumes are compiled without LLVM's optimisations; what compares programs bit by bit, with them."""
+    folders = {"transforms", "ops", "parity", "patches", "presets"} & set(request.path.parts)
+    before = jax.config.read("jax_disable_most_optimizations")
+    jax.config.update("jax_disable_most_optimizations", bool(folders) and request.path.stem != "test_modes")
+    yield
+    jax.config.update("jax_disable_most_optimizations", before)
+
+
 @contextmanager
 def compilations():
     """Counts the programs that are compiled inside: `with compilations() as count: ...; count()`."""

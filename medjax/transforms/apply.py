@@ -10,8 +10,10 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
+from jaxtyping import Array
 
 from medjax import keys
 from medjax.errors import needs_key
@@ -20,7 +22,16 @@ from medjax.subject import Subject, batch_size
 from medjax.transforms import inverse
 from medjax.transforms.gate import looped
 from medjax.transforms.host import after_batch, check_subject, compiled_draw, on_host, outline
-from medjax.transforms.steps import draw, execute, flatten, flatten_params, groups_of, is_random, is_traced
+from medjax.transforms.steps import (
+    draw,
+    execute,
+    flatten,
+    flatten_params,
+    groups_of,
+    is_random,
+    is_traced,
+    seen_on_host,
+)
 from medjax.typing import Key, Params
 
 
@@ -42,7 +53,7 @@ def batch(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
     key = key_for(t, key, partial(keys.as_keys, size=size))
     check_subject(t, subject)
     if is_traced(t, subject, key):
-        return restore(each(t, subject, key)[0])
+        return restore(each(t, subject, key, jnp.arange(size, dtype=jnp.int32), size)[0])
     result, record = compiled_each(t, subject, key, batch_sharding(subject))
     return restore(after_batch(t, subject, result, record, size))
 
@@ -88,21 +99,24 @@ def one(t: Any, subject: Subject, key: Key | None) -> Subject:
     return execute(steps, groups_of(steps), flatten_params(t, draw(t, key, subject)), subject)[0]
 
 
-def each(t: Any, subject: Subject, key: Key | None) -> tuple[Subject, Any]:
-    """Draw and run for every element of a batch, one after the other; with what is needed to plan again on the host."""
+def each(t: Any, subject: Subject, key: Key | None, index: Array, size: int) -> tuple[Subject, Any]:
+    """Draw and run for every element of a batch, one after the other; with what is needed to plan again on the host.
+
+    index: which elements of a batch of `size` they are.
+    """
     steps = flatten(t)
     groups = groups_of(steps)
 
     @jax.checkpoint
     def element(operands: Any) -> Any:
-        t, subject, key = operands[0], operands[1], operands[2]
-        params = draw(t, key, subject)
+        t, subject, key, index = operands
+        params = draw(t, key, subject, (index, size))
         flat = flatten_params(t, params)
         result, record = execute(flatten(t), groups, flat, subject)
-        spatial = {i: flat[i] for i, step in enumerate(steps) if step.transform.kind == "spatial"}
-        return result, {"record": record, "params": spatial}
+        seen = {i: flat[i] for i, step in enumerate(steps) if seen_on_host(step.transform)}
+        return result, {"record": record, "params": seen}
 
-    return jax.lax.map(lambda operands: element((t, *operands)), (subject, key))
+    return jax.lax.map(lambda operands: element((t, *operands)), (subject, key, index))
 
 
 @partial(jax.jit, static_argnames="sharding")
@@ -111,13 +125,19 @@ def compiled_each(t: Any, subject: Subject, key: Key | None, sharding: NamedShar
 
     Left to automatic sharding, the loop over elements would gather the whole batch on every device.
     """
+    size = batch_size(subject)
+    index = jnp.arange(size, dtype=jnp.int32)
     if sharding is None:
-        return each(t, subject, key)
+        return each(t, subject, key, index, size)
     split = PartitionSpec(sharding.spec[0])
     run = jax.shard_map(
-        each, mesh=sharding.mesh, in_specs=(PartitionSpec(), split, split), out_specs=split, check_vma=False
+        partial(each, size=size),
+        mesh=sharding.mesh,
+        in_specs=(PartitionSpec(), split, split, split),
+        out_specs=split,
+        check_vma=False,
     )
-    return run(t, subject, key)
+    return run(t, subject, key, index)
 
 
 def batch_sharding(subject: Subject) -> NamedSharding | None:

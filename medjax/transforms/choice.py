@@ -6,6 +6,7 @@ from typing import Any, ClassVar, cast
 import jax.numpy as jnp
 import numpy as np
 from jax import random
+from jaxtyping import Array
 
 from medjax import keys, ranges
 from medjax.ranges import Range, as_floats, check, leaf
@@ -109,3 +110,46 @@ class SomeOf(Group):
 
     def taken(self, choice: Params, index: int) -> Any:
         return choice["taken"][index]
+
+
+@transform
+class LastElements(Group):
+    """In a batch the last elements get one transform and the others another, as nnU-Net oversamples foreground.
+
+    transforms: the one of the last elements, and that of the others.  fraction: element i of a batch of B is one of the
+    last if i >= round(B (1 - fraction)).  Alone, and under a `vmap` of one's own, an element has no place in a batch:
+    it is one of the last with probability `fraction`.  p: probability that any is applied.
+    Raises ValueError unless there are two transforms.  Source: nnunetv2 `nnUNetDataLoader`.
+    """
+
+    transforms: Sequence[Transform] = leaf(default=(), convert=members)
+    fraction: float = ranges.number(default=0.33, low=0.0, high=1.0)
+    p: float = always(default=1.0)
+
+    random = True
+    chooses: ClassVar[bool] = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if len(self) != 2:
+            raise ValueError(
+                f"transforms must be two, that of the last elements and that of the others, got {len(self)}"
+            )
+
+    @property
+    def members(self) -> tuple[Transform, ...]:
+        """The transform of the last elements, and that of the others."""
+        return cast(tuple[Transform, ...], self.transforms)
+
+    def choose(self, key: Key | None) -> Params:
+        if key is None:
+            return {"last": jnp.asarray(False)}
+        fraction = jnp.asarray(self.fraction)
+        return {"last": random.uniform(keys.for_name(key, "last"), (), fraction.dtype) < fraction}
+
+    def choose_in(self, key: Key | None, element: Array, size: int) -> Params:
+        del key
+        return {"last": element.astype(jnp.float32) >= jnp.round(size * (1 - jnp.asarray(self.fraction)))}
+
+    def taken(self, choice: Params, index: int) -> Any:
+        return choice["last"] == (index == 0)

@@ -3,6 +3,8 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
+from jaxtyping import Array
+
 from medjax.ranges import leaf
 from medjax.transforms import fuse
 from medjax.transforms.steps import flatten
@@ -49,6 +51,11 @@ class Group(Transform):
         """What says which members have their turn; here all."""
         del key
         return {}
+
+    def choose_in(self, key: Key | None, element: Array, size: int) -> Params:
+        """`choose` for an element of a batch of that size."""
+        del element, size
+        return self.choose(key)
 
     def taken(self, choice: Params, index: int) -> Any:
         """Whether a member has its turn."""

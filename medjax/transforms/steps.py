@@ -18,6 +18,7 @@ from medjax.transforms.spatial.sampling import is_label
 from medjax.typing import Key, Params, Tracer, working
 
 Group = tuple[int, ...]
+Element = tuple[jax.Array, int]
 Shapes = Sequence[tuple[tuple[str, Known], ...]]
 
 
@@ -50,6 +51,11 @@ def groups_of(steps: Sequence[Step]) -> tuple[Group, ...]:
     return tuple(tuple(group) for group in fuse.runs(steps))
 
 
+def seen_on_host(t: Any) -> bool:
+    """Whether the host must see what was drawn for a step: to plan its grids again, or to carry metadata along."""
+    return t.kind == "spatial" or t.retimes
+
+
 def is_random(t: Any) -> bool:
     """Whether a key is needed: something is drawn, or a coin is thrown."""
     uncertain = isinstance(t.p, Tracer) or float(t.p) != 1.0
@@ -63,22 +69,25 @@ def is_traced(*trees: Any) -> bool:
     return any(isinstance(leaf, Tracer) for x in found for leaf in (x.held() if isinstance(x, Image) else (x,)))
 
 
-def draw(t: Any, key: Key | None, subject: Subject) -> Params:
-    """All that is random in a pipeline, for a subject, from the grids alone; traced."""
+def draw(t: Any, key: Key | None, subject: Subject, element: Element | None = None) -> Params:
+    """All that is random in a pipeline, for a subject, from the grids alone; traced.
+
+    element: which element of a batch the subject is, and of how many.
+    """
     places = {name: fuse.start(image, jnp) for name, image in subject.images.items()}
-    return draw_tree(t, key, places, True)[0]
+    return draw_tree(t, key, places, True, element)[0]
 
 
-def draw_tree(t: Any, key: Key | None, places: dict[str, Place], certain: bool):
+def draw_tree(t: Any, key: Key | None, places: dict[str, Place], certain: bool, element: Element | None):
     """(params, places after it) of a step or of a nest of them."""
     certain = certain and type(t.p) is float and t.p == 1.0
     on = jnp.asarray(True) if certain or key is None else keys.coin(key, t.p)
     if t.kind == "group":
-        choice = t.choose(key)
+        choice = t.choose(key) if element is None else t.choose_in(key, *element)
         members = []
         for i, member in enumerate(t.members):
             inner = None if key is None else keys.for_step(key, i)
-            params, places = draw_tree(member, inner, places, certain and not t.chooses)
+            params, places = draw_tree(member, inner, places, certain and not t.chooses, element)
             members.append(params)
         return {"on": on, "draw": choice, "members": tuple(members)}, places
     places = fuse.copied(places, t)

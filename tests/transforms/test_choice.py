@@ -1,10 +1,11 @@
 """OneOf, SomeOf, nests and p on a group: who is chosen, how often, and that only the chosen acts."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import small_subject
-from scipy.stats import chisquare
+from scipy.stats import binomtest, chisquare
 
 import medjax as mj
 
@@ -101,3 +102,20 @@ def test_a_change_of_channels_cannot_be_chosen():
     subject = small_subject()
     with pytest.raises(ValueError, match="changes the number of channels"):
         mj.OneOf([mj.OneHot(4), mj.RandomFlip()])(subject, KEYS[0])
+
+
+@pytest.mark.parametrize("size", [1, 2, 3, 5, 9])
+def test_the_last_elements_of_a_batch_are_nnunets(size):
+    t = mj.LastElements([mj.Lambda(lambda x: x + 1), mj.Lambda(lambda x: x - 1)], fraction=0.33)
+    last = np.array([i >= round(size * (1 - 0.33)) for i in range(size)])  # nnunetv2, nnUNetDataLoader
+    batch = np.zeros((size, 1, 2, 3, 4), np.float32)
+    for key in (jax.random.key(0), jax.random.split(jax.random.key(1), size)):
+        np.testing.assert_array_equal(np.asarray(t.batch(batch, key))[:, 0, 0, 0, 0], np.where(last, 1, -1))
+    inside = jax.jit(lambda x: t.batch(x, jax.random.key(2)))(batch)
+    np.testing.assert_array_equal(inside[:, 0, 0, 0, 0], np.where(last, 1, -1))
+
+
+def test_alone_an_element_is_one_of_the_last_with_the_probability_of_their_share():
+    t = mj.LastElements([mj.Lambda(lambda x: x + 1), mj.Lambda(lambda x: x)], fraction=0.33)
+    drawn = jax.vmap(t)(jnp.zeros((2000, 1, 1, 1, 1)), jax.random.split(jax.random.key(0), 2000))
+    assert binomtest(int(drawn.sum()), 2000, 0.33).pvalue > 1e-3

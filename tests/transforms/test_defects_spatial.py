@@ -21,6 +21,40 @@ import medjax as mj
 SHAPE = (23, 31, 18)
 
 
+def test_w2_in_the_voxel_frame_the_same_points_deform_voxels_alike_in_any_orientation():
+    """Along L, P, S, as in TorchIO, they do not."""
+    points = np.random.default_rng(2).uniform(-3, 3, (6, 5, 7, 3)).astype(np.float32)
+    turned = np.array([[0, 0, -1.0, 30], [1, 0, 0, -7], [0, -1, 0, 12], [0, 0, 0, 1]])
+    voxels = {}
+    for frame in ("voxel", "world"):
+        t = mj.ElasticDeformation(points, frame=frame)
+        voxels[frame] = [t(mj.ScalarImage(blobs()[None], affine)).numpy() for affine in (np.eye(4), turned)]
+    np.testing.assert_allclose(*voxels["voxel"], atol=1e-4)
+    assert np.abs(np.subtract(*voxels["world"])).max() > 0.05
+    lps = points * [
+        -1,
+        -1,
+        1,
+    ]  # with the identity for affine, R = -L and A = -P run along voxel axes 0 and 1, backwards
+    same = mj.ElasticDeformation(lps[::-1, ::-1], frame="voxel")(mj.ScalarImage(blobs()[None])).numpy()
+    assert np.abs(same - voxels["world"][0]).max() < 0.05  # but for the quarter of a voxel by which ITK's grid is wider
+
+
+def test_w4_capped_displacements_do_not_fold_a_thin_stack():
+    t = mj.RandomElasticDeformation(max_displacement=(7.5, 7.5, 40.0), capped=True)
+    thin = mj.Subject(t1=mj.ScalarImage(blobs((40, 40, 20))[None]))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        for seed in range(3):
+            params = t.sample(jax.random.key(seed), thin)
+            points = np.asarray(params["draw"]["control_points"])
+            assert (np.abs(points) < np.array([5.03, 5.03, 2.54])).all() and np.abs(points[..., 2]).max() > 1.5
+            grid = np.stack(np.meshgrid(*[np.arange(n, dtype=float) for n in (40, 40, 20)], indexing="ij"), -1)
+            moved = t.apply(thin.replace(at=mj.Points(grid.reshape(-1, 3))), params).at.xyz
+            slopes = np.stack(np.gradient(np.asarray(moved).reshape(*grid.shape), axis=(0, 1, 2)), -1)
+            assert np.linalg.det(slopes).min() > 0
+
+
 def test_w4_a_thin_stack_is_warned_of_before_it_folds():
     """20 slices of 1 mm leave 5 mm between control points: TorchIO's default of 7.5 mm folds."""
     image = mj.ScalarImage(blobs((40, 40, 20))[None])

@@ -15,7 +15,7 @@ from medjax.ops.statistics import extent_mask
 from medjax.subject import Subject
 from medjax.transforms.fuse import Place
 from medjax.transforms.intensity.masking import marked
-from medjax.transforms.spatial.sampling import Fill, Sampling, label_pad, pad_fill
+from medjax.transforms.spatial.sampling import Fill, Sampling, constant, label_pad, pad_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Key, Params, Shape3
 
@@ -39,20 +39,25 @@ def label_values(name: str, value: Any) -> tuple[int, ...] | None:
     return None if value is None else tuple(int(v) for v in ([value] if np.ndim(value) == 0 else value))
 
 
+def optional_constant(name: str, value: Any) -> float | None:
+    """A finite number, or None."""
+    return None if value is None else constant(name, value)
+
+
 @transform
 class CropOrPad(SpatialTransform):
     """Cut and pad images to one shape; exact, no interpolation.
 
     target_shape: one size or three; None keeps an axis; None as a whole takes the box of the mask.
     padding_mode: what is added: a number, 'constant' (0), 'minimum', 'maximum', 'mean' or 'median' of the image,
-    'edge', 'reflect', 'symmetric' or 'wrap'; label maps get 0 for a statistic.
+    'edge', 'reflect', 'symmetric' or 'wrap'; label maps get 0 for a statistic, or `padding_label` if it is not None.
     mask_name: a label map about whose box (of its nonzero voxels, or of `labels`) the window is centred.
     only_crop, only_pad: never pad, or never cut.  location: 'center', or 'random': where to cut, uniform over all
     places; padding stays centred.  units: of target_shape, 'voxels', 'mm' or 'cm' (rounded to voxels).
 
     An odd voxel is cut or padded at the low end about the centre, and the window goes to the low end about a mask, as
     TorchIO 1.2.1 does.  Shapes: (C, I, J, K) -> (C, *target_shape); dtypes stay.  The images must share a grid, to
-    1e-3 of a voxel.  A shape that depends on values (None, only_crop, only_pad, units, p < 1) must not end a run under
+    `tolerance` of a voxel at the corners.  A shape that depends on values (None, only_crop, only_pad, units, p < 1) must not end a run under
     jit.  Raises ValueError for a mask that is missing or empty, and for images on different grids.
     """
 
@@ -65,6 +70,8 @@ class CropOrPad(SpatialTransform):
     location: str = static(default="center", convert=lambda name, value: one_of(name, value, ("center", "random")))
     units: str = static(default="voxels", convert=lambda name, value: one_of(name, value, tuple(UNITS)))
     p: float = always(default=1.0)
+    tolerance: float = static(default=TOLERANCE, convert=constant, kw_only=True)
+    padding_label: float | None = static(default=None, convert=optional_constant, kw_only=True)
 
     exact = True
     reshapes = True
@@ -113,7 +120,7 @@ class CropOrPad(SpatialTransform):
         if located and not located["found"]:
             what = "" if self.labels is None else f" with labels {self.labels}"
             raise ValueError(f"mask {self.mask_name!r}{what} has no voxels, so there is nothing to crop to")
-        check_one_grid(grids, type(self).__name__)
+        check_one_grid(grids, type(self).__name__, self.tolerance)
 
     def check_subject(self, subject: Subject) -> None:
         if self.mask_name is not None and not isinstance(subject.images.get(self.mask_name), LabelMap):
@@ -171,11 +178,12 @@ class CropOrPad(SpatialTransform):
         return xp.where(xp.asarray([n is None for n in self.target_shape]), grid.shape, given).astype(np.int32)
 
     def sampling(self) -> Sampling:
-        return Sampling(pad=self.padding_mode, label_pad=label_pad(self.padding_mode))
+        label = label_pad(self.padding_mode) if self.padding_label is None else self.padding_label
+        return Sampling(pad=self.padding_mode, label_pad=label)
 
 
-def check_one_grid(grids: dict[str, Grid], who: str) -> None:
-    """Raise a ValueError unless all grids are one, to a thousandth of a voxel at the corners; on the host."""
+def check_one_grid(grids: dict[str, Grid], who: str, tolerance: float = TOLERANCE) -> None:
+    """Raise a ValueError unless all grids are one, to `tolerance` voxels at the corners; on the host."""
     names = list(grids)
     first = grids[names[0]]
     corners = np.array(np.meshgrid(*[(0, int(n) - 1) for n in first.shape], indexing="ij")).reshape(3, -1).T
@@ -185,7 +193,7 @@ def check_one_grid(grids: dict[str, Grid], who: str) -> None:
             np.abs((grid.affine[:3, :3] - first.affine[:3, :3]) @ c + grid.affine[:3, 3] - first.affine[:3, 3]).max()
             for c in corners
         )
-        if tuple(grid.shape) != tuple(first.shape) or apart > TOLERANCE * spacing(np.asarray(first.affine)).min():
+        if tuple(grid.shape) != tuple(first.shape) or apart > tolerance * spacing(np.asarray(first.affine)).min():
             raise ValueError(
                 f"{who} needs images on one grid, but {names[0]!r} has shape {tuple(map(int, first.shape))} and "
                 f"{name!r} {tuple(map(int, grid.shape))}, {apart:.3g} mm apart at a corner; "

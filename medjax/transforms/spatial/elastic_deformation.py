@@ -17,6 +17,7 @@ from medjax.transforms.transform import SpatialTransform, static, transform
 from medjax.typing import Key, Params
 
 LPS = np.array([-1, -1, 1])
+FRAMES = ("world", "voxel")
 
 
 def counts(name: str, value: Any) -> tuple[int, int, int]:
@@ -41,14 +42,17 @@ def free(count: Sequence[int], locked: int) -> np.ndarray:
     return inside[0][:, None, None] & inside[1][None, :, None] & inside[2][None, None, :]
 
 
-def control_axes(reference: Grid) -> tuple[Any, Any]:
-    """The voxel axis that each of the axes L, P, S of the control grid runs along, and whether backwards: (3,), (3,).
+def control_axes(reference: Grid, frame: str) -> tuple[Any, Any]:
+    """The voxel axis that each axis of the control grid runs along, and whether backwards: (3,), (3,).
 
-    As ITK's B-spline initializer: the grid starts at the corner of the field of view nearest to the minimum of its
-    bounding box in LPS, and L, P, S in turn take the free edge that leaves it at the smallest angle.
+    'voxel': each its own, forwards. 'world': as ITK's B-spline initializer: the grid starts at the corner of the field
+    of view nearest to the minimum of its bounding box in LPS, and L, P, S in turn take the free edge that leaves it at
+    the smallest angle.
     """
     xp = namespace(reference.affine)
     dtype = reference.affine.dtype
+    if frame == "voxel":
+        return xp.arange(3, dtype=np.int32), xp.zeros(3, bool)
     lps = xp.asarray(LPS, dtype)
     bits = xp.asarray([[b >> 2 & 1, b >> 1 & 1, b & 1] for b in range(8)], dtype)
     index = bits * reference.shape.astype(dtype)[None, :] - 0.5
@@ -66,38 +70,42 @@ def control_axes(reference: Grid) -> tuple[Any, Any]:
     return chosen, start[chosen] > 0.5
 
 
-def control_spacing(reference: Grid, count: Sequence[int]) -> Any:
-    """Distance of neighbouring control points along L, P, S, mm."""
+def control_spacing(reference: Grid, count: Sequence[int], frame: str) -> Any:
+    """Distance of neighbouring control points along each axis of their grid, mm."""
     xp = namespace(reference.affine)
-    axes, _ = control_axes(reference)
+    axes, _ = control_axes(reference, frame)
     voxels = reference.shape[axes].astype(reference.affine.dtype)
     return spacing(reference.affine)[axes] * (voxels + 0.25) / xp.asarray([n - 3 for n in count], voxels.dtype)
 
 
-def elastic_map(points: Any, reference: Grid) -> BSpline:
-    """The map of control points (n0, n1, n2, 3), mm along L, P, S, over the reference grid."""
+def elastic_map(points: Any, reference: Grid, frame: str) -> BSpline:
+    """The map of control points (n0, n1, n2, 3), mm along the axes of their grid, over the reference grid."""
     xp = namespace(reference.affine)
     dtype = reference.affine.dtype
-    axes, backwards = control_axes(reference)
+    axes, backwards = control_axes(reference, frame)
     voxels = reference.shape[axes].astype(dtype)
     slope = xp.asarray([n - 3 for n in points.shape[:3]], dtype) / (voxels + 0.25)
     offset = (xp.where(backwards, voxels - 1, 0) + 0.625) * slope + 1
     linear = xp.where(
         xp.arange(3, dtype=np.int32)[None, :] == axes[:, None], xp.where(backwards, -slope, slope)[:, None], 0
     ).astype(dtype)
-    control = xp.moveaxis(xp.asarray(points).astype(dtype) * xp.asarray(LPS, dtype)[None, None, None], 3, 0)
-    control = control * xp.where(reference.shape[2] == 1, xp.asarray([1, 1, 0]), 1).astype(dtype)[:, None, None, None]
+    moved = xp.moveaxis(xp.asarray(points).astype(dtype), 3, 0)
+    moved = moved * xp.where(reference.shape[2] == 1, xp.asarray([1, 1, 0]), 1).astype(dtype)[:, None, None, None]
+    if frame == "world":
+        control = moved * xp.asarray(LPS, dtype)[:, None, None, None]
+    else:
+        control = (direction(reference.affine)[:, :, None, None, None] * moved[None]).sum(1)
     return BSpline(control, matmul(homogeneous(linear, offset.astype(dtype)), inverse(reference.affine)))
 
 
-def warn_of_folding(displacement: Any, grids: dict[str, Grid], count: Sequence[int]) -> None:
+def warn_of_folding(displacement: Any, grids: dict[str, Grid], count: Sequence[int], frame: str) -> None:
     """Warn where a displacement exceeds half the distance of control points, beyond which the field can fold."""
-    limit = control_spacing(next(iter(grids.values())), count) / 2
+    limit = control_spacing(next(iter(grids.values())), count, frame) / 2
     if np.any(np.asarray(displacement) > limit):
         asked, safe = (", ".join(f"{v:.3g}" for v in np.asarray(a)) for a in (displacement, limit))
         warnings.warn(
-            f"max_displacement ({asked}) mm along L, P, S exceeds half the spacing of control points, ({safe}) mm: the "
-            "deformation may fold; use a smaller max_displacement or fewer control points",
+            f"max_displacement ({asked}) mm along {'L, P, S' if frame == 'world' else 'the voxel axes'} exceeds half the spacing of control points, ({safe}) mm: the "
+            "deformation may fold; use a smaller max_displacement, fewer control points, or capped=True",
             stacklevel=2,
         )
 
@@ -110,7 +118,8 @@ class ElasticDeformation(SpatialTransform):
 
     control_points: (n0, n1, n2, 3), mm; its axes and the vector's components are L, P, S of the world, as in ITK, over
     the field of view of the first image and an eighth of a voxel around.  max_displacement: mm along L, P, S; it only
-    feeds the warning of folding.  Fills and interpolations are as in `Affine`.
+    feeds the warning of folding.  frame: 'world', or 'voxel' for the axes 0, 1, 2 of the first image instead of L, P,
+    S, so that the same points deform its voxels alike in any orientation.  Fills and interpolations are as in `Affine`.
 
     Shapes: (C, I, J, K) -> same; images become float32, label maps keep their dtype.  A first image of one slice is
     not moved along S.  Warns where max_displacement exceeds half the spacing of control points.
@@ -123,12 +132,13 @@ class ElasticDeformation(SpatialTransform):
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
     default_pad_value: Fill = static(default="minimum", convert=move_fill, kw_only=True)
     default_pad_label: float = static(default=0.0, convert=constant, kw_only=True)
+    frame: str = static(default="world", convert=lambda name, value: one_of(name, value, FRAMES), kw_only=True)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"control_points": jnp.asarray(self.control_points)}
 
     def move(self, params: Params, reference: Grid) -> BSpline:
-        return elastic_map(params["control_points"], reference)
+        return elastic_map(params["control_points"], reference, self.frame)
 
     def sampling(self) -> Sampling:
         return Sampling(
@@ -136,7 +146,7 @@ class ElasticDeformation(SpatialTransform):
         )
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:
-        warn_of_folding(self.max_displacement, grids, self.control_points.shape[:3])
+        warn_of_folding(self.max_displacement, grids, self.control_points.shape[:3], self.frame)
 
 
 @transform
@@ -145,7 +155,9 @@ class RandomElasticDeformation(SpatialTransform):
 
     num_control_points: per axis L, P, S, at least 4.  max_displacement: mm along L, P, S; each component of each point
     is uniform in (-D, D).  locked_borders: 0, 1 or 2 outer layers of points that do not move, on all three axes: 1
-    freezes the ring outside the image, 2 also the ring on its border.  The rest is as in `ElasticDeformation`.
+    freezes the ring outside the image, 2 also the ring on its border.  capped: limit D along each axis to half the
+    distance of control points of the first image, below which nothing folds (thin stacks).  The rest is as in
+    `ElasticDeformation`.
 
     Raises ValueError if locked_borders leaves no point free.  Source: TorchIO 1.2.1, which leaves the third axis
     unlocked and documents (0, D).
@@ -158,6 +170,8 @@ class RandomElasticDeformation(SpatialTransform):
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
     default_pad_value: Fill = static(default="minimum", convert=move_fill, kw_only=True)
     default_pad_label: float = static(default=0.0, convert=constant, kw_only=True)
+    frame: str = static(default="world", convert=lambda name, value: one_of(name, value, FRAMES), kw_only=True)
+    capped: bool = static(default=False, kw_only=True)
 
     random = True
 
@@ -168,13 +182,16 @@ class RandomElasticDeformation(SpatialTransform):
 
     def draw(self, key: Key, grid: Grid) -> Params:
         reach = jnp.asarray(self.max_displacement)
+        if self.capped:
+            half = control_spacing(grid, self.num_control_points, self.frame) / 2
+            reach = jnp.minimum(reach, half.astype(reach.dtype))
         shape = (*self.num_control_points, 3)
         unit = random.uniform(keys.for_name(key, "control_points"), shape, reach.dtype, -1, 1)
         movable = jnp.asarray(free(self.num_control_points, self.locked_borders), reach.dtype)[..., None]
         return {"control_points": unit * reach[None, None, None] * movable}
 
     def move(self, params: Params, reference: Grid) -> BSpline:
-        return elastic_map(params["control_points"], reference)
+        return elastic_map(params["control_points"], reference, self.frame)
 
     def sampling(self) -> Sampling:
         return Sampling(
@@ -182,4 +199,5 @@ class RandomElasticDeformation(SpatialTransform):
         )
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:
-        warn_of_folding(self.max_displacement, grids, self.num_control_points)
+        if not self.capped:
+            warn_of_folding(self.max_displacement, grids, self.num_control_points, self.frame)

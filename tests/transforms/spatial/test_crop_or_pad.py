@@ -58,6 +58,7 @@ def test_w19_grids_are_one_within_a_thousandth_of_a_voxel(error, fits):
     else:
         with pytest.raises(ValueError, match="one grid"):
             mj.CropOrPad(10)(subject)
+        assert mj.CropOrPad(10, tolerance=0.1)(subject).label.spatial_shape == (10, 10, 10)
 
 
 @pytest.mark.parametrize("mode", ["mean", "median", "minimum", "maximum"])
