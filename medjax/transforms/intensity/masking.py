@@ -17,6 +17,8 @@ Masking: TypeAlias = str | Callable[[Any], Any] | tuple[int, ...] | None
 """None, the name of a label map, an anatomical half, a function of the voxels, or a border of voxels to leave out."""
 HALVES = {"left": (0, False), "right": (0, True), "posterior": (1, False), "anterior": (1, True),
           "inferior": (2, False), "superior": (2, True)}  # fmt: skip
+HALVES |= {name[0]: half for name, half in HALVES.items()}
+"""The world axis of an anatomical half and whether it is the upper one, by its name or its first letter."""
 
 
 def above_mean(data: Array) -> Array:
@@ -31,7 +33,7 @@ def masking(name: str, value: Any) -> Masking:
     sizes = np.atleast_1d(np.asarray(value))
     if sizes.size not in (1, 3, 6) or not np.issubdtype(sizes.dtype, np.integer) or (sizes < 0).any():
         raise ValueError(
-            f"{name} must be None, the name of a label map, one of {', '.join(h.capitalize() for h in HALVES)}, a "
+            f"{name} must be None, the name of a label map, one of {', '.join(h.capitalize() for h in HALVES if len(h) > 1)}, a "
             f"function of the voxels, or 1, 3 or 6 whole numbers of voxels to leave out, got {value!r}"
         )
     border = np.broadcast_to(sizes, 6) if sizes.size == 1 else np.repeat(sizes, 2) if sizes.size == 3 else sizes
@@ -66,7 +68,7 @@ def mask_of(
 ) -> Bool[Array, "_ I J K"] | None:
     """The mask (1 or C, I, J, K) of an image, traced; None stands for all voxels. What is padded is never in it.
 
-    A label map marks its nonzero voxels, or those that hold one of `labels`; 'Left', 'Right', ... the half of the image
+    A label map marks its nonzero voxels, or those that hold one of `labels`; 'Left', 'L', 'Right', ... the half of the image
     on that side of the world.
     Raises TypeError for a function on a padded image, whose padding it would see.
     """

@@ -54,11 +54,12 @@ class CropOrPad(SpatialTransform):
     mask_name: a label map about whose box (of its nonzero voxels, or of `labels`) the window is centred.
     only_crop, only_pad: never pad, or never cut.  location: 'center', or 'random': where to cut, uniform over all
     places; padding stays centred.  units: of target_shape, 'voxels', 'mm' or 'cm' (rounded to voxels).
+    tolerance: voxels by which the corners of images may lie apart and still share a grid, which they must.
 
     An odd voxel is cut or padded at the low end about the centre, and the window goes to the low end about a mask, as
-    TorchIO 1.2.1 does.  Shapes: (C, I, J, K) -> (C, *target_shape); dtypes stay.  The images must share a grid, to
-    `tolerance` of a voxel at the corners.  A shape that depends on values (None, only_crop, only_pad, units, p < 1) must not end a run under
-    jit.  Raises ValueError for a mask that is missing or empty, and for images on different grids.
+    TorchIO 1.2.1 does.  Shapes: (C, I, J, K) -> (C, *target_shape); dtypes stay.  A shape that depends on values (None,
+    only_crop, only_pad, units, p < 1) must not end a run under jit.  Raises ValueError for a mask that is missing or
+    empty, and for images on different grids.
     """
 
     target_shape: Any = static(default=None, convert=shape_of)

@@ -103,8 +103,9 @@ def warn_of_folding(displacement: Any, grids: dict[str, Grid], count: Sequence[i
     limit = control_spacing(next(iter(grids.values())), count, frame) / 2
     if np.any(np.asarray(displacement) > limit):
         asked, safe = (", ".join(f"{v:.3g}" for v in np.asarray(a)) for a in (displacement, limit))
+        axes = "L, P, S" if frame == "world" else "the voxel axes"
         warnings.warn(
-            f"max_displacement ({asked}) mm along {'L, P, S' if frame == 'world' else 'the voxel axes'} exceeds half the spacing of control points, ({safe}) mm: the "
+            f"max_displacement ({asked}) mm along {axes} exceeds half the spacing of control points, ({safe}) mm: the "
             "deformation may fold; use a smaller max_displacement, fewer control points, or capped=True",
             stacklevel=2,
         )
