@@ -17,7 +17,18 @@ from medjax.subject import Subject
 from medjax.transforms import buckets, fuse
 from medjax.transforms.fuse import Known, Place, Step
 from medjax.transforms.spatial.sampling import check_label_fill, is_label
-from medjax.transforms.steps import Group, draw, execute, flatten, flatten_params, groups_of, is_traced, keep, locate
+from medjax.transforms.steps import (
+    Group,
+    draw,
+    execute,
+    flatten,
+    flatten_params,
+    groups_of,
+    is_traced,
+    keep,
+    locate,
+    seen_on_host,
+)
 from medjax.typing import Key, Params, Shape3
 
 
@@ -54,8 +65,8 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
     """Run a pipeline outside of a trace; what was measured and located is put into `record`, if there is one."""
     record = {} if record is None else record
     steps, flat = flatten(t), [dict(p) for p in flatten_params(t, params)]
-    host = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if step.transform.kind == "spatial"}
-    metadata = {name: image.metadata for name, image in subject.images.items()}
+    host = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if seen_on_host(step.transform)}
+    metadata = metadata_after(steps, {name: image.metadata for name, image in subject.images.items()}, host)
     pending: list[tuple[Group, tuple[tuple[str, Known], ...]]] = []
     places = start_all(subject)
 
@@ -77,7 +88,6 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
 
     for group in groups_of(steps):
         first = steps[group[0]].transform
-        metadata |= {new: metadata[old] for old, new in first.copies}
         places = fuse.copied(places, first)
         if first.kind != "spatial":
             pending.append((group, ()))
@@ -102,6 +112,17 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
             subject = flush(subject)
     subject = flush(subject)
     return subject.replace(**{n: i.replace(metadata=metadata.get(n, {})) for n, i in subject.images.items()})
+
+
+def metadata_after(steps: Sequence[Step], metadata: dict[str, Any], params: dict[int, Params]) -> dict[str, Any]:
+    """The metadata of a subject's images, by name, after all steps; `params` are those that the host must see."""
+    for index, step in enumerate(steps):
+        t = step.transform
+        metadata = metadata | {new: metadata[old] for old, new in t.copies}
+        if t.retimes and params[index]["on"]:
+            drawn = params[index]["draw"]
+            metadata |= {name: t.retime(metadata[name], drawn[name]) for name in drawn}
+    return metadata
 
 
 def start_all(subject: Subject) -> dict[str, Place]:
@@ -219,6 +240,7 @@ def after_batch(
     groups = groups_of(steps)
     record = jax.device_get(record)
     places: list[dict[str, Place]] = []
+    kept: list[dict[str, Any]] = []
     for i in range(size):
         params, found = jax.tree.map(lambda leaf, i=i: leaf[i], (record["params"], record["record"]))
         here = start_all(element_grids(subject, i))
@@ -231,14 +253,13 @@ def after_batch(
                     located = {i: {**params[i], "located": found[i]} for i in group if i in found}
                     here = planned(steps, group, {**params, **located}, here)
         places.append(here)
+        known = {name: image.metadata for name, image in subject.images.items()}
+        known = {name: found[i] if isinstance(found, tuple) else found for name, found in known.items()}
+        kept.append(metadata_after(steps, known, params))
     images = {}
-    sources = {name: name for name in result.images}
-    for step in steps:
-        sources |= {new: sources.get(old, old) for old, new in step.transform.copies}
     for name, image in result.images.items():
         affine = np.stack([np.asarray(here[name].grid.affine) for here in places])
-        source = subject[sources[name]]
-        images[name] = image.replace(affine=affine, metadata=source.metadata)
+        images[name] = image.replace(affine=affine, metadata=tuple(metadata[name] for metadata in kept))
     return Subject({**{n: i for n, i in subject.items() if n not in images}, **result.annotations, **images})
 
 

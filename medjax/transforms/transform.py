@@ -127,6 +127,8 @@ class Transform:
     """Whether label maps are left alone; not annotated, since some make it a field in its place among the others."""
     labels_only = False
     """Whether scalar images are left alone."""
+    retimes: ClassVar[bool] = False
+    """Whether `retime` changes what is known of an image beside its voxels and affine."""
     synthesises: ClassVar[bool] = False
     """Whether `copies` of label maps become scalar images."""
 
@@ -183,6 +185,11 @@ class Transform:
     def copies(self) -> tuple[tuple[str, str], ...]:
         """Pairs (image, name of a copy of it) that are made before it runs."""
         return cast(tuple[tuple[str, str], ...], self.keep or ())
+
+    def retime(self, metadata: dict[str, Any], params: Params) -> dict[str, Any]:
+        """The metadata of an image after it, from what was drawn for the image; on the host alone."""
+        del params
+        return metadata
 
     def check_subject(self, subject: Subject) -> None:
         """Raise a ValueError if a subject lacks what is named here; on the host alone."""

@@ -19,7 +19,7 @@ import nibabel
 import numpy as np
 import psutil
 import torch
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, random_split
+from torch.utils.data import ConcatDataset, DataLoader, Dataset, DistributedSampler, Subset, random_split
 
 import torch_bridge as tio
 
@@ -271,6 +271,82 @@ def leaks():
         after = counts()
         assert all(a <= b for a, b in zip(after, before, strict=True)), (before, after)
         assert process.memory_info().rss < 1.05 * memory + 2e7
+
+
+def shares():
+    """Two processes of torch.distributed: streams of their own, a checkpoint for both, each subject in one of them."""
+    with tempfile.TemporaryDirectory() as folder:
+        subjects = write(Path(folder), 6)
+        torch.multiprocessing.spawn(share, (subjects, folder), 2)
+        one, two = (torch.load(Path(folder) / f"{rank}.pt") for rank in range(2))
+
+        alone = tio.Augment(pipeline(), seed=3)
+        assert same(one["augmented"], [alone(voxels()), alone(voxels())])
+        assert not any(map(torch.equal, one["augmented"], two["augmented"]))
+        assert torch.equal(one["weights"], two["weights"])
+
+        for epoch, (indices, others) in enumerate(zip(one["indices"], two["indices"], strict=True)):
+            assert sorted(indices + others) == list(range(6)), "each subject is in one rank"
+            dataset = tio.SubjectsDataset(subjects, pipeline())
+            for rank, part, found in ((0, indices, one), (1, others, two)):
+                loader = DataLoader(Subset(dataset, part), batch_size=3)
+                assert same(found["loaded"][epoch], drawn(loader, epoch, 1)) == (rank == 0), (rank, epoch)
+                exact = tio.SubjectsDataset(subjects, tio.ZNormalization())
+                assert same(found["exact"][epoch], drawn(DataLoader(Subset(exact, part), batch_size=3), 0, 1))
+        assert one["indices"][0] != one["indices"][1], "the epochs do not differ"
+
+
+def voxels():
+    """A batch that is the same in every process."""
+    return torch.rand(2, 1, 8, 8, 8, generator=torch.Generator().manual_seed(0))
+
+
+def share(rank, subjects, folder):
+    """What one of the two processes does; it writes what it found."""
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    torch.distributed.init_process_group("gloo", f"file://{folder}/store", rank=rank, world_size=2)
+    model, found = network(), []
+    train(model, found)
+    if rank == 0:
+        torch.save(model.module.state_dict(), Path(folder) / "checkpoint.pt")
+    torch.distributed.barrier()
+    train(model, found)
+
+    resumed, again = network(seed=8), []
+    resumed.module.load_state_dict(torch.load(Path(folder) / "checkpoint.pt"))
+    train(resumed, again)
+    assert torch.equal(again[0], found[1]), "the draws do not go on where they were"
+    assert torch.equal(resumed.module[1].weight, model.module[1].weight)
+
+    result = {"augmented": found, "weights": model.module[1].weight.detach()}
+    result |= {"indices": [], "loaded": [], "exact": []}
+    for epoch in range(2):
+        for name, t in (("loaded", pipeline()), ("exact", tio.ZNormalization())):
+            dataset = tio.SubjectsDataset(subjects, t)
+            sampler = DistributedSampler(dataset, seed=4)
+            sampler.set_epoch(epoch)
+            result[name].append(drawn(DataLoader(dataset, batch_size=3, sampler=sampler), epoch, 1))
+        result["indices"].append(list(sampler))
+    torch.save(result, Path(folder) / f"{rank}.pt")
+    torch.distributed.destroy_process_group()
+
+
+def network(seed=3):
+    """A network of one layer behind an augmentation."""
+    torch.manual_seed(seed)
+    layers = torch.nn.Sequential(tio.Augment(pipeline(), seed=seed), torch.nn.Conv3d(1, 2, 3))
+    return torch.nn.parallel.DistributedDataParallel(layers)
+
+
+def train(model, found):
+    """One step, which keeps what the network got."""
+    keep = model.module[0].register_forward_hook(lambda module, given, result: found.append(result.clone()))
+    model(voxels()).square().mean().backward()
+    keep.remove()
+    with torch.no_grad():
+        for weights in model.parameters():
+            weights -= 0.1 * weights.grad
+            weights.grad = None
 
 
 if __name__ == "__main__":

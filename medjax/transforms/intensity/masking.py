@@ -33,7 +33,7 @@ def masking(name: str, value: Any) -> Masking:
     sizes = np.atleast_1d(np.asarray(value))
     if sizes.size not in (1, 3, 6) or not np.issubdtype(sizes.dtype, np.integer) or (sizes < 0).any():
         raise ValueError(
-            f"{name} must be None, the name of a label map, one of {', '.join(h.capitalize() for h in HALVES if len(h) > 1)}, a "
+            f"{name} must be None, the name of a label map, one of {', '.join(h.capitalize() for h in HALVES)}, a "
             f"function of the voxels, or 1, 3 or 6 whole numbers of voxels to leave out, got {value!r}"
         )
     border = np.broadcast_to(sizes, 6) if sizes.size == 1 else np.repeat(sizes, 2) if sizes.size == 3 else sizes
@@ -68,8 +68,8 @@ def mask_of(
 ) -> Bool[Array, "_ I J K"] | None:
     """The mask (1 or C, I, J, K) of an image, traced; None stands for all voxels. What is padded is never in it.
 
-    A label map marks its nonzero voxels, or those that hold one of `labels`; 'Left', 'L', 'Right', ... the half of the image
-    on that side of the world.
+    A label map marks its nonzero voxels, or those that hold one of `labels`; 'Left', 'L', 'Right', ... the half of the
+    image on that side of the world.
     Raises TypeError for a function on a padded image, whose padding it would see.
     """
     shape = image.spatial_shape

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import nibabel
 
 from medjax import keys, ranges
 from medjax.geometry import Grid
@@ -14,6 +15,8 @@ from medjax.transforms import fuse
 from medjax.transforms.spatial.sampling import is_label
 from medjax.transforms.transform import IntensityTransform, certain, static, transform
 from medjax.typing import Key, Params
+
+nib: Any = nibabel  # its type hints know less than it does
 
 
 def length_of(name: str, value: Any) -> int:
@@ -39,6 +42,19 @@ def cropped(image: Image, params: Params, length: int) -> Image:
     return image.replace(data=jax.lax.dynamic_slice_in_dim(image.data, jnp.asarray(params["start"]), length))
 
 
+def retimed(metadata: dict[str, Any], start: Any) -> dict[str, Any]:
+    """The metadata of a series that begins at time point `start`, if a NIfTI header says when it began.
+
+    toffset moves by start TR, both in the header's unit of time; the time of slices within a volume, and TR, stay.
+    """
+    header: Any = metadata.get("header")
+    if not isinstance(header, nib.Nifti1Header) or len(header.get_data_shape()) != 4:
+        return metadata
+    header = header.copy()
+    header["toffset"] += int(start) * float(header["pixdim"][4])
+    return {**metadata, "header": header}
+
+
 def check_length(t: Any, subject: Subject, start: int) -> None:
     """Raise a ValueError for a series that is too short."""
     for name, image in subject.images.items():
@@ -51,7 +67,8 @@ def check_length(t: Any, subject: Subject, start: int) -> None:
 class TemporalCrop(IntensityTransform):
     """Take `length` time points of a series, the channels of an image, from `start`.
 
-    Shapes: (C, I, J, K) -> (length, I, J, K), float32; label maps are left alone.  Not invertible.
+    Shapes: (C, I, J, K) -> (length, I, J, K), float32; label maps are left alone.  Not invertible.  The start that a
+    NIfTI header gives (toffset) moves by start TR, outside of jit; TR and the times of slices stay.
     Raises ValueError for a series that ends before, and for p other than 1.
     """
 
@@ -60,6 +77,7 @@ class TemporalCrop(IntensityTransform):
     p: float = static(default=1.0, convert=certain, kw_only=True)
 
     rechannels = True
+    retimes = True
 
     def channels(self, count: int) -> int:
         return self.length
@@ -74,6 +92,9 @@ class TemporalCrop(IntensityTransform):
     def apply_to(self, image: Image, params: Params) -> Image:
         return cropped(image, params, self.length)
 
+    def retime(self, metadata: dict[str, Any], params: Params) -> dict[str, Any]:
+        return retimed(metadata, params["start"])
+
 
 @transform
 class RandomTemporalCrop(IntensityTransform):
@@ -84,6 +105,7 @@ class RandomTemporalCrop(IntensityTransform):
 
     random = True
     rechannels = True
+    retimes = True
 
     def channels(self, count: int) -> int:
         return self.length
@@ -97,3 +119,6 @@ class RandomTemporalCrop(IntensityTransform):
 
     def apply_to(self, image: Image, params: Params) -> Image:
         return cropped(image, params, self.length)
+
+    def retime(self, metadata: dict[str, Any], params: Params) -> dict[str, Any]:
+        return retimed(metadata, params["start"])
