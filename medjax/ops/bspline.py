@@ -27,12 +27,13 @@ def is_aligned(matrix: Float[Array, "4 4"], shape: Shape3) -> Array:
     return (jnp.sum(reach > 1e-4, axis=0) <= 1).all() & (jnp.sum(reach > 1e-4, axis=1) <= 1).all()
 
 
-def field_aligned(
+def halves(
     control: Float[Array, "D n0 n1 n2"], matrix: Float[Array, "4 4"], shape: Shape3
-) -> Float[Array, "D I J K"]:
-    """The field on a whole grid whose axes run along the control axes, in any order: three small products.
+) -> tuple[Float[Array, "D N I J"], Float[Array, "K N"]]:
+    """The field on a whole grid whose axes run along the control axes, in any order, as what is left of a product.
 
-    matrix: voxel index to control coordinate.
+    matrix: voxel index to control coordinate. The sum over N of one with the other is the field: two small products
+    are done, and the third, along the last axis, may be part of whatever reads the field.
     """
     size = max(control.shape[1:])
     cube = jnp.pad(control, [(0, 0), *((0, size - n) for n in control.shape[1:])])
@@ -41,11 +42,22 @@ def field_aligned(
     axes = jnp.argmax(jnp.abs(linear), axis=0)
     j = [jax.lax.broadcasted_iota(jnp.int32, (size,) * 3, a) * strides[axes[a]] for a in range(3)]
     field = cube.reshape(cube.shape[0], -1)[:, j[0] + j[1] + j[2]]
-    for axis, count in enumerate(shape):
-        u = linear[axes[axis], axis] * jnp.arange(count, dtype=matrix.dtype) + matrix[axes[axis], 3]
-        weights = basis(u, size).astype(field.dtype)
-        field = jnp.tensordot(field, weights, (1, 1), precision=HIGHEST)  # the new axis goes to the end
-    return field
+
+    def weights(axis: int) -> Array:
+        u = linear[axes[axis], axis] * jnp.arange(shape[axis], dtype=matrix.dtype) + matrix[axes[axis], 3]
+        return basis(u, size).astype(field.dtype)
+
+    for axis in range(2):
+        field = jnp.tensordot(field, weights(axis), (1, 1), precision=HIGHEST)  # the new axis goes to the end
+    return field, weights(2)
+
+
+def field_aligned(
+    control: Float[Array, "D n0 n1 n2"], matrix: Float[Array, "4 4"], shape: Shape3
+) -> Float[Array, "D I J K"]:
+    """The field on a whole grid whose axes run along the control axes: three small products."""
+    half, weights = halves(control, matrix, shape)
+    return jnp.tensordot(half, weights, (1, 1), precision=HIGHEST)
 
 
 def field_at(control: Float[Array, "D n0 n1 n2"], coordinates: Coordinates) -> Float[Array, "D I J K"]:

@@ -27,6 +27,9 @@ from medjax.typing import Params, Shape3, working
 
 NOTHING_DONE, INDEXED, LINEAR, DEFORMED = range(4)
 SOLVING_STEPS = 12
+HIGHEST = jax.lax.Precision.HIGHEST
+FEW = 8
+"""Up to how many control points along an axis a field is not stored."""
 Known = tuple[Shape3, bool]
 """A shape that the host worked out for an array, and whether all of it is real."""
 
@@ -258,11 +261,23 @@ def read_data(image: Image, asked: Sampling, interpolates: bool, begin: Place, e
         coordinates = warp.map_coordinates(geometry.inverse(begin.grid.affine), points)
         return sample(coordinates, warp.inside(coordinates, extent).all())
 
+    def deformed_along() -> Array:
+        matrix, half, weights = halved(begin, end, out)
+        steps = summed(*jax.lax.optimization_barrier((half, weights.T)))
+        reach = jnp.abs(half).max((1, 2, 3))
+        outermost = [warp.map_coordinates(matrix, warp.corners_of(out))]
+        outermost = [added(ends, side * reach) for ends in outermost for side in (-1, 1)]
+        within = warp.inside(outermost[0], extent).all() & warp.inside(outermost[1], extent).all()
+        return sample(added(warp.map_coordinates(matrix, voxels()), steps), within)
+
+    def deformed_either() -> Array:
+        return jax.lax.cond(runs_along(end, out), deformed_along, deformed)
+
     branches = [indexed]
     if interpolates:
         branches.append(linear)
     if any(not isinstance(move, Linear) for move in end.moves):
-        branches.append(deformed)
+        branches.append(deformed_either if edge is None and is_halved(end) else deformed)
     chosen = jnp.clip(end.cost, 1, len(branches)) - 1
     if image.spatial_shape == out:
         branches.insert(0, unchanged)
@@ -306,6 +321,38 @@ def antialiasing(begin: Place, end: Place) -> Array:
     return jnp.where(coarser > 0, jnp.sqrt(jnp.where(coarser > 0, coarser, 1) / (8 * np.log(2))), 0)
 
 
+def is_halved(end: Place) -> bool:
+    """Whether the moves are linear but for one, of few enough control points to sum over them at each voxel."""
+    curved = [move for move in end.moves if not isinstance(move, Linear)]
+    return len(curved) == 1 and isinstance(curved[0], BSpline) and max(curved[0].control.shape[1:]) <= FEW
+
+
+def runs_along(end: Place, out: Shape3) -> Array:
+    """Whether the new grid runs along the axes of the control points of the one elastic move."""
+    matrix = end.grid.affine
+    for move in reversed(end.moves):
+        if not isinstance(move, Linear):
+            return bspline.is_aligned(geometry.matmul(move.to_grid, matrix), out)
+        matrix = geometry.matmul(move.matrix, matrix)
+    raise AssertionError("no elastic move")
+
+
+def halved(begin: Place, end: Place, out: Shape3) -> tuple[Array, Array, Array]:
+    """Voxels of the old grid from those of the new as a matrix and a displacement, the last product of it not done.
+
+    Kept so through the linear moves, the displacement is a few sums at each voxel and is never stored.
+    """
+    matrix, half, weights = end.grid.affine, None, None
+    for move in (*reversed(end.moves), Linear(geometry.inverse(begin.grid.affine))):
+        if isinstance(move, Linear):
+            matrix = geometry.matmul(move.matrix, matrix)
+            if half is not None:
+                half = jnp.tensordot(move.matrix[:3, :3].astype(half.dtype), half, 1, precision=HIGHEST)
+        else:
+            half, weights = bspline.halves(move.control, geometry.matmul(move.to_grid, matrix), out)
+    return matrix, half, weights
+
+
 def deform(end: Place, out: Shape3, index: warp.Coordinates, *, plain: bool) -> warp.Coordinates:
     """World positions in the input of the voxels of the new grid, all moves applied from the last to the first.
 
@@ -332,6 +379,12 @@ def deform(end: Place, out: Shape3, index: warp.Coordinates, *, plain: bool) -> 
     return points
 
 
+def summed(half: Array, weights: Array) -> warp.Coordinates:
+    """The last product of a displacement, (3, N, I, J) with (N, K), as sums that become part of what reads them."""
+    x, y, z = (sum(part[n][:, :, None] * weights[n][None, None] for n in range(len(part))) for part in half)
+    return x, y, z
+
+
 def displacement(move: BSpline | Flow) -> tuple[Array, Array, Any]:
     """Coefficients (3, ...) of a move's displacement, mm; the matrix from the world to them; the module to read them.
 
@@ -347,7 +400,7 @@ def displacement(move: BSpline | Flow) -> tuple[Array, Array, Any]:
     return jax.lax.optimization_barrier(jnp.stack(millimetres)), move.to_lattice, velocity
 
 
-def added(points: warp.Coordinates, field: Array) -> warp.Coordinates:
+def added(points: warp.Coordinates, field: Array | warp.Coordinates) -> warp.Coordinates:
     """Points moved by displacements (3, ...)."""
     x, y, z = (p + d for p, d in zip(points, field, strict=True))
     return x, y, z
