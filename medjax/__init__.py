@@ -27,9 +27,12 @@ from medjax.subject import channels_last as channels_last
 from medjax.subject import concat_channels as concat_channels
 from medjax.subject import stack as stack
 from medjax.subject import unstack as unstack
+from medjax.transforms.choice import LastElements as LastElements
 from medjax.transforms.choice import OneOf as OneOf
 from medjax.transforms.choice import SomeOf as SomeOf
 from medjax.transforms.compose import Compose as Compose
+from medjax.transforms.intensity.acquisition import Acquisition as Acquisition
+from medjax.transforms.intensity.acquisition import RandomAcquisition as RandomAcquisition
 from medjax.transforms.intensity.anisotropy import Anisotropy as Anisotropy
 from medjax.transforms.intensity.anisotropy import RandomAnisotropy as RandomAnisotropy
 from medjax.transforms.intensity.bias_field import BiasField as BiasField
@@ -83,8 +86,13 @@ from medjax.transforms.intensity.window import Window as Window
 from medjax.transforms.intensity.z_normalization import ZNormalization as ZNormalization
 from medjax.transforms.label.contour import Contour as Contour
 from medjax.transforms.label.keep_largest_component import KeepLargestComponent as KeepLargestComponent
+from medjax.transforms.label.label_morphology import LabelMorphology as LabelMorphology
+from medjax.transforms.label.label_morphology import RandomLabelMorphology as RandomLabelMorphology
 from medjax.transforms.label.one_hot import OneHot as OneHot
+from medjax.transforms.label.regions import Regions as Regions
 from medjax.transforms.label.remap_labels import RemapLabels as RemapLabels
+from medjax.transforms.label.remove_components import RandomRemoveComponents as RandomRemoveComponents
+from medjax.transforms.label.remove_components import RemoveComponents as RemoveComponents
 from medjax.transforms.label.remove_labels import RemoveLabels as RemoveLabels
 from medjax.transforms.label.sequential_labels import SequentialLabels as SequentialLabels
 from medjax.transforms.spatial.affine import Affine as Affine
@@ -97,14 +105,22 @@ from medjax.transforms.spatial.copy_affine import CopyAffine as CopyAffine
 from medjax.transforms.spatial.crop import Crop as Crop
 from medjax.transforms.spatial.crop import RandomCrop as RandomCrop
 from medjax.transforms.spatial.crop_or_pad import CropOrPad as CropOrPad
+from medjax.transforms.spatial.diffeomorphic_deformation import DiffeomorphicDeformation as DiffeomorphicDeformation
+from medjax.transforms.spatial.diffeomorphic_deformation import (
+    RandomDiffeomorphicDeformation as RandomDiffeomorphicDeformation,
+)
 from medjax.transforms.spatial.elastic_deformation import ElasticDeformation as ElasticDeformation
 from medjax.transforms.spatial.elastic_deformation import RandomElasticDeformation as RandomElasticDeformation
 from medjax.transforms.spatial.ensure_shape_multiple import EnsureShapeMultiple as EnsureShapeMultiple
 from medjax.transforms.spatial.flip import Flip as Flip
 from medjax.transforms.spatial.flip import RandomFlip as RandomFlip
 from medjax.transforms.spatial.pad import Pad as Pad
+from medjax.transforms.spatial.permute_axes import PermuteAxes as PermuteAxes
+from medjax.transforms.spatial.permute_axes import RandomPermuteAxes as RandomPermuteAxes
 from medjax.transforms.spatial.resample import Resample as Resample
 from medjax.transforms.spatial.resize import Resize as Resize
+from medjax.transforms.spatial.rotate90 import RandomRotate90 as RandomRotate90
+from medjax.transforms.spatial.rotate90 import Rotate90 as Rotate90
 from medjax.transforms.spatial.to_canonical import ToCanonical as ToCanonical
 from medjax.transforms.spatial.to_orientation import ToOrientation as ToOrientation
 from medjax.transforms.spatial.to_reference_space import ToReferenceSpace as ToReferenceSpace

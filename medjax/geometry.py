@@ -205,11 +205,25 @@ class Inverted(NamedTuple):
     forward: BSpline
 
 
-Map: TypeAlias = Linear | BSpline | Inverted
+class Flow(NamedTuple):
+    """A map of the world: the flow of a stationary velocity field for unit time; integrated where it is evaluated.
+
+    velocity: (3, n0, n1, n2), in steps of the lattice. to_lattice: 4x4, world mm to lattice coordinates. lattice: how
+    many points it has, static.
+    """
+
+    velocity: Any
+    to_lattice: Any
+    lattice: Shape3
+
+
+Map: TypeAlias = Linear | BSpline | Inverted | Flow
 
 
 def inverted(move: Map) -> Map:
     """The map that takes a move back."""
     if isinstance(move, Linear):
         return Linear(inverse(move.matrix))
+    if isinstance(move, Flow):
+        return move._replace(velocity=-move.velocity)
     return move.forward if isinstance(move, Inverted) else Inverted(move)

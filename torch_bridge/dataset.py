@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, IterableDataset
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 import medjax as mj
@@ -232,7 +232,8 @@ def describe(subject: Subject, index: int) -> str:
 class SubjectsLoader:
     """Batches of a data set, one of them made ahead by a thread while the one before is used.
 
-    dataset: a SubjectsDataset, or a Subset or ConcatDataset of some.  batch_size: B.  shuffle: a new order in each
+    dataset: a SubjectsDataset, a Subset or ConcatDataset of some, or a Queue, which has an order, keys and a state of
+    its own and is not read ahead of.  batch_size: B.  shuffle: a new order in each
     epoch.  num_workers: processes that read; 0 has the thread read.  drop_last: leave out a last batch of fewer than B.
     generator: where the seed of this loader is drawn from, when it is first iterated; None for torch's default.
     device: where the batches lie; None for where JAX computes.  pin_memory: pinned, where they lie on a CPU beside a
@@ -258,6 +259,7 @@ class SubjectsLoader:
     ):
         self.dataset, self.batch_size, self.shuffle, self.num_workers = dataset, batch_size, shuffle, num_workers
         self.drop_last, self.pin_memory, self.generator, self.device = drop_last, pin_memory, generator, device
+        self._queue: Any = dataset if isinstance(dataset, IterableDataset) else None
         self._seed: np.ndarray | None = None
         self._epoch, self._batch, self._resumes = -1, 0, False
         if not len(self):
@@ -270,11 +272,16 @@ class SubjectsLoader:
         return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the loader stands: its seed, the epoch, and how many of its batches were given."""
+        """Where the loader stands: its seed, the epoch, and how many of its batches were given; that of a Queue."""
+        if self._queue is not None:
+            return self._queue.state_dict()
         return {"seed": None if self._seed is None else self._seed.tolist(), "epoch": self._epoch, "batch": self._batch}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Stand where a loader of the same data set and options stood."""
+        if self._queue is not None:
+            self._queue.load_state_dict(state)
+            return
         self._seed = None if state["seed"] is None else np.array(state["seed"], np.uint32)
         self._epoch, self._batch = state["epoch"], state["batch"]
         self._resumes = state["seed"] is not None and state["batch"] < len(self)
@@ -287,6 +294,11 @@ class SubjectsLoader:
         return [order[i * self.batch_size : (i + 1) * self.batch_size].tolist() for i in range(len(self))]
 
     def __iter__(self) -> Iterator[Any]:
+        if self._queue is not None:
+            given = {"drop_last": self.drop_last, "generator": torch.Generator()}
+            batches = DataLoader(self._queue, self.batch_size, self.shuffle, num_workers=self.num_workers, **given)
+            yield from map(self.moved, batches)
+            return
         if self._seed is None:
             self._seed = draw_key(self.generator)
         if not self._resumes:
@@ -302,6 +314,11 @@ class SubjectsLoader:
         # Workers are started here, not in the thread: torch watches those of the main thread.
         finish = Finish(self._seed, self._epoch, self.device, self.pin_memory)
         yield from self.counted(ahead(map(finish, batches, iter(reads))))
+
+    def moved(self, batch: Any) -> Any:
+        """A batch of a Queue, where batches are to lie."""
+        batch = batch if self.device is None else batch.to(self.device)
+        return batch.pin_memory() if self.pin_memory else batch
 
     def counted(self, batches: Iterator[Any]) -> Iterator[Any]:
         """The batches, counted as they are given."""

@@ -1,22 +1,35 @@
 """Random patches of subjects, and a queue of them for training."""
 
 from collections import deque
-from collections.abc import Iterator
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Iterator, Sequence
 from functools import lru_cache
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 import torch
-from torch.utils.data import Dataset, get_worker_info
+from torch.utils.data import IterableDataset, Subset, get_worker_info
 
 import medjax as mj
 from medjax import keys
+from medjax.data.loader import in_order
+from medjax.errors import UnknownShape, about
 from medjax.patches.samplers import Sampler as MedjaxSampler
+from medjax.subject import KEY
+from medjax.transforms import box
 from torch_bridge import forked
-from torch_bridge.dataset import SubjectsDataset, element_keys
-from torch_bridge.subject import LOCATION, WHERE_COMPUTED, Image, Subject, subject_to_medjax
+from torch_bridge.dataset import SubjectsDataset, describe, element_keys, to_subject
+from torch_bridge.dlpack import Owners, lent, restored
+from torch_bridge.subject import (
+    KINDS,
+    LOCATION,
+    WHERE_COMPUTED,
+    Image,
+    Subject,
+    element,
+    placed,
+    subject_to_medjax,
+)
 from torch_bridge.transforms import as_key, draw_key
 
 
@@ -95,35 +108,148 @@ class LabelSampler(Sampler, mj.LabelSampler):
 
 @lru_cache(64)
 def same(cls: type[Sampler], arguments: tuple[Any, ...]) -> Sampler:
-    """The sampler of these arguments: one for all that are unpickled, so that its programs are compiled once."""
+    """The sampler of these arguments: one for all that are unpickled or used by a queue, for whom programs are kept."""
     return cls(*arguments)
 
 
-class Queue(Dataset):
-    """Random patches of a data set, of which a bounded number is held; under a plain DataLoader, or iterated itself.
+NOTES = "torch_bridge"
+"""Under this name a volume carries its `Notes` through medjax's queue."""
 
-    subjects_dataset: a SubjectsDataset.  max_length: how many patches are held at most.  samples_per_volume: patches of
-    each subject in an epoch; a subject's own `num_samples` counts instead.  sampler: where they lie.
-    subject_sampler: a torch sampler that gives the order of an epoch instead of shuffle_subjects.  num_workers: threads
-    that read ahead; 0 reads when it is time.  shuffle_patches: mix the patches that are held.  device: where they lie;
-    None for where JAX computes.  generator: where the seed is drawn from when the first patch is asked for; None for
-    torch's default one.  start_background: accepted; reading starts with the first patch.  verbose: print each filling.
 
-    It is filled with patches of as many volumes as it holds, mixed, handed out until none is left, and filled again. A
-    volume is read and transformed once an epoch, whole, by the key of its epoch and index, and its patches are drawn by
-    their number in it. So a seed gives the same patches in the same order for any num_workers. `len` is the number of
-    patches of an epoch; the next epoch follows without end. `state_dict()` is where it stands, for `torch.save`.
+class Notes(NamedTuple):
+    """What medjax does not know of a volume: the types of its voxels, and its key if it was transformed whole."""
 
-    Raises ValueError for sizes below 1; RuntimeError in a worker of a DataLoader, whose num_workers must be 0.
-    Differs from TorchIO: max_length may be less than samples_per_volume, and no process is started.
+    dtypes: dict[str, torch.dtype]
+    key: np.ndarray | None
+
+
+class Volumes(mj.SubjectsDataset):
+    """The subjects of a torch data set as medjax's queue reads them in an epoch.
+
+    transform: what all of them carry and the queue does to boxes; None to have each volume transformed whole, here, by
+    the key of its epoch and index.
     """
+
+    def __init__(self, dataset: Any, transform: mj.Transform | None, seed: np.ndarray, epoch: int):
+        super().__init__((), transform)
+        self.dataset, self.numbers = origin(dataset)
+        self.seed, self.epoch = seed, epoch
+
+    def __len__(self) -> int:
+        return len(self.numbers)
+
+    def describe(self, index: int) -> str:
+        """What an error calls a subject."""
+        number = self.numbers[index]
+        known = isinstance(self.dataset, SubjectsDataset)
+        return describe(self.dataset.subjects[number], number) if known else f"subject {number}"
+
+    def read(self, index: int) -> mj.Subject:
+        """A subject in memory of its own: the user may write to theirs while this is used."""
+        if isinstance(self.dataset, SubjectsDataset):
+            subject = self.dataset[self.numbers[index]]  # its errors begin with the subject
+        else:
+            with about(self.describe(index)):
+                subject = self.dataset[self.numbers[index]]
+                subject = subject if isinstance(subject, Subject) else to_subject(subject, index)
+        key, pending = None, subject._pending
+        if pending is not None and self.transform is not None:
+            subject = Subject(subject._items)
+        elif pending is not None:
+            key = element_keys(self.seed, self.epoch, [index])[0]
+            pending.keys, pending.device = key[None], WHERE_COMPUTED
+        items, dtypes = dict(subject.items()), {}
+        for name, image in subject.get_images_dict().items():
+            dtypes[name], given = image.data.dtype, np.asarray(lent(image.data))
+            data = in_order(given)
+            data = data.copy() if np.may_share_memory(data, given) else data
+            items[name] = image.kind.of(data, image.affine, metadata=image.metadata)
+        return mj.Subject({**items, NOTES: Notes(dtypes, key)})
+
+
+def origin(dataset: Any) -> tuple[Any, Sequence[int]]:
+    """The data set behind Subsets, and which of its subjects they have."""
+    if type(dataset) is not Subset:
+        return dataset, range(len(dataset))
+    inner, numbers = origin(dataset.dataset)
+    return inner, [numbers[int(index)] for index in dataset.indices]
+
+
+def carried(dataset: Any) -> mj.Transform | None:
+    """The transform that all subjects of a data set carry and somebody else may do; None if that is not known."""
+    inner, _ = origin(dataset)
+    own = isinstance(inner, SubjectsDataset) and type(inner).__getitem__ is SubjectsDataset.__getitem__
+    return inner._held.transform if own and inner._held is not None else None
+
+
+def cannot_be_cut(error: BaseException | None) -> bool:
+    """Whether a pipeline has to see values before its shapes are known, so that no program makes patches."""
+    while error is not None and not isinstance(error, (UnknownShape, jax.errors.JAXTypeError)):
+        error = error.__cause__
+    return error is not None
+
+
+def separated(batch: mj.Subject, device: Any) -> list[Subject]:
+    """The patches of a batch, as views of its memory, which nothing else uses."""
+    owners, notes = Owners(), batch[NOTES]
+    tensors = {name: placed(image.data, None, device, owners) for name, image in batch.images.items()}
+    affines = {name: np.asarray(image.affine, np.float64) for name, image in batch.images.items()}
+    locations = torch.from_numpy(np.array(batch[LOCATION], np.int64))
+    words = np.array(jax.random.key_data(batch[KEY]), np.int64)
+    made = []
+    for i, note in enumerate(notes):
+        items: dict[str, Any] = {}
+        for name, item in batch.items():
+            if isinstance(item, mj.Image):
+                metadata: Any = item.metadata
+                data = restored(tensors[name][i], note.dtypes.get(name))
+                items[name] = KINDS[type(item)].of(data, affines[name][i], metadata[i])
+            elif name not in (NOTES, KEY, LOCATION):
+                items[name] = element(item, i)
+        key = torch.from_numpy(words[i] if note.key is None else note.key.astype(np.int64))
+        made.append(Subject({**items, LOCATION: locations[i], KEY: key}))
+    return made
+
+
+class Queue(IterableDataset):
+    """Random patches of a data set, each with an augmentation of its own; under a plain DataLoader, or iterated itself.
+
+    subjects_dataset: a SubjectsDataset, or any torch data set of Subjects of the bridge or of torchio.  max_length: how
+    many patches wait at most, over which those of a volume are spread; at least samples_per_volume.
+    samples_per_volume: patches of each subject in an epoch; a subject's own `num_samples` counts instead.
+    sampler: where they lie.  subject_sampler: a torch sampler that gives the volumes of an epoch instead of
+    shuffle_subjects.  num_workers: threads that read ahead, at least one.  shuffle_patches: mix patches of several
+    volumes.  device: where they lie; None for where JAX computes.  generator: where the seed is drawn from when the
+    first patch is asked for; None for torch's default one.  start_background: accepted; reading starts with the first
+    patch.  verbose: print each epoch.
+
+    It gives what `medjax.PatchQueue` gives for its seed: a patch is the box `patch[tio.LOCATION]` of its volume
+    transformed with `patch["key"]`, and of the rest as little is computed as can be; printing the queue shows how. A
+    seed gives the same patches in the same order for any num_workers. Patches are views of a few made at once.
+
+    A volume is transformed whole instead, once for all its patches and by the key of its epoch and index, where a
+    shape depends on values behind what is random, and where the data set hides its transform: a ConcatDataset, or one
+    of the user's own; a Subset does not. A function of the user's own is called on the volume in a thread, and what it
+    draws from torch is not repeated.
+
+    `len` is the number of patches of an epoch. Iterating, itself or by a DataLoader, gives the next epoch, or goes on
+    where `load_state_dict` stands; `queue[i]` is the next patch, whatever i, without end. `state_dict()` is where it
+    stands, for `torch.save` or JSON. Dropping the queue ends its threads.
+
+    Raises ValueError for sizes below 1 and a max_length that holds no volume; RuntimeError in a worker of a DataLoader,
+    whose num_workers must be 0, and in a forked child. What goes wrong with a subject begins with the subject.
+    Differs from TorchIO: there a volume is augmented once for all its patches, and processes read.
+    """
+
+    at_once = 8
+    """Patches that are made together."""
 
     def __init__(
         self,
-        subjects_dataset: SubjectsDataset,
+        subjects_dataset: Any,
         max_length: int,
         samples_per_volume: int,
-        sampler: Sampler,
+        sampler: MedjaxSampler,
         subject_sampler: Any = None,
         num_workers: int = 0,
         shuffle_subjects: bool = True,
@@ -138,134 +264,154 @@ class Queue(Dataset):
         for name, size in {"max_length": max_length, "samples_per_volume": samples_per_volume}.items():
             if size < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
-        if not isinstance(sampler, Sampler):
+        if max_length < samples_per_volume:
+            raise ValueError(f"max_length={max_length} holds no volume of {samples_per_volume} patches")
+        if not isinstance(sampler, MedjaxSampler):
             raise TypeError(f"sampler must be a sampler of torch_bridge, got {sampler!r}")
+        if isinstance(sampler, Sampler) and type(sampler) in (UniformSampler, WeightedSampler, LabelSampler):
+            sampler = same(type(sampler), sampler.arguments())
         self.subjects_dataset, self.sampler, self.subject_sampler = subjects_dataset, sampler, subject_sampler
         self.max_length, self.samples_per_volume, self.num_workers = max_length, samples_per_volume, num_workers
         self.shuffle_subjects, self.shuffle_patches, self.verbose = shuffle_subjects, shuffle_patches, verbose
         self.device, self.generator = device, generator
         self._seed: np.ndarray | None = None
-        self._epoch, self._order, self._volume, self._number = -1, [], 0, 0
+        self._epoch, self._order, self._given, self._whole = -1, None, 0, False
+        self._resumes = False
+        self._batches: Any = None
         self._held: deque[Subject] = deque()
-        self._mark: dict[str, Any] = {"epoch": -1, "order": [], "volume": 0, "number": 0}
-        self._taken = 0
-        self._forget()
-
-    def _forget(self) -> None:
-        """Drop what is held, and what was read."""
-        self._held.clear()
-        self._current: Subject | None = None
-        self._ahead: deque[tuple[int, Future]] = deque()
-        self._readers: ThreadPoolExecutor | None = None
+        self._size = 0
 
     def __len__(self) -> int:
-        indices = range(len(self.subjects_dataset)) if self.subject_sampler is None else self.subject_sampler
-        return sum(self.samples_of(int(index)) for index in indices)
+        samples, chosen = self.samples(), self.subject_sampler
+        if isinstance(samples, int):
+            return samples * len(self.subjects_dataset if chosen is None else chosen)
+        return sum(samples if chosen is None else (samples[int(index)] for index in chosen))
 
-    def samples_of(self, index: int) -> int:
-        """How many patches subject `index` gives in an epoch."""
-        subjects = getattr(self.subjects_dataset, "subjects", None)
-        own = None if subjects is None else subjects[index].get("num_samples")
-        return self.samples_per_volume if own is None else int(own)
+    def samples(self) -> int | list[int]:
+        """How many patches a subject gives in an epoch, or how many each one does."""
+        dataset, numbers = origin(self.subjects_dataset)
+        known = isinstance(dataset, SubjectsDataset)
+        own = [dataset.subjects[number].get("num_samples") for number in numbers] if known else []
+        if all(number is None for number in own):
+            return self.samples_per_volume
+        return [self.samples_per_volume if number is None else int(number) for number in own]
 
     def __iter__(self) -> Iterator[Subject]:
-        return (self[number] for number in range(len(self)))
+        refuse()
+        if not self._resumes:
+            self._begin()
+        self._resumes = False
+        return self._rest(self._epoch)
+
+    def _rest(self, epoch: int) -> Iterator[Subject]:
+        """What is left of an epoch, unless another has begun."""
+        while self._epoch == epoch and self._given < self._size:
+            yield self._take()
 
     def __getitem__(self, index: int) -> Subject:
         """The next patch, whatever the index."""
-        if get_worker_info() is not None:
-            raise RuntimeError(
-                "a Queue reads by threads of its own, and each worker of a DataLoader would have a whole queue: give "
-                "the DataLoader num_workers=0, and the Queue num_workers"
-            )
-        for _ in range(2):  # a state may stand at the end of a filling, and that at the end of an epoch
-            if not self._held:
-                self._fill()
-        self._taken += 1
-        return self._held.popleft()
+        refuse()
+        self._resumes = False
+        if self._given >= self._size:
+            self._begin()
+        return self._take()
 
-    def _fill(self) -> None:
-        """Hold as many patches as fit, of what is left of the epoch."""
+    def _begin(self) -> None:
+        """Stand at the beginning of the next epoch."""
         if self._seed is None:
             self._seed = draw_key(self.generator)
-        if self._volume >= len(self._order):
-            self._epoch, self._order, self._volume, self._number = self._epoch + 1, self._new_order(), 0, 0
-        self._mark = {
-            "epoch": self._epoch, "order": self._order, "volume": self._volume, "number": self._number
-        }  # fmt: skip
-        self._taken = 0
-        held: list[Subject] = []
-        while len(held) < self.max_length and self._volume < len(self._order):
-            index = self._order[self._volume]
-            samples = self.samples_of(index)
-            count = min(samples - self._number, self.max_length - len(held))
-            if count:
-                held += self._patches(index, count)
-            self._number += count
-            if self._number >= samples:
-                self._current, self._volume, self._number = None, self._volume + 1, 0
-        if self.shuffle_patches:
-            place = (self._mark[name] for name in ("epoch", "volume", "number"))
-            mixed = np.random.default_rng([*self._seed, *place])
-            held = [held[i] for i in mixed.permutation(len(held))]
+        self._order = None if self.subject_sampler is None else [int(index) for index in self.subject_sampler]
+        self._epoch, self._given = self._epoch + 1, 0
+        source = self._start()
         if self.verbose:
-            print(f"The queue holds {len(held)} patches of epoch {self._epoch}.")
-        self._held.extend(held)
+            print(f"Epoch {self._epoch}: {self._size} patches of {len(source.order.volumes)} volumes.")
 
-    def _new_order(self) -> list[int]:
-        """The subjects of an epoch, in order."""
-        if self.subject_sampler is not None:
-            order = [int(index) for index in self.subject_sampler]
-        elif self.shuffle_subjects:
-            mixed = np.random.default_rng([*self._seed, self._epoch + 1])  # pyright: ignore
-            order = mixed.permutation(len(self.subjects_dataset)).tolist()
-        else:
-            order = list(range(len(self.subjects_dataset)))
-        if not any(self.samples_of(index) for index in order):
-            raise ValueError("the queue has no subject to take patches of")
-        return order
+    def _start(self) -> mj.PatchQueue:
+        """Have medjax's queue of this epoch go on where this one stands; its threads start with the next patch."""
+        self._held.clear()
+        assert self._seed is not None
+        transform = None if self._whole else carried(self.subjects_dataset)
+        source = mj.PatchQueue(
+            Volumes(self.subjects_dataset, transform, self._seed, self._epoch),
+            self.sampler,
+            min(self.at_once, self.max_length),
+            self._seed,
+            samples_per_volume=self.samples(),
+            max_length=self.max_length,
+            shuffle_subjects=self.shuffle_subjects,
+            shuffle_patches=self.shuffle_patches,
+            epochs=range(self._epoch, self._epoch + 1),
+            num_threads=max(1, self.num_workers),
+            order=self._order,
+        )
+        self._size = len(source.order.order)
+        self._batches = iter(source)
+        place = {"batch": self._given // source.order.batch_size}
+        self._batches.set_state({**self._batches.get_state(), **place})
+        self._skip = self._given % source.order.batch_size
+        return source
 
-    def _patches(self, index: int, count: int) -> list[Subject]:
-        """The next patches of a volume, which is read and transformed when it begins."""
-        key = forked.run(element_keys, self._seed, self._epoch, [index])[0]
-        if self._current is None:
-            self._current = self._read()
-            pending = self._current._pending
-            if pending is not None:
-                pending.keys, pending.device = key[None], WHERE_COMPUTED
-        device = WHERE_COMPUTED if self.device is None else self.device
-        return patches(self.sampler, self._current, key, self._number, count, device)
-
-    def _read(self) -> Subject:
-        """The volume that is due, read; threads go on with the next ones."""
-        if self.num_workers < 1:
-            return self.subjects_dataset[self._order[self._volume]]
-        if self._readers is None:
-            self._readers = ThreadPoolExecutor(self.num_workers, "torch_bridge-queue")
-        last = self._ahead[-1][0] if self._ahead else self._volume - 1
-        for place in range(last + 1, min(self._volume + self.num_workers + 1, len(self._order))):
-            self._ahead.append((place, self._readers.submit(self.subjects_dataset.__getitem__, self._order[place])))
-        return self._ahead.popleft()[1].result()
+    def _take(self) -> Subject:
+        """The next patch of the epoch."""
+        if not self._held:
+            try:
+                batch = next(self._batches)
+            except TypeError as error:
+                if self._whole or not cannot_be_cut(error):
+                    raise
+                self._whole = True
+                self._start()
+                batch = next(self._batches)
+            device = WHERE_COMPUTED if self.device is None else self.device
+            self._held.extend(separated(batch, device)[self._skip :])
+            self._skip = 0
+        self._given += 1
+        return self._held.popleft()
 
     def state_dict(self) -> dict[str, Any]:
-        """Where the queue stands: its seed, where the patches that it holds began, and how many were taken of them."""
+        """Where the queue stands: its seed, the epoch, its volumes if a sampler chose them, how many patches it gave.
+
+        And whether volumes are transformed whole.
+        """
         seed = None if self._seed is None else self._seed.tolist()
-        return {"seed": seed, **self._mark, "order": list(self._mark["order"]), "taken": self._taken}
+        return {
+            "seed": seed, "epoch": self._epoch, "order": self._order, "given": self._given, "whole": self._whole
+        }  # fmt: skip
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Stand where a queue of the same data set and options stood; what it held is made again."""
-        self._forget()
+        """Stand where a queue of the same data set and options stood; patches that waited are made again.
+
+        Raises ValueError for a state with more patches than an epoch has.
+        """
         self._seed = None if state["seed"] is None else np.array(state["seed"], np.uint32)
-        self._epoch, self._order = state["epoch"], list(state["order"])
-        self._volume, self._number = state["volume"], state["number"]
-        if self._seed is not None:
-            self._fill()
-            for _ in range(state["taken"]):
-                self._held.popleft()
-            self._taken = state["taken"]
+        self._epoch, self._order = state["epoch"], state["order"]
+        self._given, self._whole = state["given"], state["whole"]
+        self._held.clear()
+        self._batches, self._size = None, 0
+        if self._epoch >= 0:
+            self._start()
+        if self._given > self._size:
+            raise ValueError(f"the state has given {self._given} patches of an epoch that here has {self._size}")
+        self._resumes = self._given < self._size
 
     def __getstate__(self) -> Any:
-        raise TypeError("a Queue does not pickle: give the DataLoader num_workers=0, and the Queue num_workers")
+        raise TypeError(NO_WORKERS)
 
     def __repr__(self) -> str:
-        return f"Queue({len(self)} patches of {self.sampler.patch_size} an epoch, at most {self.max_length} held)"
+        text = f"Queue({len(self)} patches of {self.sampler.patch_size} an epoch, at most {self.max_length} waiting)"
+        transform = None if self._whole else carried(self.subjects_dataset)
+        return text + "\n" + ("volumes are transformed whole" if transform is None else box.shown(transform))
+
+
+NO_WORKERS = (
+    "a Queue reads by threads of its own, and each worker of a DataLoader would have a whole queue: give the "
+    "DataLoader num_workers=0, and the Queue num_workers"
+)
+
+
+def refuse() -> None:
+    """Raise a RuntimeError where no queue can run."""
+    if get_worker_info() is not None:
+        raise RuntimeError(NO_WORKERS)
+    if forked.in_child():
+        raise RuntimeError("a forked child runs no JAX: use the queue in the process that it was forked from")

@@ -121,9 +121,37 @@ def peak(x: Volume, *, extent: Int[Array, "3"] | None = None) -> Float[Array, "C
     return jax.lax.cond((x >= 0).all() | (x <= 0).all(), lambda: jnp.abs(x.sum(axes)), transformed)
 
 
+def accumulated(
+    x: Volume, index: Int[Array, "M 3"], factors: Float[Array, "M"], *, extent: Int[Array, "3"], padded: bool
+) -> Float[Array, "C M"]:
+    """The heights of spikes that are added one after the other, each `factors` times the peak that it finds.
+
+    index: points of the shifted spectrum. Only these points change, so the peak is the greater of the largest magnitude
+    elsewhere and of those that have come to be at the points.
+    """
+    axes = (1, 2, 3)
+    spectrum = spectrum_of(x, extent, x.shape[3]) if padded else jnp.fft.fftn(x, axes=axes)
+    i, j, k = ((index - extent[None] // 2) % extent[None]).T
+    there = spectrum[:, i, j, k]
+    magnitude = modulus(spectrum.real, spectrum.imag).at[:, i, j, k].set(0)
+    rest = magnitude.max(axes)
+    same = (index[:, None] == index[None]).all(-1).astype(x.dtype)
+
+    def add(real: Float[Array, "C M"], operands: tuple[Array, Array]) -> tuple[Array, Array]:
+        factor, here = operands
+        height = factor * jnp.maximum(rest, modulus(real, there.imag).max(1, initial=0))
+        return real + height[:, None] * here[None], height
+
+    return jax.lax.scan(add, there.real, (factors, same))[1].T
+
+
 def half_spectrum(x: Volume, extent: Int[Array, "3"]) -> Array:
     """The spectrum of the real part of a padded volume, not shifted, without the mirrored half; 0 beyond."""
-    size = x.shape[3] // 2 + 1
+    return spectrum_of(x, extent, x.shape[3] // 2 + 1)
+
+
+def spectrum_of(x: Volume, extent: Int[Array, "3"], size: int) -> Array:
+    """The first `size` frequencies along the last axis, and all along the others, of a padded volume; 0 beyond."""
     cosine, sine = transform_matrix(size, x.shape[3], extent[2], x.dtype)
     spectrum = jax.lax.complex(linear.correlate(x, 3, cosine), linear.correlate(x, 3, sine))
     for axis in (2, 1):

@@ -11,6 +11,7 @@ is one number, and a restart remakes the patches that wait, and no others.
 import itertools
 import operator
 import threading
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import partial
 from typing import Any, NamedTuple
@@ -40,23 +41,47 @@ class Schedule:
     """Which patches a batch holds.
 
     Patch p is the (p mod S)-th of volume p div S of the sequence of all volumes in all epochs.
-    size: of the data set.  samples: S.  reach: places by which patches are spread, 0 to keep them in order.
+    size: of the data set.  samples: patches of a volume, or of each one of the data set; S is the most.
+    reach: places by which patches are spread, 0 to keep them in order.  order: the volumes of every epoch, if given.
     """
 
-    def __init__(self, size: int, samples: int, batch_size: int, epochs: int, reach: int, key: Key, shuffle: bool):
-        self.size, self.samples, self.batch_size = size, samples, batch_size
-        generator = np.random.default_rng(np.asarray(random.key_data(keys.for_name(key, "schedule"))))
-        self.volumes = np.concatenate(
-            [generator.permutation(size) if shuffle else np.arange(size) for _ in range(epochs)]
-        )
-        number = np.arange(len(self.volumes) * samples)
-        volume, j = np.divmod(number, samples)
-        spread = (j + generator.random(len(number))) * reach / samples if reach else j
-        due = volume * samples + np.where(j == 0, 0, spread)  # the first is never late, so volumes come one by one
-        self.order = np.argsort(due, kind="stable")
-        self.batch_of = np.empty(len(number), np.int64)
-        self.batch_of[self.order] = np.arange(len(number)) // batch_size
-        self.batches = -(-len(number) // batch_size)
+    def __init__(
+        self, size: int, samples: Any, batch_size: int, epochs: int | range, reach: int, key: Key, shuffle: bool,
+        order: Sequence[int] | None = None,
+    ):  # fmt: skip
+        counts = np.broadcast_to(samples, size)
+        epochs = range(epochs) if isinstance(epochs, int) else epochs
+        self.size, self.samples, self.batch_size = size, int(counts.max()), batch_size
+        orders = [
+            np.asarray(order, np.int64)
+            if order is not None
+            else numbers(key, "order", epoch).permutation(size)
+            if shuffle
+            else np.arange(size)
+            for epoch in epochs
+        ]
+        self.volumes = np.concatenate(orders)
+        self.epochs = np.repeat(np.asarray(epochs), [len(volumes) for volumes in orders])
+        counts = counts[self.volumes]
+        begin = counts.cumsum() - counts
+        volume = np.repeat(np.arange(len(counts)), counts)
+        j = np.arange(len(volume)) - begin[volume]
+        self.first = self.repeated(counts)
+        # Of the same places in any epochs, so that their pools are of one size.
+        spread = (j + numbers(key, "spread").random(len(j))) * reach / counts[volume] if reach else j
+        due = begin[volume] + np.where(j == 0, 0, spread)  # the first is never late, so volumes come one by one
+        self.order = (volume * self.samples + j)[np.argsort(due, kind="stable")]
+        self.batches = -(-len(j) // batch_size)
+        self.batch_of = np.full(len(counts) * self.samples, -1)  # of what is no patch
+        self.batch_of[self.order] = np.arange(len(j)) // batch_size
+
+    def repeated(self, counts: np.ndarray) -> np.ndarray:
+        """For each volume how many patches the same one has given before in its epoch."""
+        found, first = Counter(), np.zeros(len(counts), np.int64)
+        for number, place in enumerate(zip(self.epochs.tolist(), self.volumes.tolist(), strict=True)):
+            first[number] = found[place]
+            found[place] += int(counts[number])
+        return first
 
     def patches(self, batch: int) -> np.ndarray:
         """The patches of a batch, in order."""
@@ -67,15 +92,21 @@ class Schedule:
         due = self.batch_of.reshape(-1, self.samples)
         coming: dict[int, list[int]] = {}
         for volume in np.flatnonzero((due >= first).any(1)):
-            coming.setdefault(max(int(due[volume].min()), first), []).append(int(volume))
+            coming.setdefault(max(int(due[volume, 0]), first), []).append(int(volume))
         return {batch: coming[batch] for batch in sorted(coming)}
 
     def slots(self) -> int:
         """How many patches wait at most, those of the batch that is made included."""
         due = self.batch_of.reshape(-1, self.samples)
-        come = np.bincount(due.min(1), minlength=self.batches).cumsum() * self.samples
-        gone = np.bincount(self.batch_of, minlength=self.batches).cumsum()
+        due = due[due[:, 0] >= 0]
+        come = np.bincount(due[:, 0], (due >= 0).sum(1), self.batches).cumsum()
+        gone = np.bincount(due[due >= 0], minlength=self.batches).cumsum()
         return int((come - np.concatenate([[0], gone[:-1]])).max())
+
+
+def numbers(key: Key, name: str, epoch: int = 0) -> np.random.Generator:
+    """Random numbers on the host, by the name of what is drawn, in an epoch."""
+    return np.random.default_rng(np.asarray(random.key_data(keys.for_step(keys.for_name(key, name), epoch))))
 
 
 class Volume(NamedTuple):
@@ -96,9 +127,11 @@ class PatchQueue:
     printing the queue shows what is done once per volume, on the volume for each patch, and on the box alone.
     sampler: where patches lie, in the transformed volume; a label or weight is looked up before the last spatial
     transforms and followed through them.  batch_size: B; images are (B, C, *patch_size).  key: what all draws from.
-    samples_per_volume: S.  max_length: places over which the patches of a volume are spread, at least S; no more than
-    that many wait.  shuffle_subjects, shuffle_patches: a new order of volumes in each epoch; mix patches of several.
-    epochs: how often all volumes are given.  num_threads: that read and decode.  device: where patches are made.
+    samples_per_volume: S, or one number for each subject.  max_length: places over which the patches of a volume are
+    spread, at least S; no more than that many wait.  shuffle_subjects, shuffle_patches: a new order of volumes in each
+    epoch; mix patches of several.  epochs: how often all volumes are given, or the range of their numbers.
+    num_threads: that read and decode.  device: where patches are made.  order: the subjects of every epoch, as indices,
+    in this order and as often as they stand there, instead of all of them.
 
     Iterating again gives the same patches again, for any number of threads. The key of a patch is that of its epoch and
     subject, as the loader's, with its number in its volume folded in. Affines are float32. `iter(queue).get_state()` is
@@ -117,33 +150,42 @@ class PatchQueue:
         batch_size: int,
         key: Any,
         *,
-        samples_per_volume: int = 10,
+        samples_per_volume: int | Sequence[int] = 10,
         max_length: int = 300,
         shuffle_subjects: bool = True,
         shuffle_patches: bool = True,
-        epochs: int = 1,
+        epochs: int | range = 1,
         num_threads: int = 2,
         device: Any = None,
+        order: Sequence[int] | None = None,
     ):
         if not isinstance(dataset, SubjectsDataset):
             raise TypeError(f"dataset must be a SubjectsDataset(subjects, transform), got {type(dataset).__name__}")
+        if not len(dataset):
+            raise ValueError("the data set is empty")
         if not isinstance(sampler, Sampler):
             raise TypeError(f"sampler must be a UniformSampler, WeightedSampler or LabelSampler, got {sampler!r}")
+        samples = samples_per_volume
+        most = operator.index(samples) if not isinstance(samples, Sequence) else max(samples, default=0)
         sizes = {
-            "batch_size": batch_size, "samples_per_volume": samples_per_volume, "epochs": epochs,
-            "num_threads": num_threads,
+            "batch_size": batch_size, "samples_per_volume": most,
+            "epochs": len(epochs) if isinstance(epochs, range) else epochs, "num_threads": num_threads,
         }  # fmt: skip
         for name, size in sizes.items():
             if operator.index(size) < 1:
                 raise ValueError(f"{name} must be at least 1, got {size}")
-        if max_length < samples_per_volume:
-            raise ValueError(f"max_length={max_length} holds no volume of {samples_per_volume} patches")
-        if not len(dataset):
-            raise ValueError("the data set is empty")
+        if max_length < most:
+            raise ValueError(f"max_length={max_length} holds no volume of {most} patches")
+        if isinstance(samples, Sequence) and (len(samples) != len(dataset) or min(samples) < 0):
+            raise ValueError(f"samples_per_volume must be a number for each of {len(dataset)} subjects, got {samples}")
+        if order is not None and not all(0 <= index < len(dataset) for index in order):
+            raise ValueError(f"order must hold indices of the {len(dataset)} subjects, got {order}")
         self.dataset, self.sampler, self.num_threads = dataset, sampler, num_threads
         self.key, self.target = keys.as_key(key), as_target(device)
-        reach = max_length - samples_per_volume if shuffle_patches else 0
-        self.order = Schedule(len(dataset), samples_per_volume, batch_size, epochs, reach, self.key, shuffle_subjects)
+        reach = max_length - most if shuffle_patches else 0
+        self.order = Schedule(len(dataset), samples, batch_size, epochs, reach, self.key, shuffle_subjects, order)
+        if not self.order.batches:
+            raise ValueError("there is no patch to give")
         self.pipeline = dataset.transform or Compose([])
         self.parts = box.split(self.pipeline)
         steps = flatten(self.pipeline)
@@ -170,7 +212,7 @@ class PatchQueue:
 
         def decode(number: int) -> Volume:
             seen.add(threading.current_thread())
-            epoch, index = number // self.order.size, int(self.order.volumes[number])
+            epoch, index = int(self.order.epochs[number]), int(self.order.volumes[number])
             subject = self.dataset.read(index)
             images = {name: image.replace(data=in_order(image.data)) for name, image in subject.images.items()}
             return Volume(number, epoch, index, subject.replace(**images), self.dataset.describe(index))
@@ -211,7 +253,8 @@ class PatchQueue:
         spacing = np.asarray(next(iter(ready.images.values())).spacing)
         margin = box.margin_of(flatten(self.pipeline), self.parts.box, spacing)
         one = keys.for_element(self.key, volume.epoch, volume.index)
-        many = jax.vmap(keys.for_step, (None, 0))(one, jnp.arange(len(wanted), dtype=jnp.uint32))
+        number = self.order.first[volume.number] + np.arange(len(wanted))
+        many = jax.vmap(keys.for_step, (None, 0))(one, jnp.asarray(number, jnp.uint32))
         ready = ready.replace(
             **{n: i.replace(data=jax.device_put(i.data, self.target)) for n, i in ready.images.items()}
         )
@@ -221,8 +264,7 @@ class PatchQueue:
         arguments = (self.pipeline, outline, ready, many)
         static = {"sampler": self.sampler, "parts": self.parts, "margin": margin}
         if pool is None:
-            shape = jax.eval_shape(partial(patch_of, **static), *arguments[:3], many[0])
-            pool = jax.tree.map(lambda leaf: jnp.zeros((self.order.slots(), *leaf.shape), leaf.dtype), shape)
+            pool = empty_pool(*arguments[:3], many[0], count=self.order.slots(), **static)
         pool, seen = compiled_patches(*arguments, wanted, slots, pool, **static)
         self.sampler.verify(jax.device_get(seen))
         return pool
@@ -253,6 +295,13 @@ def located(sampler: Sampler, key: Key, tables: Any, subject: Subject, places: d
     return jnp.clip(jnp.round(index).astype(jnp.int32) - size // 2, 0, room)
 
 
+@partial(jax.jit, static_argnames=("count", "sampler", "parts", "margin"))
+def empty_pool(t, outline, ready, key, *, count, sampler, parts, margin):
+    """Room for patches; compiled, so that the next queue need not trace how one is made."""
+    shape = jax.eval_shape(partial(patch_of, sampler=sampler, parts=parts, margin=margin), t, outline, ready, key)
+    return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), shape)
+
+
 @partial(jax.jit, static_argnames=("sampler", "parts", "margin"), donate_argnames="pool")
 def compiled_patches(t, outline, ready, many, wanted, slots, pool, *, sampler, parts, margin):
     """The pool with the wanted patches of a volume in their slots, and what the sampler has to verify."""
@@ -263,6 +312,7 @@ def compiled_patches(t, outline, ready, many, wanted, slots, pool, *, sampler, p
     def one(i: Array, pool: Any) -> Any:
         def put(pool: Any) -> Any:
             patch = make(t, outline, ready, many[i], shared)
+            check_same(patch["patch"], pool["patch"])
             return jax.tree.map(
                 lambda all_, leaf: jax.lax.dynamic_update_index_in_dim(all_, leaf.astype(all_.dtype), slots[i], 0),
                 pool, patch,
@@ -271,6 +321,19 @@ def compiled_patches(t, outline, ready, many, wanted, slots, pool, *, sampler, p
         return jax.lax.cond(wanted[i], put, lambda pool: pool, pool)
 
     return jax.lax.fori_loop(0, len(many), one, pool), tables["seen"]
+
+
+def check_same(patch: Subject, pool: Subject) -> None:
+    """Raise a ValueError for a patch unlike those that wait."""
+    if list(patch) != list(pool):
+        raise ValueError(f"its patches have {', '.join(patch)}, those of a volume before {', '.join(pool)}")
+    for name, image in patch.images.items():
+        ours, theirs = (image.dtype, image.shape), (pool[name].dtype, pool[name].shape[1:])
+        if ours != theirs:
+            raise ValueError(
+                f"patches of {name} are {ours[0]} {ours[1]}, those of a volume before {theirs[0]} {theirs[1]}: bring "
+                "all subjects to one type and number of channels"
+            )
 
 
 @jax.jit

@@ -331,10 +331,10 @@ def runs_along(end: Place, out: Shape3) -> Array:
     """Whether the new grid runs along the axes of the control points of the one elastic move."""
     matrix = end.grid.affine
     for move in reversed(end.moves):
-        if not isinstance(move, Linear):
+        if isinstance(move, BSpline):
             return bspline.is_aligned(geometry.matmul(move.to_grid, matrix), out)
-        matrix = geometry.matmul(move.matrix, matrix)
-    raise AssertionError("no elastic move")
+        matrix = geometry.matmul(*matrices(move), matrix)
+    raise AssertionError("there is no elastic move")
 
 
 def halved(begin: Place, end: Place, out: Shape3) -> tuple[Array, Array, Array]:
@@ -344,12 +344,12 @@ def halved(begin: Place, end: Place, out: Shape3) -> tuple[Array, Array, Array]:
     """
     matrix, half, weights = end.grid.affine, None, None
     for move in (*reversed(end.moves), Linear(geometry.inverse(begin.grid.affine))):
-        if isinstance(move, Linear):
+        if isinstance(move, BSpline):
+            half, weights = bspline.halves(move.control, geometry.matmul(move.to_grid, matrix), out)
+        elif isinstance(move, Linear):
             matrix = geometry.matmul(move.matrix, matrix)
             if half is not None:
                 half = jnp.tensordot(move.matrix[:3, :3].astype(half.dtype), half, 1, precision=HIGHEST)
-        else:
-            half, weights = bspline.halves(move.control, geometry.matmul(move.to_grid, matrix), out)
     return matrix, half, weights
 
 

@@ -168,3 +168,24 @@ def test_lowers(platform):
 
     for dtype in (jnp.uint8, jnp.int32):
         jax.export.export(jax.jit(everything), platforms=[platform])(jax.ShapeDtypeStruct((1, 5, 6, 7), dtype))
+
+
+def by_offsets(x, radius, mirrored):
+    """Every offset of the ball, one after the other."""
+    m = int(2 * radius)
+    steps = np.stack(np.meshgrid(*[range(-m, m + 1)] * 3, indexing="ij"), -1).reshape(-1, 3)
+    centre = m % 2 * (-1 if mirrored else 1)
+    wide = np.pad(x, [(0, 0), *[(m, m)] * 3])
+    found = np.zeros(x.shape, bool)
+    for step in steps[((2 * steps - centre) ** 2).sum(1) <= m * m]:
+        window = tuple(slice(m + d, m + d + n) for d, n in zip(step, x.shape[1:], strict=True))
+        found |= wide[(slice(None), *window)]
+    return found
+
+
+@pytest.mark.parametrize("mirrored", [False, True])
+@pytest.mark.parametrize("radius", [0.0, 0.5, 1.0, 1.5, 2.3, 2.9, 4.0])
+def test_dilation_is_that_by_every_offset_of_the_ball(radius, mirrored):
+    x = np.random.default_rng(0).random(SHAPE) < 0.02
+    run = jax.jit(lambda x, r: morphology.dilated(x, r, 4, None, mirrored=mirrored))
+    np.testing.assert_array_equal(run(x, np.float32(radius)), by_offsets(x, radius, mirrored))

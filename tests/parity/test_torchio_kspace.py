@@ -61,6 +61,12 @@ def test_a_spike(point, offset):
     check(mj.Spike(point, 1.7), tio.Spike(point, 1.7), subject)
 
 
+def test_spikes_one_after_the_other():
+    subject = mj.Subject(t1=mj.ScalarImage(blobs()[None] - np.float32(0.4), OBLIQUE))
+    points = np.array([(0.31, 0.62, 0.7), (0.5, 0.51, 0.5), (0.31, 0.62, 0.7)], np.float32)
+    check(mj.Spike(points, 0.8, cumulative=True), tio.Spike(points, 0.8), subject)
+
+
 def test_a_spike_in_a_head(head):
     point = np.array([(0.4, 0.53, 0.61)], np.float32)
     check(mj.Spike(point, 0.8), tio.Spike(point, 0.8), head)
@@ -85,6 +91,17 @@ def test_motion_of_an_oblique_volume():
     mine = mj.Motion(DEGREES, SHIFTS, times, legacy=True)
     where = untied(subject.t1, DEGREES, SHIFTS)
     check(mine, tio.Motion(DEGREES, SHIFTS, times, "linear"), subject, 1e-4, where)
+
+
+def test_motion_by_a_cubic_spline():
+    # Near the ends ITK continues the image otherwise: the volume fades out before them.
+    shape, times = (23, 31, 18), np.array([0.2, 0.66], np.float32)
+    window = np.einsum(
+        "i,j,k->ijk", *(np.clip((n / 2 - np.abs(np.arange(n) - (n - 1) / 2) - 3) / 3, 0, 1) for n in shape)
+    )
+    subject = mj.Subject(t1=mj.ScalarImage((blobs(shape) * window)[None].astype(np.float32), RAS))
+    mine = mj.Motion(DEGREES / 4, SHIFTS, times, "bspline", legacy=True)
+    check(mine, tio.Motion(DEGREES / 4, SHIFTS, times, "bspline"), subject, 1e-3)
 
 
 def test_motion_of_a_head(head):

@@ -162,7 +162,7 @@ def test_da5_runs_and_has_its_coins():
     assert out.t1.spatial_shape == (16,) * 3 and set(np.unique(out.label.numpy())) <= {0, 1, 3}
     assert np.isfinite(out.t1.numpy()).all()
     assert [round(float(m.p), 2) for m in t.transforms[1:3]] == [0.4, 0.2]
-    assert t[10].invert_image and t[11].invert_image
+    assert t[12].invert_image and t[13].invert_image
 
 
 def test_bad_arguments_are_named():

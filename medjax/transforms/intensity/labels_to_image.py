@@ -12,7 +12,7 @@ from medjax.geometry import Grid
 from medjax.image import Image, LabelMap
 from medjax.ops import noise
 from medjax.ops.statistics import extent_mask
-from medjax.ranges import Range, as_floats, check, leaf, uniform
+from medjax.ranges import Range, as_floats, check, leaf, number, traced, uniform
 from medjax.subject import Subject
 from medjax.transforms.intensity.masking import label_values
 from medjax.transforms.transform import IntensityTransform, certain, static, transform
@@ -121,6 +121,10 @@ class RandomLabelsToImage(IntensityTransform):
 
     mean, std: for each of used_labels a number, or a pair drawn uniformly; None draws all uniformly from default_mean
     and default_std (a number x is that number).  ignore_background: leave label 0 out.  The rest as in `LabelsToImage`.
+
+    classes: a whole number for each of used_labels; labels of one class, as left and right, share what is drawn, from
+    the ranges of the first of them.  p_black, p_dark: probabilities that label 0, with the labels of its class, is all
+    0, or is drawn from dark_mean and dark_std instead; at most 1 together.
     """
 
     label_key: str = static(default="label")
@@ -131,6 +135,11 @@ class RandomLabelsToImage(IntensityTransform):
     default_mean: Range = uniform(default=(0.1, 0.9))
     default_std: Range = uniform(default=(0.01, 0.1), low=0.0)
     ignore_background: bool = static(default=False)
+    classes: Sequence[int] | None = static(default=None, convert=label_values, kw_only=True)
+    p_black: float = number(default=0.0, low=0.0, high=1.0, kw_only=True)
+    p_dark: float = number(default=0.0, low=0.0, high=1.0, kw_only=True)
+    dark_mean: Range = uniform(default=(0.0, 15.0), kw_only=True)
+    dark_std: Range = uniform(default=(0.0, 5.0), low=0.0, kw_only=True)
     p: float = static(default=1.0, convert=certain, kw_only=True)
 
     random = True
@@ -146,6 +155,10 @@ class RandomLabelsToImage(IntensityTransform):
                 raise ValueError(f"{name} must hold one number or pair for each of used_labels={self.used_labels}")
         if self.std is not None:
             check("std", self.std, low=0.0)
+        if self.classes is not None and len(self.classes) != len(self.used_labels):
+            raise ValueError(f"classes must hold one number for each of used_labels={self.used_labels}")
+        if not traced(self.p_black) and not traced(self.p_dark) and self.p_black + self.p_dark > 1:
+            raise ValueError(f"p_black + p_dark must be at most 1, got {self.p_black:g} + {self.p_dark:g}")
 
     @property
     def copies(self) -> tuple[tuple[str, str], ...]:
@@ -160,10 +173,22 @@ class RandomLabelsToImage(IntensityTransform):
 
     def draw(self, key: Key, grid: Grid) -> Params:
         count = len(self.used_labels)
+        of = np.arange(count) if self.classes is None else np.asarray(self.classes)
+        _, first, member = np.unique(of, return_index=True, return_inverse=True)
+        background = member == member[self.used_labels.index(0)] if 0 in self.used_labels else np.zeros(count, bool)
+        p_black, p_dark = jnp.asarray(self.p_black), jnp.asarray(self.p_dark)
+        unit = random.uniform(keys.for_name(key, "background"), (), p_black.dtype)
+        black, dark = unit < p_black, (unit >= p_black) & (unit < p_black + p_dark)
         drawn = {}
-        for name, given, default in (("mean", self.mean, self.default_mean), ("std", self.std, self.default_std)):
+        for name, given, default, low in (
+            ("mean", self.mean, self.default_mean, self.dark_mean),
+            ("std", self.std, self.default_std, self.dark_std),
+        ):
             inner = keys.for_name(key, name)
-            drawn[name] = ranges.draw(inner, default, (count,)) if given is None else ranges.draw(inner, given)
+            one = ranges.draw(inner, default, (len(first),)) if given is None else ranges.draw(inner, given[first])
+            values = one[member]
+            values = jnp.where(background & dark, ranges.draw(keys.for_name(key, f"dark_{name}"), low), values)
+            drawn[name] = jnp.where(background & black, 0, values)
         return {**drawn, "key": keys.for_name(key, "noise")}
 
     def apply_to(self, image: Image, params: Params) -> Image:

@@ -9,7 +9,6 @@ import numpy as np
 from jaxtyping import Array
 
 from medjax import keys, ranges
-from medjax.errors import one_of
 from medjax.geometry import Grid, homogeneous, inverse, matmul
 from medjax.image import Image
 from medjax.ops import fourier, warp
@@ -26,7 +25,7 @@ from medjax.transforms.intensity.kspace import (
 )
 from medjax.transforms.spatial.affine import affine_map, rotation
 from medjax.transforms.spatial.flip import Axis, axes_of
-from medjax.transforms.spatial.sampling import fill_value
+from medjax.transforms.spatial.sampling import fill_value, interpolation
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params, Volume
 
@@ -52,11 +51,6 @@ def times_of(name: str, value: Any) -> Any:
     if not traced(array) and np.any(array[1:] < array[:-1]):
         raise ValueError(f"{name} must ascend, got {np.asarray(array).tolist()}")
     return array
-
-
-def interpolation(name: str, value: Any) -> str:
-    """'nearest' or 'linear'."""
-    return one_of(name, value, ("nearest", "linear"))
 
 
 def segments(times: Array, n: Array, legacy: bool) -> tuple[Array, Array]:
@@ -135,7 +129,8 @@ class Motion(IntensityTransform):
     that holds frequency 0 is not moved, and segment 0 takes its place. What is returned is the real part.
 
     degrees: (N, 3), rotations about the world axes, as in `Affine`.  translation: (N, 3) mm.  times: (N,), ascending,
-    from 0 to 1.  image_interpolation: 'nearest' or 'linear'; beyond the image lies the least voxel of each channel.
+    from 0 to 1.  image_interpolation: 'nearest', 'linear' or 'cubic' (B-spline; 'bspline' means the same);
+    beyond the image lies the least voxel of each channel.
     axis: voxel axis 0, 1, 2 that lines are recorded along, or an anatomical name ('LR', 'A', ...).
     legacy: TorchIO's movements: about the world's origin instead of the middle of the image, in LPS, and reversed,
     output to input; and its unmoved segment, the first that ends after time 1/2, which may miss frequency 0 by a line.

@@ -1,5 +1,6 @@
 """Spikes: single bright points of k-space, which draw stripes across the image (herringbone)."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -46,9 +47,15 @@ def measured_peak(image: Image) -> Params:
 
 
 def spiked(
-    image: Image, params: Params, measured: Params, magnitude: bool, per_channel: bool = False, sign: int = 1
+    image: Image,
+    params: Params,
+    measured: Sequence[Params],
+    magnitude: bool,
+    per_channel: bool = False,
+    cumulative: bool = False,
+    sign: int = 1,
 ) -> Image:
-    """The image with the plane waves of the spikes added, or taken away with sign -1."""
+    """The image with the plane waves of the spikes added, or taken away with sign -1; `measured` unless cumulative."""
     data, extent = whole(image)
     sizes = extent.astype(data.dtype)
 
@@ -56,14 +63,17 @@ def spiked(
         positions = jnp.asarray(params["positions"]).astype(x.dtype)
         index = jnp.clip(jnp.floor(positions * sizes[None]).astype(jnp.int32), 0, extent[None] - 1)
         there = jnp.arange(len(index), dtype=jnp.int32) < params["num_spikes"]
-        heights = jnp.where(there, sign * jnp.asarray(params["intensity"]).astype(x.dtype), 0)
-        real, imaginary = fourier.plane_waves(
-            index, params["peak"][:, None] * heights[None], image.spatial_shape, extent=extent
-        )
+        factors = jnp.where(there, sign * jnp.asarray(params["intensity"]).astype(x.dtype), 0)
+        if cumulative:
+            heights = fourier.accumulated(x, index, factors, extent=extent, padded=image.extent is not None)
+        else:
+            heights = params["peak"][:, None] * factors[None]
+        real, imaginary = fourier.plane_waves(index, heights, image.spatial_shape, extent=extent)
         return fourier.modulus(x + real, imaginary) if magnitude else x + real
 
-    peak = measured["peak"][:, None] if per_channel else measured["peak"]
-    return image.replace(data=by_channel(change, data, {**params, "peak": peak}, per_channel))
+    for found in measured:
+        params = {**params, "peak": found["peak"][:, None] if per_channel else found["peak"]}
+    return image.replace(data=by_channel(change, data, params, per_channel))
 
 
 @transform
@@ -76,19 +86,25 @@ class Spike(IntensityTransform):
 
     spikes_positions: (m, 3), in [0, 1), along the voxel axes.  intensity: of any sign.
     magnitude: the absolute value instead of the real part, as scanners show.
+    cumulative: as TorchIO, each spike is scaled by a maximum that includes the spikes before it, so that they grow like
+    intensity^m; takes a transform.
 
     The maximum is |sum of x| wherever all voxels are of one sign; other images are transformed once to find it.
-    Shapes: (C, I, J, K) -> same, float32.  Inverse: subtracts the waves; none for a magnitude.
-    Source: TorchIO 1.2.1, where each spike is scaled by a maximum that includes the spikes before it, so that they grow
-    like intensity^m, and the inverse by one that includes them all.
+    Shapes: (C, I, J, K) -> same, float32.  Inverse: subtracts the waves; none for a magnitude or if
+    cumulative.  Source: TorchIO 1.2.1, where spikes are cumulative, and the inverse is scaled by the last maximum.
     """
 
     spikes_positions: Any = leaf(convert=positions_of)
     intensity: float = number(default=1.0)
     magnitude: bool = static(default=False, kw_only=True)
+    cumulative: bool = static(default=False, kw_only=True)
 
-    measures = True
     invertible = True
+
+    @property
+    def measures(self) -> bool:
+        """Whether the peak is that of the image before any spike."""
+        return not self.cumulative
 
     def draw(self, key: Key, grid: Grid) -> Params:
         positions = jnp.asarray(self.spikes_positions)
@@ -98,11 +114,13 @@ class Spike(IntensityTransform):
     def measure(self, image: Image, subject: Subject) -> Params:
         return measured_peak(image)
 
-    def apply_to(self, image: Image, params: Params, measured: Params) -> Image:
-        return spiked(image, params, measured, self.magnitude)
+    def apply_to(self, image: Image, params: Params, *measured: Params) -> Image:
+        return spiked(image, params, measured, self.magnitude, cumulative=self.cumulative)
 
-    def undo(self, image: Image, params: Params, measured: Params) -> Image:
-        return image if self.magnitude else spiked(image, params, measured, False, sign=-1)
+    def undo(self, image: Image, params: Params, *measured: Params) -> Image:
+        if self.magnitude or self.cumulative:
+            return image
+        return spiked(image, params, measured, False, sign=-1)
 
 
 @transform
@@ -111,17 +129,22 @@ class RandomSpike(IntensityTransform):
 
     num_spikes: whole numbers, both ends drawn, equally likely; x is (0, x); structure.  intensity: uniform, the same
     for all spikes; x is (-x, x).  Positions are uniform in k-space.  per_channel: drawn for each channel, so for each
-    volume of a series.  magnitude: as in `Spike`.
+    volume of a series.  magnitude, cumulative: as in `Spike`.
     """
 
     num_spikes: Any = static(default=(1, 1), convert=counts_of)
     intensity: Range = uniform(default=(1.0, 3.0))
     per_channel: bool = static(default=False, kw_only=True)
     magnitude: bool = static(default=False, kw_only=True)
+    cumulative: bool = static(default=False, kw_only=True)
 
     random = True
-    measures = True
     invertible = True
+
+    @property
+    def measures(self) -> bool:
+        """Whether the peak is that of the image before any spike."""
+        return not self.cumulative
 
     def draw(self, key: Key, grid: Grid) -> Params:
         shape = channels(grid, self.per_channel)
@@ -136,8 +159,12 @@ class RandomSpike(IntensityTransform):
     def measure(self, image: Image, subject: Subject) -> Params:
         return measured_peak(image)
 
-    def apply_to(self, image: Image, params: Params, measured: Params) -> Image:
-        return spiked(image, params, measured, self.magnitude, self.per_channel)
+    def apply_to(self, image: Image, params: Params, *measured: Params) -> Image:
+        return spiked(image, params, measured, self.magnitude, self.per_channel, cumulative=self.cumulative)
 
-    def undo(self, image: Image, params: Params, measured: Params) -> Image:
-        return image if self.magnitude else spiked(image, params, measured, False, self.per_channel, sign=-1)
+    def undo(self, image: Image, params: Params, *measured: Params) -> Image:
+        return (
+            image
+            if self.magnitude or self.cumulative
+            else spiked(image, params, measured, False, self.per_channel, sign=-1)
+        )

@@ -53,6 +53,55 @@ def test_means_and_stds_are_uniform():
         assert kstest(np.asarray(drawn["std"][:, label]), "uniform", (0.01, 0.09)).pvalue > 1e-3
 
 
+def drawn_by(t, count=2000):
+    run = jax.jit(jax.vmap(t.sample, (0, None)))
+    return {n: np.asarray(v) for n, v in run(jax.random.split(KEY, count), small_subject())["draw"][
+        "image_from_labels"].items() if n != "key"}  # fmt: skip
+
+
+def test_labels_of_a_class_share_what_is_drawn():
+    t = mj.RandomLabelsToImage(used_labels=(0, 1, 3, 4), classes=(7, 2, 7, 1), default_mean=(0, 1))
+    for values in drawn_by(t).values():
+        np.testing.assert_array_equal(values[:, 0], values[:, 2])
+        alone = values[:, [0, 1, 3]]
+        assert np.abs(np.corrcoef(alone.T) - np.eye(3)).max() < 0.1
+        for column in alone.T:
+            low, width = (0, 1) if values.max() > 0.2 else (0.01, 0.09)
+            assert kstest(column, "uniform", (low, width)).pvalue > 1e-3
+    ranges = [(0, 1), (2, 3), (5, 6), (7, 8)]
+    mean = drawn_by(mj.RandomLabelsToImage(used_labels=(0, 1, 3, 4), classes=(1, 0, 0, 1), mean=ranges))["mean"]
+    np.testing.assert_array_equal(mean[:, [0, 1]], mean[:, [3, 2]])
+    assert kstest(mean[:, 0], "uniform", (0, 1)).pvalue > 1e-3 and kstest(mean[:, 1], "uniform", (2, 1)).pvalue > 1e-3
+
+
+def test_background_is_black_or_dark_at_times():
+    count = 4000
+    t = mj.RandomLabelsToImage(
+        used_labels=(1, 0, 3), classes=(0, 1, 1), default_mean=(100, 200), default_std=(20, 30), p_black=0.1, p_dark=0.3
+    )
+    drawn = drawn_by(t, count)
+    mean, std = drawn["mean"], drawn["std"]
+    black, dark = mean[:, 1] == 0, (mean[:, 1] > 0) & (mean[:, 1] < 50)
+    for found, p in ((black, 0.1), (dark, 0.3)):
+        assert abs(found.mean() - p) < 4 * np.sqrt(p * (1 - p) / count)
+    assert (std[black, 1] == 0).all()
+    assert kstest(mean[dark, 1], "uniform", (0, 15)).pvalue > 1e-3
+    assert kstest(std[dark, 1], "uniform", (0, 5)).pvalue > 1e-3
+    assert kstest(mean[~black & ~dark, 1], "uniform", (100, 100)).pvalue > 1e-3
+    np.testing.assert_array_equal(mean[:, 1], mean[:, 2])
+    for values, law in ((mean[:, 0], (100, 100)), (std[:, 0], (20, 10))):
+        assert kstest(values, "uniform", law).pvalue > 1e-3
+
+
+def test_gradients_reach_the_ranges_through_a_class():
+    def brightness(high):
+        t = mj.RandomLabelsToImage(used_labels=(1, 3), classes=(0, 0), default_mean=(jax.numpy.float32(0), high))
+        return t(small_subject(), KEY).image_from_labels.data.sum()
+
+    slope = jax.grad(brightness)(jax.numpy.float32(2.0))
+    assert abs(float(brightness(jax.numpy.float32(3.0)) - brightness(jax.numpy.float32(2.0))) - slope) < 1e-2 * slope
+
+
 def test_what_follows_sees_the_new_image():
     subject = small_subject()
     t = mj.Compose([mj.RandomLabelsToImage(used_labels=(1, 3)), mj.RandomAffine(), mj.RandomFlip(), mj.RandomNoise()])
@@ -71,6 +120,8 @@ def test_what_follows_sees_the_new_image():
         (lambda: mj.LabelsToImage("t1")(small_subject()), "label_key='t1' is no label map"),
         (lambda: mj.LabelsToImage(used_labels=(-1,))(small_subject()), "from 0 to 65535"),
         (lambda: mj.RandomLabelsToImage(mean=[1, 2]), "mean must hold one number or pair"),
+        (lambda: mj.RandomLabelsToImage(classes=(1, 2)), "classes must hold one number for each of used_labels"),
+        (lambda: mj.RandomLabelsToImage(p_black=0.6, p_dark=0.6), "at most 1"),
     ],
 )
 def test_errors(make, message):

@@ -102,6 +102,20 @@ def test_nearest_reads_voxels_that_are_there():
     np.testing.assert_allclose(late[0], np.fft.ifft(np.fft.ifftshift(spectra[0], 1), axis=1).real, atol=1e-5)
 
 
+@pytest.mark.parametrize("name", ["cubic", "bspline"])
+def test_cubic_reads_scipys_spline(name):
+    x, n = IMAGE.numpy(), SHAPE[1]
+    index = np.meshgrid(*(np.arange(m, dtype=float) for m in SHAPE), indexing="ij")
+    at = [index[0] - 0.6, index[1] + 0.3, index[2]]
+    read = map_coordinates(x[0].astype(float), at, order=3, mode="mirror")
+    inside = np.all([(c >= -0.5) & (c < m - 0.5) for c, m in zip(at, SHAPE, strict=True)], axis=0)
+    spectra = [np.fft.fftshift(np.fft.fft(v, axis=1), 1) for v in (x[0], np.where(inside, read, x.min()))]
+    spectra[0][:, n // 2 + 1 :] = spectra[1][:, n // 2 + 1 :]
+    t = mj.Motion([(0, 0, 0)], [(0.6, -0.3, 0)], [(n // 2 + 1.5) / n], name, axis=1)
+    np.testing.assert_allclose(t(x)[0], np.fft.ifft(np.fft.ifftshift(spectra[0], 1), axis=1).real, atol=1e-5)
+    assert np.abs(t(x) - t.replace(image_interpolation="linear")(x)).max() > 1e-3
+
+
 def test_padding_has_no_part_in_it():
     t = mj.Motion(DEGREES, SHIFTS, (0.22, 0.45, 0.8))
     got = t.batch(mj.stack([mj.Subject(t1=IMAGE)], shape=(17, 17, 16))).t1.data[0][:, :14, :17, :12]

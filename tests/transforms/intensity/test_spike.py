@@ -14,10 +14,11 @@ AXES = (1, 2, 3)
 IMAGES = {"positive": blobs(SHAPE)[None], "signed": np.stack([blobs(SHAPE) - 0.4, blobs(SHAPE, 1) - 0.7])}
 
 
-def textbook(x, points, intensity, magnitude=False):
+def textbook(x, points, intensity, magnitude=False, cumulative=False):
     spectrum = np.fft.fftshift(np.fft.fftn(x.astype(float), axes=AXES), AXES)
     peak = np.abs(spectrum).max(AXES)
     for point in points:
+        peak = np.abs(spectrum).max(AXES) if cumulative else peak
         i, j, k = (int(p * n) for p, n in zip(point, x.shape[1:], strict=True))
         spectrum[:, i, j, k] += intensity * peak
     y = np.fft.ifftn(np.fft.ifftshift(spectrum, AXES), axes=AXES)
@@ -43,15 +44,52 @@ def test_w30_the_inverse_takes_all_spikes_away(name):
     np.testing.assert_allclose(back.numpy(), image.numpy(), atol=2e-5)
 
 
+# Frequency 0, where the peak is; one point twice; a point and its mirror image.
+NESTED = [(6.5 / 13, 8.5 / 16, 5.5 / 11), (0.3, 0.62, 0.71), (0.3, 0.62, 0.71), (9.5 / 13, 7.5 / 16, 3.5 / 11)]
+
+
+@pytest.mark.parametrize("name", IMAGES)
+@pytest.mark.parametrize("points, intensity", [(POINTS, 1.7), (NESTED, -0.9), (NESTED, 0.4), (NESTED[:1], 2.0)])
+@pytest.mark.parametrize("magnitude", [False, True])
+def test_a_cumulative_one_finds_the_peak_anew_for_each_spike(name, points, intensity, magnitude):
+    x = IMAGES[name]
+    got = mj.Spike(points, intensity, magnitude=magnitude, cumulative=True)(mj.ScalarImage(x, OBLIQUE)).numpy()
+    want = textbook(x, points, intensity, magnitude, cumulative=True)
+    assert np.abs(got - want).max() < 2e-5 * np.ptp(want)
+
+
+def test_a_cumulative_one_has_no_inverse_but_gradients():
+    image, t = mj.ScalarImage(IMAGES["signed"]), mj.Spike(NESTED, 0.4, cumulative=True)
+    params = t.sample(None, mj.Subject(image=image))
+    moved = t(image)
+    np.testing.assert_array_equal(t.invert(moved, params, like=image).numpy(), moved.numpy())
+    with jax.enable_x64(True):
+        rng = np.random.default_rng(0)
+        x, direction, weights = (jax.numpy.asarray(rng.normal(size=image.shape)) for _ in range(3))
+        t = jax.tree.map(lambda leaf: jax.numpy.asarray(leaf, float), t)
+        drawn = params["draw"]["image"]
+
+        @jax.jit
+        def loss(a, x):
+            mine = {"on": params["on"], "draw": {"image": {**drawn, "intensity": a}}}
+            return (t.apply(image.replace(data=x), mine).data * weights).sum()
+
+        numeric = (loss(0.4 + 1e-6, x + 1e-6 * direction) - loss(0.4 - 1e-6, x - 1e-6 * direction)) / 2e-6
+        da, dx = jax.jit(jax.grad(loss, (0, 1)))(0.4, x)
+        assert abs(numeric - (da + (dx * direction).sum())) < 1e-5 * abs(numeric)
+
+
+@pytest.mark.parametrize("cumulative", [False, True])
 @pytest.mark.parametrize("points, intensity", [([], 1.0), (POINTS, 0.0)])
-def test_no_spikes_change_nothing(points, intensity):
+def test_no_spikes_change_nothing(points, intensity, cumulative):
     x = IMAGES["signed"]
-    np.testing.assert_array_equal(mj.Spike(points, intensity)(x), x)
+    np.testing.assert_array_equal(mj.Spike(points, intensity, cumulative=cumulative)(x), x)
 
 
-def test_padding_has_no_part_in_it():
+@pytest.mark.parametrize("cumulative", [False, True])
+def test_padding_has_no_part_in_it(cumulative):
     image = mj.ScalarImage(IMAGES["signed"], OBLIQUE)
-    t = mj.Spike(POINTS, 0.7)
+    t = mj.Spike(POINTS, 0.7, cumulative=cumulative)
     got = t.batch(mj.stack([mj.Subject(t1=image)], shape=(16, 17, 16))).t1.data[0][:, :13, :16, :11]
     np.testing.assert_allclose(got, t(image).numpy(), atol=1e-5)
 
@@ -75,14 +113,15 @@ def test_what_is_drawn():
     assert sum(counts) == 2000 and stats.chisquare(counts).pvalue > 1e-3
 
 
-@pytest.mark.parametrize("per_channel", [False, True])
-def test_the_random_one_adds_as_many_spikes_as_it_draws(per_channel):
-    x = IMAGES["signed"]
-    t, key = mj.RandomSpike((0, 3), (0.1, 0.2), per_channel=per_channel), jax.random.key(4)
+@pytest.mark.parametrize("per_channel, cumulative", [(False, False), (True, False), (True, True)])
+def test_the_random_one_adds_as_many_spikes_as_it_draws(per_channel, cumulative):
+    x, key = IMAGES["signed"], jax.random.key(4)
+    t = mj.RandomSpike((0, 3), (0.1, 0.2), per_channel=per_channel, cumulative=cumulative)
     drawn = t.sample(key, mj.Subject(image=mj.ScalarImage(x)))["draw"]["image"]
     for c, got in enumerate(np.asarray(t(x, key))):
         mine = {n: np.asarray(v[c] if per_channel else v) for n, v in drawn.items()}
-        want = textbook(x[c : c + 1], mine["positions"][: mine["num_spikes"]], mine["intensity"])[0]
+        points = mine["positions"][: mine["num_spikes"]]
+        want = textbook(x[c : c + 1], points, mine["intensity"], cumulative=cumulative)[0]
         np.testing.assert_allclose(got, want, atol=1e-5)
 
 

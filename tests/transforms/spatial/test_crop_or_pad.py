@@ -128,3 +128,16 @@ def test_another_mask_compiles_nothing():
 def test_arguments_that_make_no_sense_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):
         mj.CropOrPad(**arguments)
+
+
+def test_label_maps_may_be_padded_with_a_label_of_their_own():
+    s = small_subject(shape=(5, 6, 7))
+    s = s.replace(label=s.label.replace(data=s.label.numpy().astype(np.int16)))
+    got = mj.CropOrPad(8, padding_mode=0.5, padding_label=-1)(s)
+    inside = (slice(None), slice(2, 7), slice(1, 7), slice(1, 8))
+    for name, value in (("t1", 0.5), ("label", -1)):
+        want = np.full((1, 8, 8, 8), value, s[name].numpy().dtype)
+        want[inside] = s[name].numpy()
+        np.testing.assert_array_equal(got[name].numpy(), want)
+    with pytest.raises(ValueError, match="-1 does not fit label map"):
+        mj.CropOrPad(8, padding_label=-1)(small_subject(shape=(5, 6, 7)))
