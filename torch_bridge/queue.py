@@ -19,7 +19,7 @@ from medjax.subject import KEY
 from medjax.transforms import box
 from torch_bridge import forked
 from torch_bridge.dataset import SubjectsDataset, describe, element_keys, to_subject
-from torch_bridge.dlpack import Owners, lent, restored
+from torch_bridge.dlpack import Owners, lent, restored, to_torch
 from torch_bridge.subject import (
     KINDS,
     LOCATION,
@@ -146,25 +146,45 @@ class Volumes(mj.SubjectsDataset):
 
     def read(self, index: int) -> mj.Subject:
         """A subject in memory of its own: the user may write to theirs while this is used."""
+        number, key = self.numbers[index], None
+        if self.transform is not None:
+            subject = self.dataset.subjects[number]
+        else:
+            subject, key = self.transformed(number, index)
+        with about(self.describe(index)):
+            x, dtypes = subject.as_medjax().load(), {}
+            for name, image in subject.get_images_dict().items():
+                dtypes[name] = torch_type(x[name].dtype) if image._tensor is None else image._tensor.dtype
+            return mj.Subject(
+                {**dict(x.items()), **{n: own(i) for n, i in x.images.items()}, NOTES: Notes(dtypes, key)}
+            )
+
+    def transformed(self, number: int, index: int) -> tuple[Subject, np.ndarray | None]:
+        """A subject as its data set has it, and the key that it was transformed by, if that was still to be done."""
         if isinstance(self.dataset, SubjectsDataset):
-            subject = self.dataset[self.numbers[index]]  # its errors begin with the subject
+            subject = self.dataset[number]  # its errors begin with the subject
         else:
             with about(self.describe(index)):
-                subject = self.dataset[self.numbers[index]]
-                subject = subject if isinstance(subject, Subject) else to_subject(subject, index)
-        key, pending = None, subject._pending
-        if pending is not None and self.transform is not None:
-            subject = Subject(subject._items)
-        elif pending is not None:
-            key = element_keys(self.seed, self.epoch, [index])[0]
-            pending.keys, pending.device = key[None], WHERE_COMPUTED
-        items, dtypes = dict(subject.items()), {}
-        for name, image in subject.get_images_dict().items():
-            dtypes[name], given = image.data.dtype, np.asarray(lent(image.data))
-            data = in_order(given)
-            data = data.copy() if np.may_share_memory(data, given) else data
-            items[name] = image.kind.of(data, image.affine, metadata=image.metadata)
-        return mj.Subject({**items, NOTES: Notes(dtypes, key)})
+                subject = self.dataset[number]
+                subject = subject if isinstance(subject, Subject) else to_subject(subject, number)
+        if subject._pending is None:
+            return subject, None
+        key = element_keys(self.seed, self.epoch, [index])[0]
+        subject._pending.keys, subject._pending.device = key[None], WHERE_COMPUTED
+        subject._ready()
+        return subject, key
+
+
+def torch_type(dtype: np.dtype) -> torch.dtype:
+    """The type that voxels of a file have as a tensor."""
+    return to_torch(np.empty(0, dtype)).dtype
+
+
+def own(image: mj.Image) -> mj.Image:
+    """An image in an order and a type that JAX takes, in memory that it shares with no other."""
+    given = np.asarray(image.data)
+    data = in_order(given if given.dtype.itemsize <= 4 else np.asarray(lent(to_torch(given))))
+    return image.replace(data=data.copy() if np.may_share_memory(data, given) else data)
 
 
 def origin(dataset: Any) -> tuple[Any, Sequence[int]]:
@@ -173,6 +193,17 @@ def origin(dataset: Any) -> tuple[Any, Sequence[int]]:
         return dataset, range(len(dataset))
     inner, numbers = origin(dataset.dataset)
     return inner, [numbers[int(index)] for index in dataset.indices]
+
+
+def same_source(one: mj.PatchQueue, other: mj.PatchQueue) -> bool:
+    """Whether two queues give the same."""
+    orders = ((q.order.order, q.order.volumes, q.order.epochs) for q in (one, other))
+    return (
+        all(np.array_equal(a, b) for a, b in zip(*orders, strict=True))
+        and one.dataset.transform is other.dataset.transform
+        and one.dataset.dataset is other.dataset.dataset
+        and np.array_equal(one.dataset.seed, other.dataset.seed)
+    )
 
 
 def carried(dataset: Any) -> mj.Transform | None:
@@ -277,7 +308,9 @@ class Queue(IterableDataset):
         self._seed: np.ndarray | None = None
         self._epoch, self._order, self._given, self._whole = -1, None, 0, False
         self._resumes = False
+        self._source: Any = None
         self._batches: Any = None
+        self._ahead: Any = None
         self._held: deque[Subject] = deque()
         self._size = 0
 
@@ -322,17 +355,31 @@ class Queue(IterableDataset):
             self._seed = draw_key(self.generator)
         self._order = None if self.subject_sampler is None else [int(index) for index in self.subject_sampler]
         self._epoch, self._given = self._epoch + 1, 0
-        source = self._start()
+        self._start()
         if self.verbose:
-            print(f"Epoch {self._epoch}: {self._size} patches of {len(source.order.volumes)} volumes.")
+            volumes = len(self._source.order.volumes)
+            print(f"Epoch {self._epoch}: {self._size} patches of {volumes} volumes.")
 
-    def _start(self) -> mj.PatchQueue:
+    def _start(self) -> None:
         """Have medjax's queue of this epoch go on where this one stands; its threads start with the next patch."""
         self._held.clear()
+        source = self._of_epoch(self._epoch)
+        ahead, self._ahead = self._ahead, None
+        if ahead is not None and not self._given and same_source(ahead[0], source):
+            self._source, self._batches = ahead
+        else:
+            self._source, self._batches = source, iter(source)
+        self._size = len(source.order.order)
+        batch, self._skip = divmod(self._given, source.order.batch_size)
+        if batch:
+            self._batches.set_state({**self._batches.get_state(), "batch": batch})
+
+    def _of_epoch(self, epoch: int) -> mj.PatchQueue:
+        """medjax's queue of an epoch."""
         assert self._seed is not None
         transform = None if self._whole else carried(self.subjects_dataset)
-        source = mj.PatchQueue(
-            Volumes(self.subjects_dataset, transform, self._seed, self._epoch),
+        return mj.PatchQueue(
+            Volumes(self.subjects_dataset, transform, self._seed, epoch),
             self.sampler,
             min(self.at_once, self.max_length),
             self._seed,
@@ -340,16 +387,10 @@ class Queue(IterableDataset):
             max_length=self.max_length,
             shuffle_subjects=self.shuffle_subjects,
             shuffle_patches=self.shuffle_patches,
-            epochs=range(self._epoch, self._epoch + 1),
+            epochs=range(epoch, epoch + 1),
             num_threads=max(1, self.num_workers),
             order=self._order,
         )
-        self._size = len(source.order.order)
-        self._batches = iter(source)
-        place = {"batch": self._given // source.order.batch_size}
-        self._batches.set_state({**self._batches.get_state(), **place})
-        self._skip = self._given % source.order.batch_size
-        return source
 
     def _take(self) -> Subject:
         """The next patch of the epoch."""
@@ -365,6 +406,10 @@ class Queue(IterableDataset):
             device = WHERE_COMPUTED if self.device is None else self.device
             self._held.extend(separated(batch, device)[self._skip :])
             self._skip = 0
+            if self._given + len(self._held) == self._size and self.subject_sampler is None:
+                source = self._of_epoch(self._epoch + 1)
+                self._ahead = source, iter(source)
+                self._ahead[1].start()
         self._given += 1
         return self._held.popleft()
 
