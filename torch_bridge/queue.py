@@ -195,17 +195,6 @@ def origin(dataset: Any) -> tuple[Any, Sequence[int]]:
     return inner, [numbers[int(index)] for index in dataset.indices]
 
 
-def same_source(one: mj.PatchQueue, other: mj.PatchQueue) -> bool:
-    """Whether two queues give the same."""
-    orders = ((q.order.order, q.order.volumes, q.order.epochs) for q in (one, other))
-    return (
-        all(np.array_equal(a, b) for a, b in zip(*orders, strict=True))
-        and one.dataset.transform is other.dataset.transform
-        and one.dataset.dataset is other.dataset.dataset
-        and np.array_equal(one.dataset.seed, other.dataset.seed)
-    )
-
-
 def carried(dataset: Any) -> mj.Transform | None:
     """The transform that all subjects of a data set carry and somebody else may do; None if that is not known."""
     inner, _ = origin(dataset)
@@ -308,9 +297,7 @@ class Queue(IterableDataset):
         self._seed: np.ndarray | None = None
         self._epoch, self._order, self._given, self._whole = -1, None, 0, False
         self._resumes = False
-        self._source: Any = None
         self._batches: Any = None
-        self._ahead: Any = None
         self._held: deque[Subject] = deque()
         self._size = 0
 
@@ -355,31 +342,17 @@ class Queue(IterableDataset):
             self._seed = draw_key(self.generator)
         self._order = None if self.subject_sampler is None else [int(index) for index in self.subject_sampler]
         self._epoch, self._given = self._epoch + 1, 0
-        self._start()
+        source = self._start()
         if self.verbose:
-            volumes = len(self._source.order.volumes)
-            print(f"Epoch {self._epoch}: {self._size} patches of {volumes} volumes.")
+            print(f"Epoch {self._epoch}: {self._size} patches of {len(source.order.volumes)} volumes.")
 
-    def _start(self) -> None:
+    def _start(self) -> mj.PatchQueue:
         """Have medjax's queue of this epoch go on where this one stands; its threads start with the next patch."""
         self._held.clear()
-        source = self._of_epoch(self._epoch)
-        ahead, self._ahead = self._ahead, None
-        if ahead is not None and not self._given and same_source(ahead[0], source):
-            self._source, self._batches = ahead
-        else:
-            self._source, self._batches = source, iter(source)
-        self._size = len(source.order.order)
-        batch, self._skip = divmod(self._given, source.order.batch_size)
-        if batch:
-            self._batches.set_state({**self._batches.get_state(), "batch": batch})
-
-    def _of_epoch(self, epoch: int) -> mj.PatchQueue:
-        """medjax's queue of an epoch."""
         assert self._seed is not None
         transform = None if self._whole else carried(self.subjects_dataset)
-        return mj.PatchQueue(
-            Volumes(self.subjects_dataset, transform, self._seed, epoch),
+        source = mj.PatchQueue(
+            Volumes(self.subjects_dataset, transform, self._seed, self._epoch),
             self.sampler,
             min(self.at_once, self.max_length),
             self._seed,
@@ -387,10 +360,16 @@ class Queue(IterableDataset):
             max_length=self.max_length,
             shuffle_subjects=self.shuffle_subjects,
             shuffle_patches=self.shuffle_patches,
-            epochs=range(epoch, epoch + 1),
+            epochs=range(self._epoch, self._epoch + 1),
             num_threads=max(1, self.num_workers),
             order=self._order,
         )
+        self._size = len(source.order.order)
+        self._batches = iter(source)
+        place = {"batch": self._given // source.order.batch_size}
+        self._batches.set_state({**self._batches.get_state(), **place})
+        self._skip = self._given % source.order.batch_size
+        return source
 
     def _take(self) -> Subject:
         """The next patch of the epoch."""
@@ -406,10 +385,6 @@ class Queue(IterableDataset):
             device = WHERE_COMPUTED if self.device is None else self.device
             self._held.extend(separated(batch, device)[self._skip :])
             self._skip = 0
-            if self._given + len(self._held) == self._size and self.subject_sampler is None:
-                source = self._of_epoch(self._epoch + 1)
-                self._ahead = source, iter(source)
-                self._ahead[1].start()
         self._given += 1
         return self._held.popleft()
 

@@ -369,7 +369,9 @@ class BatchIterator:
         if self._next >= len(self._source):
             self.close()
             raise StopIteration
-        self.start()
+        if self._close is None:
+            worker = Worker(self._source, self._next)
+            self._take, self._close = worker.take, weakref.finalize(self, worker.close)
         try:
             batch = self._take()
         except BaseException:
@@ -377,12 +379,6 @@ class BatchIterator:
             raise
         self._next += 1
         return batch
-
-    def start(self) -> None:
-        """Begin to make batches before one is asked for."""
-        if self._close is None:
-            worker = Worker(self._source, self._next)
-            self._take, self._close = worker.take, weakref.finalize(self, worker.close)
 
     def close(self) -> None:
         """End the threads and drop what they prepared. `next` begins anew with the batch that is due."""
