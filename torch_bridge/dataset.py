@@ -25,7 +25,8 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 import medjax as mj
 from medjax.data.loader import keys_of
 from medjax.errors import UnknownShape, about
-from medjax.keys import as_key, as_keys
+from medjax.keys import as_key
+from medjax.patches.samplers import compiled_keys
 from medjax.transforms import apply, host
 from medjax.transforms.steps import is_random
 from torch_bridge import forked
@@ -137,7 +138,7 @@ def compute_many(t: mj.Transform, x: mj.Subject, keys: Any, who: Sequence[str]) 
     if given in UNBATCHED:
         return None
     host.check_subject(t, x)
-    keys = None if keys is None else as_keys(keys, len(who))
+    keys = None if keys is None else compiled_keys(keys, len(who))
     try:
         result, record = apply.compiled_each(t, x, keys, None)
     except UnknownShape:

@@ -58,7 +58,7 @@ def overhead(options: argparse.Namespace) -> None:
     """Print what a batch takes beyond the program: as a difference, and as the sum of what the host does."""
     import medjax as mj
     import torch_bridge as tio
-    from medjax.keys import as_keys
+    from medjax.patches.samplers import compiled_keys
     from medjax.transforms import host
     from medjax.transforms.apply import compiled_each
     from torch_bridge.subject import subject_to_medjax
@@ -69,14 +69,14 @@ def overhead(options: argparse.Namespace) -> None:
     inner, back = subject_to_medjax(batch)
     arrays = inner.replace(t1=inner.t1.replace(data=jax.device_put(np.array(inner.t1.data))))
     words = np.array([[0, 0], [0, 1]], np.uint32)
-    many = as_keys(words, 2)
+    many = compiled_keys(words, 2)
     result, record = jax.block_until_ready(compiled_each(ours, inner, many, None))
     contestants = {
         "program": lambda: compiled_each(ours, arrays, many, None),
         "medjax": lambda: mj.Transform.batch(ours, arrays, many).t1.data,
         "bridge": lambda: ours.batch(batch, words).t1.data,
         "lend": lambda: subject_to_medjax(batch),
-        "keys": lambda: as_keys(words, 2),
+        "keys": lambda: compiled_keys(words, 2),
         "checks": lambda: host.check_subject(ours, inner),
         "affines": lambda: host.after_batch(ours, inner, result, record, 2),
         "wrap": lambda: back(result),
@@ -115,7 +115,7 @@ COLLATE: dict[Any, Any] = {}
 
 
 def run(name: str, library_name: str, folder: Path) -> None:
-    """Print seconds for a number of batches, that number, and the share of decoding in what this process spent."""
+    """Print batches per second, seconds of one core for each, those of workers too, and the share of decoding in them."""
     torch.manual_seed(0)
     if library_name == "torchio":
         import torchio as library
@@ -127,14 +127,14 @@ def run(name: str, library_name: str, folder: Path) -> None:
     loader, epochs = loop(name, library, folder), EPOCHS[name, library_name]
     for batch in loader:
         touch(batch)
-    count, start = 0, time.perf_counter()
+    count, start, busy = 0, time.perf_counter(), sum(os.times()[:4])
     for _ in range(epochs):
         for batch in loader:
             touch(batch)
             count += 1
-    spent = time.perf_counter() - start
+    spent, busy = time.perf_counter() - start, sum(os.times()[:4]) - busy
     read = SUBJECTS * epochs * (REPEATED if name == "loader" else 1)
-    print(spent, count, decoding(library, folder) * read / spent)
+    print(count / spent, busy / count, decoding(library, folder) * read / busy)
 
 
 def touch(batch: Any) -> float:
@@ -151,32 +151,33 @@ def decoding(library: Any, folder: Path) -> float:
     return (time.process_time() - start) / len(many)
 
 
-def measure(name: str, library: str, folder: Path) -> tuple[float, float]:
-    """Batches per second of a contestant in a fresh process, and cores' share of decoding in it."""
+def measure(name: str, library: str, folder: Path) -> list[float]:
+    """What `run` prints, in a fresh process."""
     here = Path(__file__)
     path = os.pathsep.join([str(here.parent), os.environ.get("PYTHONPATH", "")])
     command = [sys.executable, "-W", "ignore", str(here), name, "--contestant", library, "--folder", str(folder)]
     done = subprocess.run(
         command, env={**os.environ, "PYTHONPATH": path}, stdout=subprocess.PIPE, text=True, check=True
     )
-    spent, count, share = map(float, done.stdout.split()[-3:])
-    return count / spent, share
+    return list(map(float, done.stdout.split()[-3:]))
 
 
 def against(name: str, options: argparse.Namespace) -> None:
-    """Print batches per second of both, in turns, and the ratio of each round."""
+    """Print batches per second of both, in turns, and the ratio of each round; that of processor time as well."""
     with tempfile.TemporaryDirectory() as folder:
         write(Path(folder), False)
         ratios = []
         for number in range(options.rounds):
-            (peer, _), (ours, share) = (measure(name, library, Path(folder)) for library in ("torchio", "medjax"))
-            ratios.append(ours / peer)
+            peer, ours = (measure(name, library, Path(folder)) for library in ("torchio", "medjax"))
+            ratios.append((ours[0] / peer[0], peer[1] / ours[1]))
             print(
-                f"{name}, round {number}: TorchIO {peer:.3f}, bridge {ours:.2f} batches/s, {ratios[-1]:.1f} times; "
-                f"{share:.2f} of a core decodes",
+                f"{name}, round {number}: TorchIO {peer[0]:.3f}, bridge {ours[0]:.2f} batches/s, {ratios[-1][0]:.1f} "
+                f"times; {peer[1]:.2f} and {ours[1]:.2f} s of one core each, {ratios[-1][1]:.1f} times, of which "
+                f"{peer[2]:.0%} and {ours[2]:.0%} decode",
                 flush=True,
             )
-        print(f"{name}: median {np.median(ratios):.1f} times TorchIO (goal {GOALS[name]})")
+        wall, busy = np.median(ratios, 0)
+        print(f"{name}: median {wall:.1f} times TorchIO (goal {GOALS[name]}), {busy:.1f} in processor time")
 
 
 def leaks(options: argparse.Namespace) -> None:

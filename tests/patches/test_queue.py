@@ -136,3 +136,24 @@ def test_in_order_without_shuffling(subjects):
 def test_printing_shows_the_three_parts(subjects):
     text = repr(queue(subjects))
     assert "once per volume: ZNormalization" in text and "per patch on the box: RandomAffine" in text
+
+
+def test_an_epoch_may_be_given_alone_with_an_order_and_numbers_of_its_own(subjects):
+    """Epoch 1 of two is what it is alone; a volume that stands twice goes on counting its patches."""
+    options = {"shuffle_patches": False, "samples_per_volume": 4}
+    both = [patch for batch in queue(subjects, **options) for patch in mj.unstack(batch)]
+    alone = [patch for batch in queue(subjects, epochs=range(1, 2), **options) for patch in mj.unstack(batch)]
+    for one, other in zip(both[16:], alone, strict=True):
+        same(one, other)
+    chosen = queue(subjects, order=[2, 0, 2, 1], samples_per_volume=[1, 0, 3, 5], epochs=1)
+    patches = [patch for batch in chosen for patch in mj.unstack(batch)]
+    assert len({tuple(np.asarray(jax.random.key_data(patch["key"]))) for patch in patches}) == 7
+    numbers = [patch.number for patch in patches]
+    assert sorted(numbers) == [0] + [2] * 6
+    for given, needle in (
+        ({"order": [4]}, "indices of the 4"),
+        ({"samples_per_volume": [1]}, "each of 4"),
+        ({"order": [1], "samples_per_volume": [1, 0, 1, 1]}, "no patch"),
+    ):
+        with pytest.raises(ValueError, match=needle):
+            queue(subjects, **given)
