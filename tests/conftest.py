@@ -83,12 +83,17 @@ def drop_programs(request):
         jax.clear_caches()
 
 
-@pytest.fixture(autouse=True, scope="module")
+QUICK = {"transforms", "ops", "parity", "patches", "presets", "test_guide_medjax.py"}
+"""Whose volumes are small: compiling costs far more than it saves."""
+
+
+@pytest.fixture(autouse=True)
 def quick_compiles(request):
-    """Small volumes are compiled without LLVM's optimisations; what compares programs bit by bit, with them."""
-    folders = {"transforms", "ops", "parity", "patches", "presets"} & set(request.path.parts)
+    """Compile without LLVM's optimisations, but for tests that compare programs bit by bit and those of real size."""
+    quick = bool(QUICK & set(request.path.parts)) and request.path.stem != "test_modes"
+    laws = ("law_gradient" in request.node.name) or ("law_second_call" in request.node.name)
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", bool(folders) and request.path.stem != "test_modes")
+    jax.config.update("jax_disable_most_optimizations", quick or laws)
     yield
     jax.config.update("jax_disable_most_optimizations", before)
 

@@ -193,6 +193,11 @@ class HistogramStandardization(IntensityTransform):
         del key
         return {}
 
+    def choose_in(self, key: Key | None, element: Array, size: int) -> Params:
+        """Nor for an element of a batch."""
+        del element, size
+        return self.choose(key)
+
     def taken(self, choice: Params, index: int) -> bool:
         """Every member is taken."""
         del choice, index

@@ -35,7 +35,7 @@ def test_w41_a_half_is_that_of_the_world_whatever_the_orientation(codes, name):
     np.testing.assert_allclose(got.numpy(), want, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["R", "upper", "t1", "lable"])
+@pytest.mark.parametrize("name", ["U", "upper", "t1", "lable"])
 def test_w41_a_name_that_is_neither_a_label_map_nor_a_half_is_an_error(name):
     with pytest.raises(ValueError, match=f"masking_method='{name}' is no label map.*it has 'label'"):
         mj.ZNormalization(name)(small_subject())
