@@ -40,7 +40,7 @@ def contestants(shape: tuple[int, ...]) -> dict[str, tuple[mj.Transform, list[An
         "bias": (mj.BiasField(bias), [tio.BiasField(bias.tolist(), 3), monai.RandBiasField(prob=1)]),
         "noise": (mj.RandomNoise(0, (0.1, 0.1)), [tio.Noise(0, 0.1, 3), GaussianNoiseTransform(0.1)]),
         "blur": (mj.Blur(1.0), [tio.Blur(1.0), monai.GaussianSmooth(1.0)]),
-        "gamma": (mj.Gamma(1.2), [tio.Gamma([1.2]), monai.AdjustContrast(1.2), GammaTransform(1.2, 0, True, 0, 0)]),
+        "gamma": (mj.Gamma(1.2), [tio.Gamma([1.2]), monai.AdjustContrast(1.2), GammaTransform(1.2, 0, True, 1, 0)]),
         "motion": (mj.Motion(DEGREES, SHIFTS, TIMES), [tio.Motion(DEGREES, SHIFTS, TIMES, "linear")]),
         "ghosting": (mj.Ghosting(6, 0, 0.8, None), [tio.Ghosting(6, 0, 0.8, None)]),
         "spike": (mj.Spike(POINT, 0.5), [tio.Spike(POINT, 0.5), monai.KSpaceSpikeNoise(index, 14.0)]),
