@@ -6,11 +6,11 @@ from typing import Any, ClassVar, cast
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from jaxtyping import Array
 
 from medjax import keys, ranges
 from medjax.ranges import Range, as_floats, check, leaf
 from medjax.transforms.compose import Group, members
+from medjax.transforms.steps import Element
 from medjax.transforms.transform import Transform, always, transform
 from medjax.typing import Key, Params
 
@@ -66,7 +66,8 @@ class OneOf(Group):
         """The transforms to choose from."""
         return cast(tuple[Transform, ...], self.transforms)
 
-    def choose(self, key: Key | None) -> Params:
+    def choose(self, key: Key | None, element: Element | None) -> Params:
+        del element
         if key is None:
             return {"chosen": jnp.int32(0)}
         ends = jnp.cumsum(jnp.asarray(self.weights))
@@ -102,7 +103,8 @@ class SomeOf(Group):
         """The transforms to choose from."""
         return cast(tuple[Transform, ...], self.transforms)
 
-    def choose(self, key: Key | None) -> Params:
+    def choose(self, key: Key | None, element: Element | None) -> Params:
+        del element
         if key is None:
             return {"taken": jnp.zeros(len(self), bool)}
         order = random.permutation(keys.for_name(key, "order"), len(self)).astype(jnp.int32)
@@ -141,15 +143,14 @@ class LastElements(Group):
         """The transform of the last elements, and that of the others."""
         return cast(tuple[Transform, ...], self.transforms)
 
-    def choose(self, key: Key | None) -> Params:
+    def choose(self, key: Key | None, element: Element | None) -> Params:
+        fraction = jnp.asarray(self.fraction)
+        if element is not None:
+            index, size = element
+            return {"last": index.astype(jnp.float32) >= jnp.round(size * (1 - fraction))}
         if key is None:
             return {"last": jnp.asarray(False)}
-        fraction = jnp.asarray(self.fraction)
         return {"last": random.uniform(keys.for_name(key, "last"), (), fraction.dtype) < fraction}
-
-    def choose_in(self, key: Key | None, element: Array, size: int) -> Params:
-        del key
-        return {"last": element.astype(jnp.float32) >= jnp.round(size * (1 - jnp.asarray(self.fraction)))}
 
     def taken(self, choice: Params, index: int) -> Any:
         return choice["last"] == (index == 0)

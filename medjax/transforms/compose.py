@@ -3,11 +3,9 @@
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
-from jaxtyping import Array
-
 from medjax.ranges import leaf
 from medjax.transforms import fuse
-from medjax.transforms.steps import flatten
+from medjax.transforms.steps import Element, flatten
 from medjax.transforms.transform import Transform, abstract, always, static, transform
 from medjax.typing import Key, Params
 
@@ -47,15 +45,10 @@ class Group(Transform):
         """The transforms in order."""
         raise NotImplementedError(f"{type(self).__name__} must define members")
 
-    def choose(self, key: Key | None) -> Params:
-        """What says which members have their turn; here all."""
-        del key
+    def choose(self, key: Key | None, element: Element | None) -> Params:
+        """What says which members have their turn, here all; element: its number in a batch, and the batch's size."""
+        del key, element
         return {}
-
-    def choose_in(self, key: Key | None, element: Array, size: int) -> Params:
-        """`choose` for an element of a batch of that size."""
-        del element, size
-        return self.choose(key)
 
     def taken(self, choice: Params, index: int) -> Any:
         """Whether a member has its turn."""

@@ -265,10 +265,9 @@ def read_data(image: Image, asked: Sampling, interpolates: bool, begin: Place, e
         matrix, half, weights = halved(begin, end, out)
         steps = summed(*jax.lax.optimization_barrier((half, weights.T)))
         reach = jnp.abs(half).max((1, 2, 3))
-        outermost = [warp.map_coordinates(matrix, warp.corners_of(out))]
-        outermost = [added(ends, side * reach) for ends in outermost for side in (-1, 1)]
-        within = warp.inside(outermost[0], extent).all() & warp.inside(outermost[1], extent).all()
-        return sample(added(warp.map_coordinates(matrix, voxels()), steps), within)
+        ends = warp.map_coordinates(matrix, warp.corners_of(out))
+        within = jnp.stack([warp.inside(added(ends, side * reach), extent) for side in (-1, 1)])
+        return sample(added(warp.map_coordinates(matrix, voxels()), steps), within.all())
 
     def deformed_either() -> Array:
         return jax.lax.cond(runs_along(end, out), deformed_along, deformed)

@@ -83,7 +83,7 @@ def draw_tree(t: Any, key: Key | None, places: dict[str, Place], certain: bool, 
     certain = certain and type(t.p) is float and t.p == 1.0
     on = jnp.asarray(True) if certain or key is None else keys.coin(key, t.p)
     if t.kind == "group":
-        choice = t.choose(key) if element is None else t.choose_in(key, *element)
+        choice = t.choose(key, element)
         members = []
         for i, member in enumerate(t.members):
             inner = None if key is None else keys.for_step(key, i)

@@ -20,6 +20,7 @@ from medjax.ops import pointwise, statistics
 from medjax.ranges import as_floats, check, leaf, traced
 from medjax.subject import Subject
 from medjax.transforms.intensity.masking import Masking, check_masking, label_values, mask_of, masking
+from medjax.transforms.steps import Element
 from medjax.transforms.transform import IntensityTransform, always, plain, static, transform
 from medjax.typing import Key, Params, working
 
@@ -188,15 +189,10 @@ class HistogramStandardization(IntensityTransform):
             for i, (name, found) in enumerate(zip(self.names or (), self.landmarks, strict=True))
         )
 
-    def choose(self, key: Key | None) -> Params:
+    def choose(self, key: Key | None, element: Element | None) -> Params:
         """Nothing to choose: every member has its turn."""
-        del key
+        del key, element
         return {}
-
-    def choose_in(self, key: Key | None, element: Array, size: int) -> Params:
-        """Nor for an element of a batch."""
-        del element, size
-        return self.choose(key)
 
     def taken(self, choice: Params, index: int) -> bool:
         """Every member is taken."""
