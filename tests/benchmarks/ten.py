@@ -10,6 +10,8 @@ from typing import Any
 import jax
 import numpy as np
 import torch
+from augment import running
+from kspace import DEGREES, POINT, SHIFTS, TIMES
 from timer import alternate, volume
 
 import medjax as mj
@@ -21,10 +23,6 @@ with warnings.catch_warnings():
     from batchgeneratorsv2.transforms.intensity.gamma import GammaTransform
     from batchgeneratorsv2.transforms.intensity.gaussian_noise import GaussianNoiseTransform
 
-DEGREES = np.array([(2.5, -3, 4), (-4, 1.5, 2)], np.float32)
-SHIFTS = np.array([(1, -0.7, 0.4), (-1.3, 0.6, 1)], np.float32)
-TIMES = np.array([0.31, 0.66], np.float32)
-POINT = np.array([(0.4, 0.53, 0.61)], np.float32)
 GOALS = {"motion": 5, "ghosting": 5, "bias": 5, "percentiles": 3, "noise": 2}
 
 
@@ -53,15 +51,6 @@ def contestants(shape: tuple[int, ...]) -> dict[str, tuple[mj.Transform, list[An
     }
 
 
-def running(peer: Any, tensor: torch.Tensor, image: Any) -> Callable[[], Any]:
-    """A call of a peer on the volume; one that writes into its input is given a copy."""
-    if isinstance(peer, tio.Transform):
-        return lambda: peer(image).data
-    if type(peer).__module__.startswith("monai"):
-        return lambda: peer(tensor)
-    return lambda: peer(image=tensor.clone())["image"]
-
-
 def main() -> None:
     """Print a line for each, and the geometric mean of the ratios."""
     data, _, affine = volume()
@@ -73,7 +62,8 @@ def main() -> None:
     print(f"{'':14}{'medjax ms':>10}{'peer ms':>10}{'ratio':>8}{'goal':>6}  best peer")
     for name, (t, peers) in contestants(data.shape[1:]).items():
         calls: dict[str, Callable[[], Any]] = {"medjax": lambda t=t: t(ours, key).data}
-        calls |= {type(peer).__module__.split(".")[0]: running(peer, tensor, theirs) for peer in peers}
+        libraries = {type(peer).__module__.split(".")[0]: peer for peer in peers}
+        calls |= {library: running(peer, library, tensor, theirs) for library, peer in libraries.items()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             best = alternate(calls, 3 if name == "motion" else 7)
