@@ -1,7 +1,7 @@
 """Images: immutable pytrees of voxels and an affine, with metadata that is carried beside them."""
 
 from pathlib import Path
-from typing import Any, Self
+from typing import Any, NamedTuple, Self
 
 import jax
 import numpy as np
@@ -10,6 +10,32 @@ from medjax import geometry, io
 from medjax.errors import one_of
 from medjax.metadata import Box, carried
 from medjax.typing import Affine, Index, Shape3, Tracer, Voxels
+
+
+class Element(NamedTuple):
+    """The voxels of an element of a batch, cut out anew wherever they are read, so that a program fuses the two."""
+
+    batch: jax.Array
+    number: Any
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """(C, I, J, K)."""
+        return self.batch.shape[1:]
+
+    @property
+    def ndim(self) -> int:
+        """4."""
+        return len(self.shape)
+
+    @property
+    def dtype(self) -> np.dtype:
+        """Type of the voxels."""
+        return self.batch.dtype
+
+    def read(self) -> jax.Array:
+        """The voxels."""
+        return jax.lax.dynamic_index_in_dim(self.batch, self.number, keepdims=False)
 
 
 class Image:
@@ -116,6 +142,8 @@ class Image:
     @property
     def data(self) -> Voxels:
         """Voxels, (C, I, J, K), or (B, C, I, J, K) in a batch; read from the file the first time."""
+        if isinstance(self._data, Element):
+            return self._data.read()
         return self._cache()[0] if self._data is None and self._paths else self._data
 
     @property

@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import random
-from jaxtyping import Array, Int, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from medjax import keys
 from medjax.typing import Key
@@ -22,11 +22,13 @@ class Marginals(NamedTuple):
     planes: Num[Array, "I"]
 
 
-def marginals(weights: Num[Array, "I J K"]) -> Marginals:
-    """The sums of a volume of weights of at least 0: float32, or int32 for a mask."""
-    dtype = jnp.float32 if jnp.issubdtype(weights.dtype, jnp.inexact) else jnp.int32
-    lines = weights.sum(2, dtype=dtype)
-    return Marginals(lines, lines.sum(1, dtype=dtype))
+def marginals(weights: Float[Array, "I J K"] | Bool[Array, "I J K"]) -> Marginals:
+    """The sums of a volume of weights of at least 0, float32; of a boolean mask, int32, summed as by `statistics.count`."""
+    if weights.dtype != bool:
+        lines = weights.sum(2, dtype=jnp.float32)
+        return Marginals(lines, lines.sum(1))
+    lines = weights.astype(jnp.bfloat16).sum(2, dtype=jnp.float32).astype(jnp.int32)
+    return Marginals(lines, lines.sum(1, dtype=jnp.int32))
 
 
 def choose(key: Key, weights: Num[Array, "N"]) -> Int[Array, ""]:

@@ -5,6 +5,7 @@ carries around the program what a program cannot carry. A batch is a loop over i
 cost follows what was drawn and its memory is that of one element.
 """
 
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
@@ -17,12 +18,13 @@ from jaxtyping import Array
 
 from medjax import keys
 from medjax.errors import needs_key
-from medjax.image import Image, LabelMap, ScalarImage
+from medjax.image import Element, Image, LabelMap, ScalarImage
 from medjax.subject import Subject, batch_size
 from medjax.transforms import inverse
 from medjax.transforms.gate import looped
 from medjax.transforms.host import after_batch, check_subject, compiled_draw, on_host, outline
 from medjax.transforms.steps import (
+    Group,
     draw,
     execute,
     flatten,
@@ -30,6 +32,7 @@ from medjax.transforms.steps import (
     groups_of,
     is_random,
     is_traced,
+    locate,
     seen_on_host,
 )
 from medjax.typing import Key, Params
@@ -106,17 +109,43 @@ def each(t: Any, subject: Subject, key: Key | None, index: Array, size: int) -> 
     """
     steps = flatten(t)
     groups = groups_of(steps)
+    whole = {name: jnp.asarray(subject[name].data) for name in cropped_first(t, groups, subject, key)}
+    rest = subject.replace(**{name: subject[name].replace(data=None) for name in whole})
 
     @jax.checkpoint
     def element(operands: Any) -> Any:
-        t, subject, key, index = operands
+        t, whole, subject, key, index, number = operands
+        subject = subject.replace(
+            **{name: subject[name].replace(data=Element(data, number)) for name, data in whole.items()}
+        )
         params = draw(t, key, subject, (index, size))
         flat = flatten_params(t, params)
         result, record = execute(flatten(t), groups, flat, subject)
         seen = {i: flat[i] for i, step in enumerate(steps) if seen_on_host(step.transform)}
         return result, {"record": record, "params": seen}
 
-    return jax.lax.map(lambda operands: element((t, *operands)), (subject, key, index))
+    numbers = jnp.arange(len(index), dtype=jnp.int32)
+    return jax.lax.map(lambda operands: element((t, whole, *operands)), (rest, key, index, numbers))
+
+
+def cropped_first(t: Any, groups: Sequence[Group], subject: Subject, key: Key | None) -> list[str]:
+    """The images of a batch of which the first run keeps a part alone, of fixed shape: they are read where they lie.
+
+    A loop copies each element that it takes out of a batch. Other images are taken out: the gradient of what is read
+    in place is as large as the batch, for each element.
+    """
+    steps, found = flatten(t), []
+    if not groups or steps[groups[0][0]].transform.kind != "spatial":
+        return []
+
+    def look(t: Any, subject: Subject, key: Key | None) -> None:
+        params = flatten_params(t, draw(t, key, subject, (jnp.int32(0), 1)))
+        for name, place in locate(flatten(t), groups[0], params, subject)[0].items():
+            if place.grid.fixed is not None and math.prod(place.grid.fixed) < math.prod(subject[name].spatial_shape):
+                found.append(name)
+
+    jax.eval_shape(look, t, *jax.tree.map(lambda leaf: leaf[0], (subject, key)))
+    return found
 
 
 @partial(jax.jit, static_argnames="sharding")

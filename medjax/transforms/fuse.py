@@ -212,14 +212,17 @@ def read_back(
 def read_data(image: Image, asked: Sampling, interpolates: bool, begin: Place, end: Place, out: Shape3) -> Array:
     """The voxels of `read`: one branch for each cost that the run can have."""
     label = sampling.is_label(image)
-    data = jnp.asarray(image.data)
-    dtype = data.dtype if label or not interpolates else working(data.dtype)
+    dtype = image.dtype if label or not interpolates else working(image.dtype)
     extent = begin.grid.shape
     fill = asked.label_fill if label else asked.fill
     pad = asked.label_pad if label else asked.pad
     edge = warp.EDGE_OF.get(pad, pad) if pad in (*warp.EDGES, *warp.EDGE_OF) else None
     outside = pad if fill is None and edge is None else fill
     method = (asked.label if label else asked.image) or ("nearest" if label else "linear")
+
+    def data() -> Array:
+        """Asked for in the branch that reads it (see `Element`)."""
+        return jnp.asarray(image.data)
 
     def lines() -> list[Array]:
         axes = [jnp.arange(n, dtype=jnp.int32) for n in out]
@@ -233,23 +236,23 @@ def read_data(image: Image, asked: Sampling, interpolates: bool, begin: Place, e
 
     def sample(coordinates: warp.Coordinates, within: Array) -> Array:
         """within: whether all coordinates lie in the volume, so that no fill is needed."""
-        blank = jnp.zeros(data.shape[0], dtype)
+        blank = jnp.zeros(image.shape[0], dtype)
         value = jax.lax.cond(within, lambda: blank, lambda: sampling.fill_value(image, outside, dtype))
-        source = data
+        source = data()
         if asked.antialias and not label:
-            source = axis.gaussian_blur(data.astype(dtype), antialiasing(begin, end).astype(dtype), extent=extent)
+            source = axis.gaussian_blur(source.astype(dtype), antialiasing(begin, end).astype(dtype), extent=extent)
         how = outside if outside in warp.EDGES else None
         return warp.sample(
             source, coordinates, extent=extent, interpolation=method, is_label=label, dtype=dtype, fill=value, edge=how
         )
 
     def unchanged() -> Array:
-        return copy_of(data, chosen != 0).astype(dtype)
+        return copy_of(data(), chosen != 0).astype(dtype)
 
     def indexed() -> Array:
         matrix = jnp.round(linear_part(begin, end)).astype(jnp.int32)
-        value = sampling.fill_value(image, outside, data.dtype)
-        return warp.reindex(data, matrix, lines(), extent=extent, fill=value).astype(dtype)
+        value = sampling.fill_value(image, outside, image.dtype)
+        return warp.reindex(data(), matrix, lines(), extent=extent, fill=value).astype(dtype)
 
     def linear() -> Array:
         matrix = linear_part(begin, end)

@@ -171,3 +171,16 @@ def test_forward_mode_goes_through_apply_and_batch():
 def test_a_batch_whose_shape_hangs_on_values_says_what_to_do():
     with pytest.raises(TypeError, match="CropOrPad"):
         mj.Resample(1.3).batch(mj.stack([small_subject()] * 2))
+
+
+def test_a_batch_of_patches_copies_no_volume():
+    """A loop would take each volume out of the batch first."""
+    t = mj.Compose([mj.RandomAffine(default_pad_value=0, p=0.5), mj.RandomCrop(8), mj.RandomGamma()])
+    batch = mj.stack([small_subject(OBLIQUE, (64, 64, 64), seed) for seed in range(2)])
+    program = jax.jit(lambda batch, key: t.batch(batch, key)).lower(batch, jax.random.key(0)).compile()
+    assert program.memory_analysis().temp_size_in_bytes < 64**3
+    keys = jax.random.split(jax.random.key(1), 2)
+    for one, subject, key in zip(mj.unstack(t.batch(batch, keys)), mj.unstack(batch), keys, strict=True):
+        alone = t(subject, key)
+        np.testing.assert_allclose(one.t1.data, alone.t1.data, atol=1e-6)
+        np.testing.assert_array_equal(one.label.data, alone.label.data)
