@@ -22,8 +22,8 @@ class Marginals(NamedTuple):
     planes: Num[Array, "I"]
 
 
-def marginals(weights: Float[Array, "I J K"] | Bool[Array, "I J K"]) -> Marginals:
-    """The sums of a volume of weights of at least 0, float32; of a boolean mask, int32, summed as by `statistics.count`."""
+def marginals(weights: Num[Array, "I J K"] | Bool[Array, "I J K"]) -> Marginals:
+    """The sums of a volume of weights of at least 0, float32; of a mask int32, and summed as by `statistics.count`."""
     if weights.dtype != bool:
         lines = weights.sum(2, dtype=jnp.float32)
         return Marginals(lines, lines.sum(1))

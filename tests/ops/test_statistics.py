@@ -280,6 +280,12 @@ def test_finite_only_leaves_out_what_is_not_finite(mask, spoiled):
     np.testing.assert_array_equal(got, [x[inside].min(), x[inside].max()])
 
 
+def test_finite_only_where_the_sum_overflows():
+    x = np.full(SHAPE, 3e38, np.float32)
+    got = jax.jit(lambda x: statistics.finite_only(statistics.extrema, x))(x)
+    np.testing.assert_array_equal(got, [x.min(), x.max()])
+
+
 @pytest.mark.parametrize("mask", [None, MASK[None], RNG.random(SHAPE) > 0.5])
 def test_each_channel_is_the_function_of_each(mask):
     x = volume() * np.array([1, 9], np.float32).reshape(2, 1, 1, 1)
