@@ -275,5 +275,6 @@ def concat_channels(subject: Subject, names: list[str], name: str) -> Subject:
 
 
 def channels_last(array: Any) -> Any:
-    """(..., C, I, J, K) to (..., I, J, K, C), as flax's convolutions take it."""
+    """(..., C, I, J, K) of an array or an image to an array (..., I, J, K, C), as flax's convolutions take it."""
+    array = array.data if isinstance(array, Image) else array
     return jnp.moveaxis(array, -4, -1) if isinstance(array, jax.Array) else np.moveaxis(array, -4, -1)

@@ -435,6 +435,8 @@ def test_channels_last_is_numpys_moveaxis(xp):
         got = mj.channels_last(xp.asarray(data))
         assert isinstance(got, jax.Array if xp is jnp else np.ndarray)
         np.testing.assert_array_equal(got, np.moveaxis(data, -4, -1))
+        image = mj.ScalarImage.of(xp.asarray(data), np.eye(4))
+        np.testing.assert_array_equal(mj.channels_last(image), got)
 
 
 def test_a_real_file():

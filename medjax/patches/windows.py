@@ -86,12 +86,14 @@ def on_the_device(
     function: Function, arrays: list[Any], grid: GridSampler, outputs: tuple[Output, ...], states: dict[str, State],
     windows: dict[str, Windows], batches: Batches, progress: bool,
 ) -> dict[str, State]:  # fmt: skip
-    """Run the network over all batches in one program, or in one program a batch if progress is shown."""
+    """Run the network over all batches in one program, or in one a batch if progress is shown or planes are reduced."""
     count = len(batches.starts)
-    chunk = 1 if progress else count
+    chunk = 1 if progress or any(output.reduce for output in outputs) else count
     for begin in shown(range(0, count, chunk), progress):
         part = Batches(*(values[begin : begin + chunk] for values in batches))
-        states = compiled_batches(function, grid.patch_size, outputs, states, arrays, grid.on_device, windows, part)
+        volumes = {name: state[0] for name, state in states.items()}
+        volumes = compiled_batches(function, grid.patch_size, outputs, volumes, arrays, grid.on_device, windows, part)
+        states = {o.name: reduced(o, volumes[o.name], states[o.name], part) for o in outputs}
     return states
 
 
@@ -105,14 +107,14 @@ def shown(steps: range, progress: bool) -> Any:
 
 
 @partial(jax.jit, static_argnums=(0, 1, 2), donate_argnums=3)
-def compiled_batches(function, size, outputs, states, arrays, subject, windows, batches):
-    """Run the network over batches of windows and add what it gives to the states."""
+def compiled_batches(function, size, outputs, volumes, arrays, subject, windows, batches):
+    """Run the network over batches of windows and add what it gives to the volumes."""
 
-    def step(states: dict[str, State], batch: Batches) -> tuple[dict[str, State], None]:
+    def step(volumes: dict[str, Array], batch: Batches) -> tuple[dict[str, Array], None]:
         found = named(batch_of(function, arrays, subject, batch.starts, size))
-        return {o.name: joined(o, states[o.name], found[o.name], windows[o.name], batch) for o in outputs}, None
+        return {o.name: joined(o, volumes[o.name], found[o.name], windows[o.name], batch) for o in outputs}, None
 
-    return jax.lax.scan(step, states, batches)[0]
+    return jax.lax.scan(step, volumes, batches)[0]
 
 
 def named(found: Any) -> dict[str, Array]:
@@ -120,30 +122,48 @@ def named(found: Any) -> dict[str, Array]:
     return found if isinstance(found, dict) else {"": found}
 
 
-def joined(output: Output, state: State, found: Array, windows: Windows, batch: Batches) -> State:
-    """The state of an output with a batch of windows added, and the planes reduced that are done."""
+def joined(output: Output, volume: Array, found: Array, windows: Windows, batch: Batches) -> Array:
+    """The volume of an output, or its planes that windows are at, with a batch of windows added."""
     first = batch.starts // jnp.asarray(output.factor, jnp.int32)[None]
+    origin = 0 if output.reduce is None else batch.origin // output.factor[0]
+    return added(volume, found, first, windows, output.crop, batch.real, origin)
+
+
+def reduced(output: Output, volume: Array, state: State, batch: Batches) -> State:
+    """The state of an output after one batch, its planes reduced that are done.
+
+    Apart from the batches, in programs of their own: XLA copies a buffer that is read, written and added to in one.
+    """
     if output.reduce is None:
-        return (added(state[0], found, first, windows, output.crop, batch.real),)
-    origin, done = batch.origin // output.factor[0], batch.done // output.factor[0]
-    buffer = added(state[0], found, first, windows, output.crop, batch.real, origin)
-    return reduced(output.reduce, buffer, state[1], origin, done)
+        return (volume,)
+    origin, done = (int(values[0]) // output.factor[0] for values in (batch.origin, batch.done))
+    if not done:
+        return volume, state[1]
+    result = compiled_reduce(output.reduce, volume, state[1], origin, done)
+    return compiled_move(volume, done), result
 
 
-def reduced(reduce: Reduce, buffer: Array, result: Array, origin: Array, done: Array) -> State:
-    """The first `done` planes written into the result, and the others moved to the front; plane by plane, in place."""
-    length = buffer.shape[1]
+@partial(jax.jit, static_argnums=0, donate_argnums=2)
+def compiled_reduce(reduce: Reduce, buffer: Array, result: Array, origin: Any, done: Any) -> Array:
+    """The first `done` planes reduced and written into the result, one after the other."""
 
     def write(p: Array, result: Array) -> Array:
         plane = reduce(jax.lax.dynamic_slice_in_dim(buffer, p, 1, 1))
         return jax.lax.dynamic_update_slice_in_dim(result, plane, origin + p, 1)
 
+    return jax.lax.fori_loop(0, done, write, result)
+
+
+@partial(jax.jit, donate_argnums=0)
+def compiled_move(buffer: Array, done: Any) -> Array:
+    """The planes after the first `done` moved to the front, and zeros behind them; plane by plane, in place."""
+    length = buffer.shape[1]
+
     def move(p: Array, buffer: Array) -> Array:
         plane = jax.lax.dynamic_slice_in_dim(buffer, jnp.minimum(p + done, length - 1), 1, 1)
         return jax.lax.dynamic_update_slice_in_dim(buffer, jnp.where(p + done < length, plane, 0), p, 1)
 
-    result = jax.lax.fori_loop(0, done, write, result)
-    return jax.lax.fori_loop(0, jnp.where(done > 0, length, 0), move, buffer), result
+    return jax.lax.fori_loop(0, length, move, buffer)
 
 
 def on_the_host(

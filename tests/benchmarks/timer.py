@@ -10,6 +10,7 @@ import nilearn
 import numpy as np
 
 import medjax as mj
+from medjax.io import memory
 
 DATA = Path(nilearn.__file__).parent / "datasets" / "data"
 T1 = DATA / "mni_icbm152_t1_tal_nlin_sym_09a_converted.nii.gz"
@@ -17,10 +18,14 @@ GREY = DATA / "mni_icbm152_gm_tal_nlin_sym_09a_converted.nii.gz"
 
 
 def volume() -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """The MNI152 T1 (1, 197, 233, 189) int16, its grey matter as labels 0 and 1, and their affine."""
+    """The MNI152 T1 (1, 197, 233, 189) int16, its grey matter as labels 0 and 1, and their affine.
+
+    Placed in memory as medjax's reader places what it reads.
+    """
     t1, grey = mj.ScalarImage(T1), mj.ScalarImage(GREY).numpy()
-    label = (grey > grey.max() / 2).astype(np.uint8)
-    return np.ascontiguousarray(t1.numpy().astype(np.int16)), np.ascontiguousarray(label), np.asarray(t1.affine)
+    data, label = (memory.empty(t1.shape, np.dtype(dtype)) for dtype in (np.int16, np.uint8))
+    data[...], label[...] = t1.numpy(), grey > grey.max() / 2
+    return data, label, np.asarray(t1.affine)
 
 
 def seconds(run: Callable[[], Any]) -> float:

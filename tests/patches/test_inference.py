@@ -138,7 +138,7 @@ def test_some_of_the_outputs_reduced():
 
 
 def test_many_classes_are_never_held_whole():
-    """The program of 100 classes needs as many planes as a window has, not the volume's (MONAI#9071)."""
+    """The program of 100 classes needs as many planes as a window has, once, not the volume's (MONAI#9071)."""
     from medjax.patches import windows
 
     subject = mj.Subject(t1=mj.ScalarImage(np.random.default_rng(0).normal(size=(1, 96, 16, 16)).astype(np.float32)))
@@ -161,7 +161,7 @@ def test_many_classes_are_never_held_whole():
         mj.sliding_window(network, subject, (12, 16, 16), (4, 0, 0), reduce=argmax)
     finally:
         windows.compiled_batches = program
-    assert held[0] > full and held[1] < full / 2
+    assert held[0] > full and held[1] < full / 6
 
 
 def test_devices_share_the_windows(subject):
