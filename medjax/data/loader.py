@@ -335,7 +335,7 @@ class Loader:
         first = dataset.read(0)
         with about(dataset.describe(0)):
             host.check_subject(t, first)
-            names = host.fixed_images(t, self.key, first)
+            names = list(host.fixed_shapes(t, self.key, first))
 
         def shapes(index: int) -> dict[str, tuple[int, ...] | None]:
             images = dataset.subjects[index].images

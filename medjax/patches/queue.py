@@ -34,7 +34,7 @@ from medjax.transforms.compose import Compose
 from medjax.transforms.fuse import Place, follow
 from medjax.transforms.steps import draw, flatten, flatten_params
 from medjax.transforms.transform import Transform
-from medjax.typing import Key, Shape3
+from medjax.typing import Key, Params, Shape3
 
 
 class Schedule:
@@ -241,9 +241,20 @@ class PatchQueue:
             due = self.order.patches(batch)
             slots = np.array([slot_of.pop(int(patch)) for patch in due])
             free.extend(slots.tolist())
-            yield with_metadata(taken(pool, slots), [metadata[int(p) // self.order.samples] for p in due])
+            patches, times = taken(pool, slots)
+            kept = [metadata[int(patch) // self.order.samples] for patch in due]
+            yield with_metadata(patches, self.after(kept, patches, times))
             waiting = {patch // self.order.samples for patch in slot_of}
             metadata = {number: kept for number, kept in metadata.items() if number in waiting}
+
+    def after(self, kept: list[Subject], patches: Subject, times: dict[int, Params]) -> list[Subject]:
+        """What is known of each patch beside its voxels, after all steps."""
+        steps, times = flatten(self.pipeline), jax.device_get(times)
+        result = []
+        for number, known in enumerate(kept):
+            params = jax.tree.map(lambda leaf, number=number: leaf[number], times)
+            result.append(known.replace(**host.metadata_after(steps, dict(known.metadata), params)))
+        return result
 
     def make(self, volume: Volume, wanted: np.ndarray, slots: np.ndarray, pool: Any) -> Any:
         """The pool with the wanted patches of a volume in their slots."""
@@ -275,10 +286,11 @@ def patch_of(
     margin: Shape3,
 ) -> dict[str, Any]:  # fmt: skip
     """The patch of one key, traced: its volume has gone through the head."""
-    params = flatten_params(t, draw(t, key, outline))
+    steps, params = flatten(t), flatten_params(t, draw(t, key, outline))
     place = partial(located, sampler, keys.for_name(key, "patch"), tables)
-    patch = box.boxed(flatten(t), parts, params, ready, place, sampler.patch_size, margin)
-    return {"patch": host.bare(patch), LOCATION: patch[LOCATION], KEY: random.key_data(key)}
+    patch = box.boxed(steps, parts, params, ready, place, sampler.patch_size, margin)
+    times = {i: params[i] for i, step in enumerate(steps) if step.transform.retimes}
+    return {"patch": host.bare(patch), LOCATION: patch[LOCATION], KEY: random.key_data(key), "times": times}
 
 
 def located(sampler: Sampler, key: Key, tables: Any, subject: Subject, places: dict[str, Place]) -> Int[Array, "3"]:
@@ -337,10 +349,11 @@ def check_same(patch: Subject, pool: Subject) -> None:
 
 
 @jax.jit
-def taken(pool: Any, slots: Array) -> Subject:
-    """The patches in some slots, as a batch."""
+def taken(pool: Any, slots: Array) -> tuple[Subject, dict[int, Params]]:
+    """The patches in some slots, as a batch, and what was drawn that their metadata hang on."""
     batch = jax.tree.map(lambda leaf: leaf[slots], pool)
-    return batch["patch"].replace(**{LOCATION: batch[LOCATION], KEY: random.wrap_key_data(batch[KEY])})
+    patches = batch["patch"].replace(**{LOCATION: batch[LOCATION], KEY: random.wrap_key_data(batch[KEY])})
+    return patches, batch["times"]
 
 
 def images_metadata(subject: Subject) -> dict[str, Any]:

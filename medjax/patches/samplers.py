@@ -124,15 +124,20 @@ class WeightedSampler(Sampler):
 
     probability_map: str = ""
 
-    def checked(self, subject: Subject) -> Subject:
+    def map_of(self, subject: Subject) -> Image:
+        """The map that is drawn from."""
         if self.probability_map not in subject.images:
             known = ", ".join(subject.images)
             raise ValueError(f"probability_map={self.probability_map!r} is no image of the subject, which has {known}")
+        return subject.images[self.probability_map]
+
+    def checked(self, subject: Subject) -> Subject:
+        self.map_of(subject)
         return super().checked(subject)
 
     def prepare(self, subject: Subject) -> Params:
-        weights = jnp.asarray(subject[self.probability_map].data)[0].astype(jnp.float32)
-        weights = centres(weights, subject[self.probability_map], self.patch_size)
+        image = self.map_of(subject)
+        weights = centres(jnp.asarray(image.data)[0].astype(jnp.float32), image, self.patch_size)
         sums = draw.marginals(weights)
         return {"weights": weights, "sums": sums, "seen": {"smallest": weights.min(), "total": sums.planes.sum()}}
 

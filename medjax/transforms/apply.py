@@ -22,9 +22,8 @@ from medjax.image import Element, Image, LabelMap, ScalarImage
 from medjax.subject import Subject, batch_size
 from medjax.transforms import inverse
 from medjax.transforms.gate import looped
-from medjax.transforms.host import after_batch, check_subject, compiled_draw, on_host, outline
+from medjax.transforms.host import after_batch, check_subject, compiled_draw, fixed_shapes, on_host, outline
 from medjax.transforms.steps import (
-    Group,
     draw,
     execute,
     flatten,
@@ -32,7 +31,6 @@ from medjax.transforms.steps import (
     groups_of,
     is_random,
     is_traced,
-    locate,
     seen_on_host,
 )
 from medjax.typing import Key, Params
@@ -109,7 +107,7 @@ def each(t: Any, subject: Subject, key: Key | None, index: Array, size: int) -> 
     """
     steps = flatten(t)
     groups = groups_of(steps)
-    whole = {name: jnp.asarray(subject[name].data) for name in cropped_first(t, groups, subject, key)}
+    whole = {name: jnp.asarray(subject[name].data) for name in cropped_first(t, key, subject)}
     rest = subject.replace(**{name: subject[name].replace(data=None) for name in whole})
 
     @jax.checkpoint
@@ -128,24 +126,15 @@ def each(t: Any, subject: Subject, key: Key | None, index: Array, size: int) -> 
     return jax.lax.map(lambda operands: element((t, whole, *operands)), (rest, key, index, numbers))
 
 
-def cropped_first(t: Any, groups: Sequence[Group], subject: Subject, key: Key | None) -> list[str]:
+def cropped_first(t: Any, key: Key | None, subject: Subject) -> list[str]:
     """The images of a batch of which the first run keeps a part alone, of fixed shape: they are read where they lie.
 
     A loop copies each element that it takes out of a batch. Other images are taken out: the gradient of what is read
     in place is as large as the batch, for each element.
     """
-    steps, found = flatten(t), []
-    if not groups or steps[groups[0][0]].transform.kind != "spatial":
-        return []
-
-    def look(t: Any, subject: Subject, key: Key | None) -> None:
-        params = flatten_params(t, draw(t, key, subject, (jnp.int32(0), 1)))
-        for name, place in locate(flatten(t), groups[0], params, subject)[0].items():
-            if place.grid.fixed is not None and math.prod(place.grid.fixed) < math.prod(subject[name].spatial_shape):
-                found.append(name)
-
-    jax.eval_shape(look, t, *jax.tree.map(lambda leaf: leaf[0], (subject, key)))
-    return found
+    one = None if key is None else key[0]
+    shapes = fixed_shapes(t, one, subject)
+    return [n for n, shape in shapes.items() if math.prod(shape) < math.prod(subject[n].spatial_shape)]
 
 
 @partial(jax.jit, static_argnames="sharding")

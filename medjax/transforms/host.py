@@ -9,6 +9,7 @@ from functools import partial
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 from medjax.errors import about
@@ -204,24 +205,25 @@ def bucketed(subject: Subject) -> Subject:
     return subject.replace(**images)
 
 
-def fixed_images(t: Any, key: Key | None, subject: Subject) -> frozenset[str]:
-    """Names of the images that the first run of a pipeline brings to a fixed shape, whatever shape they come in."""
+def fixed_shapes(t: Any, key: Key | None, subject: Subject) -> dict[str, Shape3]:
+    """The shapes to which the first run of a pipeline brings images, by name, whatever shape they come in."""
     steps = flatten(t)
     if not steps or steps[0].transform.kind != "spatial":
-        return frozenset()
-    fixed: set[str] = set()
+        return {}
+    fixed: dict[str, Shape3] = {}
 
-    def run(key: Key | None, subject: Subject) -> None:
-        params = flatten_params(t, draw(t, key, subject))
-        places = locate(steps, groups_of(steps)[0], params, subject)[0]
-        fixed.update(name for name, place in places.items() if place.grid.fixed)
+    def run(t: Any, key: Key | None, subject: Subject) -> None:
+        params = flatten_params(t, draw(t, key, subject, (jnp.int32(0), 1)))
+        places = locate(flatten(t), groups_of(steps)[0], params, subject)[0]
+        fixed.update({name: place.grid.fixed for name, place in places.items() if place.grid.fixed})
 
     images = {}
     for name, image in subject.images.items():
-        voxels = jax.ShapeDtypeStruct(image.shape, image.dtype)
-        images[name] = type(image).of(voxels, np.asarray(image.affine), np.asarray(image.spatial_shape, np.int32))
-    jax.eval_shape(run, key, Subject(images))
-    return frozenset(fixed)
+        voxels = jax.ShapeDtypeStruct(image.shape[-4:], image.dtype)
+        affine = jax.ShapeDtypeStruct((4, 4), np.float32)
+        images[name] = type(image).of(voxels, affine, np.asarray(image.spatial_shape, np.int32))
+    jax.eval_shape(run, t, key, Subject(images))
+    return fixed
 
 
 def bare(subject: Subject) -> Subject:

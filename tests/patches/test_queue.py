@@ -3,6 +3,7 @@
 import threading
 
 import jax
+import nibabel
 import numpy as np
 import pytest
 from conftest import OBLIQUE, small_subject
@@ -157,3 +158,20 @@ def test_an_epoch_may_be_given_alone_with_an_order_and_numbers_of_its_own(subjec
     ):
         with pytest.raises(ValueError, match=needle):
             queue(subjects, **given)
+
+
+def test_patches_of_a_series_begin_when_their_volumes_do(tmp_path):
+    header = nibabel.Nifti1Header()
+    header["pixdim"][4] = 2.0
+    data = np.broadcast_to(np.arange(9, dtype=np.float32), (8, 8, 8, 9))
+    nibabel.save(nibabel.Nifti1Image(data, np.eye(4), header), tmp_path / "bold.nii.gz")
+    dataset = mj.SubjectsDataset([mj.Subject(bold=mj.ScalarImage(tmp_path / "bold.nii.gz"))], mj.RandomTemporalCrop(3))
+    (batch,) = mj.PatchQueue(dataset, mj.UniformSampler(4), 6, KEY, samples_per_volume=6)
+    begin = [metadata["header"]["toffset"] for metadata in batch.bold.metadata]
+    np.testing.assert_allclose(begin, 2 * np.asarray(batch.bold.data)[:, 0, 0, 0, 0])
+    assert len(set(map(float, begin))) > 1
+
+
+def test_a_map_that_is_not_there_is_named(subjects):
+    with pytest.raises(ValueError, match="number=.*probability_map='nowhere' is no image.*t1, label"):
+        list(queue(subjects, mj.WeightedSampler(6, "nowhere")))
