@@ -16,9 +16,9 @@ from medjax.typing import Shape3
 HIGHEST = jax.lax.Precision.HIGHEST
 
 
-def basis(u: Float[Array, "N"], size: int) -> Float[Array, "N M"]:
+def basis(u: Float[Array, "N"], size: int) -> Float[Array, "M N"]:
     """Weights of `size` coefficients at each coordinate."""
-    return cubic(jnp.abs(u[:, None] - jnp.arange(size, dtype=u.dtype)[None, :]))
+    return cubic(jnp.abs(u[None, :] - jnp.arange(size, dtype=u.dtype)[:, None]))
 
 
 def is_aligned(matrix: Float[Array, "4 4"], shape: Shape3) -> Array:
@@ -29,7 +29,7 @@ def is_aligned(matrix: Float[Array, "4 4"], shape: Shape3) -> Array:
 
 def halves(
     control: Float[Array, "D n0 n1 n2"], matrix: Float[Array, "4 4"], shape: Shape3
-) -> tuple[Float[Array, "D N I J"], Float[Array, "K N"]]:
+) -> tuple[Float[Array, "D N I J"], Float[Array, "N K"]]:
     """The field on a whole grid whose axes run along the control axes, in any order, as what is left of a product.
 
     matrix: voxel index to control coordinate. The sum over N of one with the other is the field: two small products
@@ -48,7 +48,7 @@ def halves(
         return basis(u, size).astype(field.dtype)
 
     for axis in range(2):
-        field = jnp.tensordot(field, weights(axis), (1, 1), precision=HIGHEST)  # the new axis goes to the end
+        field = jnp.tensordot(field, weights(axis), (1, 0), precision=HIGHEST)  # the new axis goes to the end
     return field, weights(2)
 
 
@@ -57,7 +57,7 @@ def field_aligned(
 ) -> Float[Array, "D I J K"]:
     """The field on a whole grid whose axes run along the control axes: three small products."""
     half, weights = halves(control, matrix, shape)
-    return jnp.tensordot(half, weights, (1, 1), precision=HIGHEST)
+    return jnp.tensordot(half, weights, (1, 0), precision=HIGHEST)
 
 
 def field_at(control: Float[Array, "D n0 n1 n2"], coordinates: Coordinates) -> Float[Array, "D I J K"]:

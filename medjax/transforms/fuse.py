@@ -264,9 +264,12 @@ def read_data(image: Image, asked: Sampling, interpolates: bool, begin: Place, e
         coordinates = warp.map_coordinates(geometry.inverse(begin.grid.affine), points)
         return sample(coordinates, warp.inside(coordinates, extent).all())
 
+    few = edge is None and is_halved(end)
+    weights = halved(begin, end, out)[2] if few else None  # an operand of the switch, or every voxel would compute them
+
     def deformed_along() -> Array:
-        matrix, half, weights = halved(begin, end, out)
-        steps = summed(*jax.lax.optimization_barrier((half, weights.T)))
+        matrix, half, _ = halved(begin, end, out)
+        steps = summed(jax.lax.optimization_barrier(half), weights)
         reach = jnp.abs(half).max((1, 2, 3))
         ends = warp.map_coordinates(matrix, warp.corners_of(out))
         within = jnp.stack([warp.inside(added(ends, side * reach), extent) for side in (-1, 1)])
@@ -279,7 +282,7 @@ def read_data(image: Image, asked: Sampling, interpolates: bool, begin: Place, e
     if interpolates:
         branches.append(linear)
     if any(not isinstance(move, Linear) for move in end.moves):
-        branches.append(deformed_either if edge is None and is_halved(end) else deformed)
+        branches.append(deformed_either if few else deformed)
     chosen = jnp.clip(end.cost, 1, len(branches)) - 1
     if image.spatial_shape == out:
         branches.insert(0, unchanged)

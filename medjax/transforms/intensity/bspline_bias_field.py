@@ -51,10 +51,10 @@ def field(image: Image, params: Params, interpolation: str) -> Array:
         if interpolation == "linear":
             at = jnp.clip(index * (count / size), 0, count - 1)
             points = jnp.arange(count, dtype=values.dtype)
-            weights = jnp.maximum(1 - jnp.abs(at[:, None] - points[None]), 0)
+            weights = jnp.maximum(1 - jnp.abs(at[None] - points[:, None]), 0)
         else:
             weights = bspline.basis(1 + (jnp.clip(index, 0, size - 1) + 0.5) * ((count - 3) / size), count)
-        values = jnp.tensordot(values, weights, (1, 1), precision=jax.lax.Precision.HIGHEST)
+        values = jnp.tensordot(values, weights, (1, 0), precision=jax.lax.Precision.HIGHEST)
     return values
 
 
