@@ -190,12 +190,17 @@ def run_single(
             data, record[name] = apply(data)
         else:
             nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(apply, data)[1])
-            in_place = t.pointwise and name not in given
+            in_place = name not in given
+
+            def change(data: jax.Array, apply: Any = apply, in_place: bool = in_place) -> tuple[jax.Array, Any]:
+                new, measured = apply(data)
+                # Ended by a pointwise step, a branch writes into what it is given, and the other need not copy it.
+                return jnp.where(params["on"], new, data) if in_place and not t.pointwise else new, measured
 
             def leave(data: jax.Array, nothing: Any = nothing, in_place: bool = in_place) -> tuple[jax.Array, Any]:
                 return data if in_place else fuse.copy_of(data, params["on"]), nothing
 
-            data, record[name] = jax.lax.cond(params["on"], apply, leave, data)
+            data, record[name] = jax.lax.cond(params["on"], change, leave, data)
         images[name] = image.replace(data=data)
     return subject.replace(**images), {"on": params["on"], "measured": record}
 
