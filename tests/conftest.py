@@ -2,6 +2,8 @@
 
 import os
 
+# Without LLVM's optimisations, in child processes too: volumes are small here, and compiling costs more than it saves.
+os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 from contextlib import contextmanager
@@ -83,17 +85,11 @@ def drop_programs(request):
         jax.clear_caches()
 
 
-QUICK = {"transforms", "ops", "parity", "patches", "presets", "test_guide_medjax.py"}
-"""Whose volumes are small: compiling costs far more than it saves."""
-
-
 @pytest.fixture(autouse=True)
-def quick_compiles(request):
-    """Compile without LLVM's optimisations, but for tests that compare programs bit by bit and those of real size."""
-    quick = bool(QUICK & set(request.path.parts)) and request.path.stem != "test_modes"
-    laws = ("law_gradient" in request.node.name) or ("law_second_call" in request.node.name)
+def as_users_run(request):
+    """`test_modes` compiles what users write as it is compiled for them."""
     before = jax.config.read("jax_disable_most_optimizations")
-    jax.config.update("jax_disable_most_optimizations", quick or laws)
+    jax.config.update("jax_disable_most_optimizations", before and request.path.stem != "test_modes")
     yield
     jax.config.update("jax_disable_most_optimizations", before)
 
