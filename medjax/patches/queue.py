@@ -243,11 +243,11 @@ class PatchQueue:
             free.extend(slots.tolist())
             patches, times = taken(pool, slots)
             kept = [metadata[int(patch) // self.order.samples] for patch in due]
-            yield with_metadata(patches, self.after(kept, patches, times))
+            yield with_metadata(patches, self.after(kept, times))
             waiting = {patch // self.order.samples for patch in slot_of}
             metadata = {number: kept for number, kept in metadata.items() if number in waiting}
 
-    def after(self, kept: list[Subject], patches: Subject, times: dict[int, Params]) -> list[Subject]:
+    def after(self, kept: list[Subject], times: dict[int, Params]) -> list[Subject]:
         """What is known of each patch beside its voxels, after all steps."""
         steps, times = flatten(self.pipeline), jax.device_get(times)
         result = []
