@@ -12,7 +12,7 @@ from medjax.metadata import Box, carried
 from medjax.typing import Affine, Index, Shape3, Tracer, Voxels
 
 
-class Element(NamedTuple):
+class ElementVoxels(NamedTuple):
     """The voxels of an element of a batch, cut out anew wherever they are read, so that a program fuses the two."""
 
     batch: jax.Array
@@ -142,7 +142,7 @@ class Image:
     @property
     def data(self) -> Voxels:
         """Voxels, (C, I, J, K), or (B, C, I, J, K) in a batch; read from the file the first time."""
-        if isinstance(self._data, Element):
+        if isinstance(self._data, ElementVoxels):
             return self._data.read()
         return self._cache()[0] if self._data is None and self._paths else self._data
 

@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from medjax import keys
 from medjax.errors import needs_key
-from medjax.image import Element, Image, LabelMap, ScalarImage
+from medjax.image import ElementVoxels, Image, LabelMap, ScalarImage
 from medjax.subject import Subject, batch_size
 from medjax.transforms import inverse
 from medjax.transforms.gate import looped
@@ -114,7 +114,7 @@ def each(t: Any, subject: Subject, key: Key | None, index: Array, size: int) -> 
     def element(operands: Any) -> Any:
         t, whole, subject, key, index, number = operands
         subject = subject.replace(
-            **{name: subject[name].replace(data=Element(data, number)) for name, data in whole.items()}
+            **{name: subject[name].replace(data=ElementVoxels(data, number)) for name, data in whole.items()}
         )
         params = draw(t, key, subject, (index, size))
         flat = flatten_params(t, params)

@@ -221,7 +221,7 @@ def read_data(image: Image, asked: Sampling, interpolates: bool, begin: Place, e
     method = (asked.label if label else asked.image) or ("nearest" if label else "linear")
 
     def data() -> Array:
-        """Asked for in the branch that reads it (see `Element`)."""
+        """Asked for in the branch that reads it (see `ElementVoxels`)."""
         return jnp.asarray(image.data)
 
     def lines() -> list[Array]:
