@@ -11,7 +11,7 @@ import numpy as np
 from jax import random
 from jaxtyping import Array, Int
 
-from medjax import geometry, keys
+from medjax import keys
 from medjax.errors import in_range
 from medjax.geometry import Grid, window
 from medjax.image import Image, LabelMap
@@ -301,11 +301,16 @@ def placed(subject: Subject, result: Subject, n: int | None = None) -> Subject:
     def repeated(value: Any) -> Any:
         return value if n is None else (value,) * n
 
+    def moved(affine: np.ndarray) -> np.ndarray:
+        """The affines of the patches."""
+        affines = np.repeat(affine[None], len(starts), 0)
+        affines[:, :3, 3] += starts @ affine[:3, :3].T
+        return affines[0] if n is None else affines
+
     items: dict[str, Any] = {}
     for name, item in subject.items():
         if isinstance(item, Image):
-            affines = np.stack([np.asarray(item.affine, np.float64) @ geometry.translation(start) for start in starts])
-            affine = affines[0] if n is None else affines
+            affine = moved(np.asarray(item.affine, np.float64))
             items[name] = result[name].replace(affine=affine, metadata=repeated(item.metadata))
         else:
             items[name] = result[name] if name in result else None if item is None else repeated(item)
