@@ -7,7 +7,12 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
 os.environ["XLA_FLAGS"] = os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 
 from contextlib import contextmanager
+from importlib.metadata import version
 from pathlib import Path
+
+if version("jaxlib").startswith("0.10."):  # an unknown flag ends the process
+    # Fused loops made by MLIR take twice as long to compile. The guide and the notebooks have them.
+    os.environ["XLA_FLAGS"] += " --xla_cpu_use_fusion_emitters=false"
 
 import jax
 import nibabel
