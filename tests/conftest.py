@@ -92,7 +92,7 @@ def drop_programs(request):
 
 @pytest.fixture(autouse=True)
 def as_users_run(request):
-    """`test_modes` compiles what users write as it is compiled for them."""
+    """`test_modes` compiles what users write with LLVM's optimisations, as they do."""
     before = jax.config.read("jax_disable_most_optimizations")
     jax.config.update("jax_disable_most_optimizations", before and request.path.stem != "test_modes")
     yield
