@@ -166,6 +166,28 @@ def world_axes(affine: Any) -> Any:
     return axes, signs
 
 
+def own_axes(grid: Grid) -> tuple[Any, Any]:
+    """Along which unit vectors a grid is moved, as columns (3, 3) in the order R, A, S, and along which it is thin, (3,).
+
+    Those of the world for a volume. A slice or a line is moved within itself: along its own directions, the normal of
+    a slice included, each taken for the world axis that lies closest.
+    """
+    xp = namespace(grid.affine)
+    thin, dtype = grid.shape == 1, grid.affine.dtype
+    known = grid.shape if xp is np else grid.fixed
+    if known is not None and 1 not in tuple(known):
+        return xp.eye(3, dtype=dtype), xp.zeros(3, bool)
+    order = xp.argsort(thin.astype(np.int32), stable=True)  # what is thick first: of a sheared slice the normal is last
+    columns: list[Any] = []
+    for vector in direction(grid.affine)[:, order].T:
+        for done in columns:
+            vector = vector - (vector * done).sum() * done
+        columns.append(vector / xp.sqrt((vector**2).sum()))
+    axes, signs = world_axes(grid.affine)
+    own = xp.stack(columns, 1)[:, xp.argsort(order)][:, axes] * signs[None, :]
+    return xp.where(thin.any(), own, xp.eye(3, dtype=dtype)), thin[axes]
+
+
 def orientation(affine: Any) -> tuple[str, str, str]:
     """The anatomical directions in which the voxel axes run, as ('R', 'A', 'S'); needs a concrete affine."""
     axes, signs = world_axes(np.asarray(affine, np.float64))
@@ -202,7 +224,7 @@ class BSpline(NamedTuple):
 class Inverted(NamedTuple):
     """The way back through a map that has none in closed form; found by iteration where it is evaluated."""
 
-    forward: BSpline
+    forward: "BSpline | Flow"
 
 
 class Flow(NamedTuple):
@@ -224,6 +246,4 @@ def inverted(move: Map) -> Map:
     """The map that takes a move back."""
     if isinstance(move, Linear):
         return Linear(inverse(move.matrix))
-    if isinstance(move, Flow):
-        return move._replace(velocity=-move.velocity)
     return move.forward if isinstance(move, Inverted) else Inverted(move)

@@ -218,13 +218,13 @@ def reindex(
     extent: Array,
     fill: Array,
 ) -> Num[Array, "C X Y Z"]:
-    """Read voxels through a signed permutation with whole offsets, int32 (4, 4): exact, and keeps the dtype.
+    """Read voxels through a signed permutation with whole offsets, int32 (4, 4): exact, in the dtype of `fill` (C,).
 
     voxels: the indices of the new grid that are read along each of its axes, (X,), (Y,) and (Z,).
     Lines of the last axis that stay whole, forwards or backwards, are read as lines, at the speed of a copy.
     """
     channels, planes, rows, columns = data.shape
-    filler = fill.astype(data.dtype)[:, None, None, None]
+    filler = fill[:, None, None, None]
 
     def index_of(last: Array) -> tuple[Coordinates, Array]:
         """The voxels that are read, for these of the last axis, and whether they are there."""
@@ -234,13 +234,13 @@ def reindex(
 
     def by_voxel() -> Array:
         index, within = index_of(voxels[2])
-        return jnp.where(within[None], take(data, index, extent), filler)
+        return jnp.where(within[None], take(data, index, extent).astype(fill.dtype), filler)
 
     def by_line(step: int) -> Array:
         (i, j, _), within = index_of(voxels[2][:1])
         line = jnp.clip(i, 0, planes - 1) * rows + jnp.clip(j, 0, rows - 1)
         lines = data.reshape(channels, planes * rows, columns).at[:, line[..., 0]].get(mode="promise_in_bounds")
-        return jnp.where(within[None], lines[..., ::step], filler)
+        return jnp.where(within[None], lines[..., ::step].astype(fill.dtype), filler)
 
     if len(voxels[2]) != columns:
         return by_voxel()

@@ -27,6 +27,7 @@ from medjax.typing import Params, Shape3, working
 
 NOTHING_DONE, INDEXED, LINEAR, DEFORMED = range(4)
 SOLVING_STEPS = 12
+FLOW_STEPS = 6
 HIGHEST = jax.lax.Precision.HIGHEST
 FEW = 8
 """Up to how many control points along an axis a field is not stored."""
@@ -112,16 +113,17 @@ def advance_one(place: Place, t: Any, draw: Params, on: Any, reference: Grid, mo
     cost = INDEXED if t.exact else LINEAR if move is None or isinstance(move, Linear) else DEFORMED
     low, high = xp.zeros(3, np.int32), new.shape
     if new is not old or t.exact:
+        asked = t.sampling()
         step = geometry.matmul(geometry.inverse(old.affine), *matrices(move), new.affine)
-        if t.exact:
-            low, high = seen(place, step, new.shape, xp)
-        else:
-            same = (xp.abs(step - xp.round(step)) < 1e-5).all()
-            if t.sampling().antialias:  # indexing would leave out the smoothing for a coarser grid
-                same = same & ((step[:3, :3] ** 2).sum(1) < 1 + 1e-5).all()
-            cost = xp.where(same, INDEXED, cost)
+        indexing = True
+        if not t.exact:
+            indexing = is_whole(step)
+            if asked.antialias:  # indexing would leave out the smoothing for a coarser grid
+                indexing = indexing & ((step[:3, :3] ** 2).sum(1) < 1 + 1e-5).all()
+            cost = xp.where(indexing, INDEXED, cost)
+        if asked.fill is None:  # else what lies around the image is of the new grid, as its fill
             box = seen(place, step, new.shape, xp)
-            low, high = xp.where(same, box[0], low), xp.where(same, box[1], high)
+            low, high = xp.where(indexing, box[0], low), xp.where(indexing, box[1], high)
     if on is not True:
         low, high = xp.where(on, low, place.low), xp.where(on, high, place.high)
         cost = xp.where(on, cost, NOTHING_DONE)
@@ -129,14 +131,40 @@ def advance_one(place: Place, t: Any, draw: Params, on: Any, reference: Grid, mo
     return Place(new, low, high, place.label, moves, xp.maximum(place.cost, cost))
 
 
+def is_whole(step: Any) -> Any:
+    """Whether a map of indices (4, 4) takes every voxel to a voxel, so that to read through it is to index."""
+    xp = geometry.namespace(step)
+    tolerance = np.array([1e-5, 1e-5, 1e-5, warp.SLACK], step.dtype)  # turns and scales grow with the index, shifts not
+    return (xp.abs(step - xp.round(step)) < tolerance[None]).all()
+
+
+def cost_back(begin: Place, end: Place) -> Any:
+    """What the way back through a run costs: every second voxel can be indexed, but not the voxels between them."""
+    xp = geometry.namespace(end.grid.affine)
+    back = end._replace(grid=begin.grid, moves=way_back(end.moves))
+    whole = is_whole(linear_part(begin._replace(grid=end.grid), back))
+    return xp.where((end.cost == INDEXED) & ~whole, LINEAR, end.cost)
+
+
 def seen(place: Place, step: Any, shape: Any, xp: Any) -> tuple[Any, Any]:
-    """The box of the new grid that shows the image; `step` takes an index of it to one of the old grid."""
+    """The box of the new grid that shows the image; `step` takes an index of it to one of the old grid.
+
+    The box is the image's, not the window's: a crop leaves it as it is, though it reach beyond the grid, so that what
+    was padded before still mirrors the image and not the crop. It ends with the old grid only where the new one goes
+    on, for what was cut off does not come back.
+    """
+    within = 0.01  # of a voxel: rounding
+    end = place.grid.shape.astype(step.dtype) - 1
+    ends = xp.stack([geometry.transform_point(step, at.astype(step.dtype)) for at in (0 * shape, shape - 1)])
+    low = xp.where(ends.min(0) < -within, xp.maximum(place.low, 0), place.low)
+    last = xp.minimum(place.high, place.grid.shape)
+    high = xp.where(ends.max(0) > end + within, last, place.high)
     back = geometry.inverse(step)
-    first = geometry.transform_point(back, place.low.astype(step.dtype))
-    last = geometry.transform_point(back, (place.high - 1).astype(step.dtype))
-    low = xp.round(xp.minimum(first, last)).astype(np.int32)
-    high = xp.round(xp.maximum(first, last)).astype(np.int32) + 1
-    return xp.maximum(low, 0), xp.minimum(high, shape)
+    ends = xp.stack([geometry.transform_point(back, at.astype(step.dtype)) for at in (low, high - 1)])
+    return (
+        xp.ceil(ends.min(0) - within).astype(np.int32),
+        xp.floor(ends.max(0) + within).astype(np.int32) + 1,
+    )
 
 
 def copied(places: dict[str, Place], t: Any) -> dict[str, Place]:
@@ -175,6 +203,11 @@ def asked_of(steps: Sequence[Step]) -> tuple[Sampling, bool]:
     return asked, any(not step.transform.exact for step in steps)
 
 
+def dtype_after(dtype: Any, label: bool, interpolates: bool) -> np.dtype:
+    """The dtype of an image after a run that may interpolate or not, whatever was drawn."""
+    return np.dtype(dtype) if label or not interpolates else working(dtype)
+
+
 def read(image: Image, steps: Sequence[Step], begin: Place, end: Place, known: Known | None = None) -> Image:
     """The image on the grid of `end`, gathered once.
 
@@ -198,13 +231,14 @@ def read_back(
 ) -> Image:
     """The image on the grid of `begin`, from where a run has brought it: the run's map inverted, gathered once.
 
-    What the run cut off is 0.
+    interpolation: instead of the run's own; labels have theirs where it would make values that are no labels. What the
+    run cut off is 0.
     """
     asked, interpolates = asked_of(steps)
-    method = interpolation or asked.image, interpolation or asked.label
-    back = Sampling(*method, fill=0.0, label_fill=0.0)
+    label = interpolation if interpolation in sampling.LABEL_INTERPOLATIONS else asked.label
+    back = Sampling(interpolation or asked.image, label, fill=0.0, label_fill=0.0)
     there = Place(end.grid, None, None, begin.label)
-    here = Place(begin.grid, None, None, begin.label, way_back(end.moves), end.cost)
+    here = Place(begin.grid, None, None, begin.label, way_back(end.moves), cost_back(begin, end))
     data = read_data(image, back, interpolates, there, here, known[0])
     return type(image).of(data, begin.grid.affine, None if known[1] else begin.grid.shape)
 
@@ -212,7 +246,7 @@ def read_back(
 def read_data(image: Image, asked: Sampling, interpolates: bool, begin: Place, end: Place, out: Shape3) -> Array:
     """The voxels of `read`: one branch for each cost that the run can have."""
     label = sampling.is_label(image)
-    dtype = image.dtype if label or not interpolates else working(image.dtype)
+    dtype = dtype_after(image.dtype, label, interpolates)
     extent = begin.grid.shape
     fill = asked.label_fill if label else asked.fill
     pad = asked.label_pad if label else asked.pad
@@ -251,8 +285,7 @@ def read_data(image: Image, asked: Sampling, interpolates: bool, begin: Place, e
 
     def indexed() -> Array:
         matrix = jnp.round(linear_part(begin, end)).astype(jnp.int32)
-        value = sampling.fill_value(image, outside, image.dtype)
-        return warp.reindex(data(), matrix, lines(), extent=extent, fill=value).astype(dtype)
+        return warp.reindex(data(), matrix, lines(), extent=extent, fill=sampling.fill_value(image, outside, dtype))
 
     def linear() -> Array:
         matrix = linear_part(begin, end)
@@ -411,16 +444,32 @@ def added(points: warp.Coordinates, field: Array | warp.Coordinates) -> warp.Coo
     return x, y, z
 
 
-def solve(move: BSpline, points: warp.Coordinates, field: Callable[..., Array]) -> warp.Coordinates:
-    """Where the move comes from: x with x + d(x) = points, by x <- points - d(x); `field(control, coordinates)` is d.
+def solve(move: BSpline | Flow, points: warp.Coordinates, field: Callable[..., Array]) -> warp.Coordinates:
+    """Where the move comes from: x with move(x) = points, by x <- x + guess(points) - guess(move(x)).
 
-    Each step divides the error by the inverse of the largest slope of d, which is below 1 where nothing folds.
+    For a B-spline there is no guess but the point itself: each step divides the error by the inverse of the largest
+    slope of the displacement, which is below 1 where nothing folds. A flow may stretch more than that; the flow of -v
+    is its inverse but for the lattice, so a few steps take that away. `field` reads a B-spline.
     """
+    if isinstance(move, BSpline):
+        forward, guess, count = displacing(move, field), lambda x: x, SOLVING_STEPS
+    else:
+        back = move._replace(velocity=-move.velocity)
+        forward, guess, count = displacing(move, field), displacing(back, field), FLOW_STEPS
+    target = guess(points)
 
     def step(_: int, x: warp.Coordinates) -> warp.Coordinates:
-        return added(points, -field(move.control, warp.map_coordinates(move.to_grid, x)))
+        i, j, k = (a + t - b for a, t, b in zip(x, target, guess(forward(x)), strict=True))
+        return i, j, k
 
-    return jax.lax.fori_loop(0, SOLVING_STEPS, step, points)
+    return jax.lax.fori_loop(0, count, step, target)
+
+
+def displacing(move: BSpline | Flow, field: Callable[..., Array]) -> Callable[[warp.Coordinates], warp.Coordinates]:
+    """A move as a function of points of the world; `field` reads a B-spline."""
+    coefficients, to_field, _ = displacement(move)
+    read = velocity.field_at if isinstance(move, Flow) else field
+    return lambda points: added(points, read(coefficients, warp.map_coordinates(to_field, points)))
 
 
 def carry(moves: Sequence[Map], xyz: Array) -> Array:
@@ -432,9 +481,7 @@ def carry(moves: Sequence[Map], xyz: Array) -> Array:
         elif isinstance(move, Inverted):
             points = solve(move.forward, points, bspline.taps)
         else:
-            coefficients, to_field, _ = displacement(move)
-            taps = velocity.field_at if isinstance(move, Flow) else bspline.taps
-            points = added(points, taps(coefficients, warp.map_coordinates(to_field, points)))
+            points = displacing(move, bspline.taps)(points)
     return jnp.stack(points, 1)
 
 

@@ -17,7 +17,7 @@ from medjax.geometry import Grid, check_overlap
 from medjax.subject import Subject
 from medjax.transforms import buckets, fuse
 from medjax.transforms.fuse import Known, Place, Step
-from medjax.transforms.spatial.sampling import check_label_fill, is_label
+from medjax.transforms.spatial.sampling import check_fill, is_label
 from medjax.transforms.steps import (
     Group,
     draw,
@@ -69,7 +69,7 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
     host = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if seen_on_host(step.transform)}
     metadata = metadata_after(steps, {name: image.metadata for name, image in subject.images.items()}, host)
     pending: list[tuple[Group, tuple[tuple[str, Known], ...]]] = []
-    places = start_all(subject)
+    places, kinds = start_all(subject), kinds_of(subject)
 
     def flush(subject: Subject) -> Subject:
         """Run what is pending in one program."""
@@ -90,6 +90,7 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
     for group in groups_of(steps):
         first = steps[group[0]].transform
         places = fuse.copied(places, first)
+        before, kinds = kinds, kinds_after(steps, group, kinds)
         if first.kind != "spatial":
             pending.append((group, ()))
             continue
@@ -102,7 +103,7 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
             for place_in_run, found in jax.device_get(located).items():
                 flat[group[place_in_run]]["located"] = host[group[place_in_run]]["located"] = found
         ends = planned(steps, group, host, places)
-        if all(place.cost == fuse.NOTHING_DONE for place in ends.values()):
+        if kinds == before and all(place.cost == fuse.NOTHING_DONE for place in ends.values()):
             continue
         if group[0] == 0 and ends_fixed(steps, group, host, places):
             subject = bucketed(subject)
@@ -287,8 +288,10 @@ def verify(steps: Sequence[Step], record: dict[int, Any]) -> None:
 
 def check_subject(t: Any, subject: Subject) -> None:
     """Raise a ValueError for what a subject lacks, before anything is computed."""
+    steps = flatten(t)
     moved = dict.fromkeys(list(subject.images)[:1])
-    for step in flatten(t):
+    kinds = kinds_of(subject)
+    for step in steps:
         inner = step.transform
         made = {new for _, new in inner.copies}
         for name in (*(inner.include or ()), *(inner.exclude or ()), *(old for old, _ in inner.copies)):
@@ -298,12 +301,41 @@ def check_subject(t: Any, subject: Subject) -> None:
         subject = keep(subject, inner)
         inner.check_subject(subject)
         if inner.kind == "spatial":
-            asked = inner.sampling()
-            for name, image in subject.images.items():
-                if fuse.included(inner, name, is_label(image)):
-                    moved[name] = None
-                    check_label_fill(asked.label_fill, name, image)
-                    check_label_fill(asked.label_pad, name, image)
+            moved |= {n: None for n, image in subject.images.items() if fuse.included(inner, n, is_label(image))}
+    for group in groups_of(steps):
+        check_fills(steps, group, kinds)
+        kinds = kinds_after(steps, group, kinds)
     images = {name: subject[name] for name in moved}
     if len(images) > 1 and not is_traced([image.affine for image in images.values()]):
         check_overlap({n: Grid(i.affine, i.spatial_shape if i.extent is None else i.extent) for n, i in images.items()})
+
+
+Kinds = dict[str, tuple[np.dtype, bool]]
+"""The dtype of each image, and whether it is a label map: what a pipeline makes of them is known from the types."""
+
+
+def kinds_of(subject: Subject) -> Kinds:
+    """The kinds of a subject's images."""
+    return {name: (image.dtype, is_label(image)) for name, image in subject.images.items()}
+
+
+def kinds_after(steps: Sequence[Step], group: Group, kinds: Kinds) -> Kinds:
+    """The kinds of images after a group of steps, whatever is drawn."""
+    first = steps[group[0]].transform
+    kinds = kinds | {new: (kinds[old][0], kinds[old][1] and not first.synthesises) for old, new in first.copies}
+    after = {}
+    for name, (dtype, label) in kinds.items():
+        mine = [steps[i] for i in group if fuse.included(steps[i].transform, name, label)]
+        interpolates = first.kind != "spatial" or fuse.asked_of(mine)[1]
+        after[name] = (fuse.dtype_after(dtype, label, interpolates) if mine else dtype, label)
+    return after
+
+
+def check_fills(steps: Sequence[Step], group: Group, kinds: Kinds) -> None:
+    """Raise a ValueError for a fill that an image cannot hold in the dtype that it has after a group of steps."""
+    if steps[group[0]].transform.kind != "spatial":
+        return
+    for name, (dtype, label) in kinds_after(steps, group, kinds).items():
+        asked = fuse.asked_of([steps[i] for i in group if fuse.included(steps[i].transform, name, label)])[0]
+        for fill in (asked.label_fill, asked.label_pad) if label else (asked.fill, asked.pad):
+            check_fill(fill, f"{'label map' if label else 'image'} {name!r}", dtype)

@@ -90,7 +90,7 @@ def located(flat: Sequence[Params], record: dict[int, Any]) -> list[dict[str, An
 def known_before(before: Place, after: Place) -> Known:
     """The shape in which the grid before a run is read back, and whether all of it is real; few, where it may be."""
     i, j, k = (int(n) for n in before.grid.shape)
-    exact = after.cost <= fuse.INDEXED
+    exact = fuse.cost_back(before, after) <= fuse.INDEXED
     return ((i, j, k), True) if exact else (buckets.rounded((i, j, k)), False)
 
 

@@ -65,10 +65,12 @@ def blanked(image: Image, params: Params, largest: Shape3) -> Image:
 
     corner, size, count = per_channel("corner", boxes, 3), per_channel("size", boxes, 3), per_channel("count")
     fill = per_channel("fill", boxes).astype(data.dtype) if "fill" in params else None
+    end = channels.size_of(image)
 
     def blank(data: Array, which: tuple[Array, Array]) -> tuple[Array, None]:
         channel, box = which
-        low, high = corner[channel, box], corner[channel, box] + size[channel, box]
+        low = corner[channel, box]
+        high = jnp.minimum(low + size[channel, box], end)
         start = jnp.clip(low, 0, jnp.asarray(image.spatial_shape, jnp.int32) - jnp.asarray(window, jnp.int32))
         place = (channel, start[0], start[1], start[2])
         values = jax.lax.dynamic_slice(data, place, (1, *window))

@@ -46,11 +46,13 @@ def locations_of(name: str, value: Any) -> Any:
     return array
 
 
-def check_size(t: Any, subject: Subject) -> None:
-    """Raise a ValueError for an image that a patch does not fit into."""
+def check_room(t: Any, subject: Subject, end: Any, what: str) -> None:
+    """Raise a ValueError for an image, or an element of a batch, that ends before `end` (3,)."""
     for name, image in subject.images.items():
-        if fuse.included(t, name, is_label(image)) and any(np.array(image.spatial_shape) < t.patch_size):
-            raise ValueError(f"patch_size {t.patch_size} does not fit into {name}, of shape {image.spatial_shape}")
+        if fuse.included(t, name, is_label(image)) and not traced(image.extent):
+            sizes = np.asarray(image.spatial_shape if image.extent is None else image.extent).reshape(-1, 3)
+            if np.any(sizes < end):
+                raise ValueError(f"{what} {name}, of shape {tuple(sizes.min(0).tolist())}")
 
 
 def draw_disjoint(key: Key, first: Int[Array, "N 3"], room: Int[Array, "3"], size: Shape3) -> Int[Array, "N 3"]:
@@ -127,15 +129,10 @@ class Swap(IntensityTransform):
                 raise ValueError(f"locations hold boxes of size {self.patch_size} that overlap, which is no exchange")
 
     def check_subject(self, subject: Subject) -> None:
-        check_size(self, subject)
-        if traced(self.locations):
-            return
-        far = np.asarray(self.locations).max((0, 1), initial=0) + self.patch_size
-        for name, image in subject.images.items():
-            if fuse.included(self, name, is_label(image)) and np.any(far > image.spatial_shape):
-                raise ValueError(
-                    f"locations leave {name}, of shape {image.spatial_shape}: a box reaches {far.tolist()}"
-                )
+        check_room(self, subject, self.patch_size, f"patch_size {self.patch_size} does not fit into")
+        if not traced(self.locations):
+            far = np.asarray(self.locations).max((0, 1), initial=0).astype(int) + self.patch_size
+            check_room(self, subject, far, f"locations reach {far.tolist()}, beyond")
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"locations": jnp.round(jnp.asarray(self.locations)).astype(jnp.int32)}
@@ -162,7 +159,7 @@ class RandomSwap(IntensityTransform):
     invertible = True
 
     def check_subject(self, subject: Subject) -> None:
-        check_size(self, subject)
+        check_room(self, subject, self.patch_size, f"patch_size {self.patch_size} does not fit into")
 
     def draw(self, key: Key, grid: Grid) -> Params:
         room = jnp.maximum(jnp.asarray(grid.shape, jnp.int32) - jnp.asarray(self.patch_size, jnp.int32), 0)

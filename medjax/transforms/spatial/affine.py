@@ -7,7 +7,7 @@ import numpy as np
 
 from medjax import keys, ranges
 from medjax.errors import one_of
-from medjax.geometry import Grid, Linear, center, homogeneous, inverse, matmul, namespace, transform_vector, world_axes
+from medjax.geometry import Grid, Linear, center, homogeneous, inverse, matmul, namespace, own_axes, transform_vector
 from medjax.ranges import Range, number, uniform
 from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, static, transform
@@ -62,19 +62,21 @@ def shearing(factors: Any, flat: Any) -> Any:
 def affine_map(params: Params, reference: Grid, about: str, order: str) -> Linear:
     """Output world to input world: p_in = c + H^-1 R^T (S^-1 (p_out - c) - t), or c + S^-1 H^-1 R^T (p_out - c - t).
 
-    Along an axis of a single voxel nothing is scaled, sheared or shifted, and only rotations about it are left.
+    A slice is moved within itself: angles, scales and shifts are along its own axes instead of the world's, nothing is
+    scaled, sheared or shifted along its normal, and the only rotation is about it.
     """
     xp = namespace(reference.affine)
     dtype = reference.affine.dtype
     scales, degrees, shift = (xp.asarray(params[n]).astype(dtype) for n in ("scales", "degrees", "translation"))
-    flat = reference.shape[world_axes(reference.affine)[0]] == 1
+    own, flat = own_axes(reference)
     others = xp.stack([flat[1] | flat[2], flat[0] | flat[2], flat[0] | flat[1]])
     scales, shift = xp.where(flat, 1, scales).astype(dtype), xp.where(flat, 0, shift).astype(dtype)
     sheared = shearing(xp.asarray(params["shears"]).astype(dtype), flat)
     upright = inverse(homogeneous(sheared, xp.zeros(3, dtype)))[:3, :3]
     turned = matmul(upright, rotation(xp.deg2rad(xp.where(others, 0, degrees).astype(dtype))).T)
     linear = turned / (scales[None, :] if order == "world" else scales[:, None])
-    shifted = transform_vector(turned if order == "world" else linear, shift)
+    shifted = transform_vector(own, transform_vector(turned if order == "world" else linear, shift))
+    linear = matmul(own, linear, own.T)
     middle = center(reference) if about == "image" else xp.zeros(3, dtype)
     return Linear(homogeneous(linear, middle - transform_vector(linear, middle) - shifted))
 
@@ -99,7 +101,7 @@ class Affine(SpatialTransform):
     default_pad_label.  Inverse: exact in geometry.  Raises ValueError for scales <= 0, shears that
     fold, and fills that a label map's dtype cannot hold.
     Source: TorchIO 1.2.1, conventions of ITK's Euler transform; here empty borders do not hide a zero background from
-    'otsu', labels keep their integers, and a slice of one voxel is not shifted out of itself.
+    'otsu', labels keep their integers, and a single slice is moved within itself, along its own axes.
     """
 
     scales: Any = number(default=1.0, low=1e-6, shape=(3,))

@@ -10,7 +10,7 @@ from jax import random
 
 from medjax import keys
 from medjax.errors import one_of
-from medjax.geometry import BSpline, Grid, direction, homogeneous, inverse, matmul, namespace, spacing
+from medjax.geometry import BSpline, Grid, direction, homogeneous, inverse, matmul, namespace, own_axes, spacing
 from medjax.ranges import as_floats, leaf, number
 from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, static, transform
@@ -90,17 +90,21 @@ def elastic_map(points: Any, reference: Grid, frame: str) -> BSpline:
         xp.arange(3, dtype=np.int32)[None, :] == axes[:, None], xp.where(backwards, -slope, slope)[:, None], 0
     ).astype(dtype)
     moved = xp.moveaxis(xp.asarray(points).astype(dtype), 3, 0)
-    moved = moved * xp.where(reference.shape[2] == 1, xp.asarray([1, 1, 0]), 1).astype(dtype)[:, None, None, None]
     if frame == "world":
-        control = moved * xp.asarray(LPS, dtype)[:, None, None, None]
+        along, thin = own_axes(reference)
+        along = along * xp.asarray(LPS, dtype)[None, :]
     else:
-        control = (direction(reference.affine)[:, :, None, None, None] * moved[None]).sum(1)
+        along, thin = direction(reference.affine), reference.shape == 1
+    moved = xp.where(thin[:, None, None, None], 0, moved).astype(dtype)
+    control = (along[:, :, None, None, None] * moved[None]).sum(1)
     return BSpline(control, matmul(homogeneous(linear, offset.astype(dtype)), inverse(reference.affine)))
 
 
 def warn_of_folding(displacement: Any, grids: dict[str, Grid], count: Sequence[int], frame: str) -> None:
     """Warn where a displacement exceeds half the distance of control points, beyond which the field can fold."""
-    limit = control_spacing(next(iter(grids.values())), count, frame) / 2
+    reference = next(iter(grids.values()))
+    thin = reference.shape[control_axes(reference, frame)[0]] == 1  # nothing moves along it
+    limit = np.where(thin, np.inf, control_spacing(reference, count, frame) / 2)
     if np.any(np.asarray(displacement) > limit):
         asked, safe = (", ".join(f"{v:.3g}" for v in np.asarray(a)) for a in (displacement, limit))
         axes = "L, P, S" if frame == "world" else "the voxel axes"
@@ -122,8 +126,8 @@ class ElasticDeformation(SpatialTransform):
     feeds the warning of folding.  frame: 'world', or 'voxel' for the axes 0, 1, 2 of the first image instead of L, P,
     S, so that the same points deform its voxels alike in any orientation.  Fills and interpolations are as in `Affine`.
 
-    Shapes: (C, I, J, K) -> same; images become float32, label maps keep their dtype.  A first image of one slice is
-    not moved along S.  Warns where max_displacement exceeds half the spacing of control points.
+    Shapes: (C, I, J, K) -> same; images become float32, label maps keep their dtype.  A slice is moved within itself,
+    along its own axes instead of L, P, S.  Warns where max_displacement exceeds half the spacing of control points.
     Source: TorchIO 1.2.1 / ITK; here labels outside are 0, not their minimum, and the warning names the true limit.
     """
 

@@ -23,6 +23,8 @@ from medjax.ops import statistics, warp
 from medjax.typing import working
 
 Fill: TypeAlias = float | str
+LABEL_INTERPOLATIONS = ("nearest", "linear")
+"""Those that give no label that was not there: 'linear' is the vote of the eight corners."""
 STATISTICS = ("minimum", "maximum", "mean", "median")
 
 
@@ -72,7 +74,7 @@ def interpolation(name: str, value: Any) -> str:
 
 def label_interpolation(name: str, value: Any) -> str:
     """'nearest' or 'linear', the vote of the eight corners."""
-    return one_of(name, value, ("nearest", "linear"))
+    return one_of(name, value, LABEL_INTERPOLATIONS)
 
 
 def move_fill(name: str, value: Any) -> Fill:
@@ -121,16 +123,18 @@ def fill_value(image: Image, fill: Fill | None, dtype: Any) -> Array:
         return whole.min((1, 2, 3)).astype(dtype)
     real = data.astype(working(data.dtype))
     if fill == "border mean":
-        return statistics.border_mean(real, extent).astype(dtype)
-    if fill == "border otsu":
-        return statistics.otsu_border(real, extent).astype(dtype)
-    if fill == "mean":
+        value = statistics.border_mean(real, extent)
+    elif fill == "border otsu":
+        value = statistics.otsu_border(real, extent)
+    elif fill == "mean":
         value = statistics.mean_std(real, kept)[0]
     elif fill == "median":
         value = statistics.quantiles(real, jnp.asarray([0.5], real.dtype), kept)[0]
     else:
         value = statistics.extrema(real, kept)[fill == "maximum"]
-    return jnp.full(channels, value).astype(dtype)
+    if not jnp.issubdtype(dtype, jnp.inexact):
+        value = jnp.round(value)  # as numpy.pad
+    return jnp.broadcast_to(value, (channels,)).astype(dtype)
 
 
 def largest(dtype: Any) -> Array:
@@ -145,10 +149,13 @@ def is_label(image: Image) -> bool:
     return isinstance(image, LabelMap)
 
 
-def check_label_fill(fill: Fill | None, name: str, image: Image) -> None:
-    """Raise a ValueError for a fill that a label map's dtype cannot hold."""
-    if isinstance(fill, float) and is_label(image) and not np.issubdtype(image.dtype, np.inexact):
-        info = np.iinfo(image.dtype) if image.dtype != np.bool_ else None
-        low, high = (info.min, info.max) if info else (0, 1)
-        if fill != int(fill) or not low <= fill <= high:
-            raise ValueError(f"a fill of {fill:g} does not fit label map {name!r} of {np.dtype(image.dtype)}")
+def check_fill(fill: Fill | None, what: str, dtype: Any) -> None:
+    """Raise a ValueError for a number that the dtype of an image, which it keeps, cannot hold."""
+    if not isinstance(fill, float) or np.issubdtype(dtype, np.inexact):
+        return
+    low, high = (0, 1) if dtype == np.bool_ else (np.iinfo(dtype).min, np.iinfo(dtype).max)
+    if fill != int(fill) or not low <= fill <= high:
+        raise ValueError(
+            f"a fill of {fill:g} does not fit {what} of {np.dtype(dtype)}, which it keeps: choose a whole number from "
+            f"{low} to {high}, or another dtype"
+        )

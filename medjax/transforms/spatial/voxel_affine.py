@@ -44,7 +44,7 @@ class RandomVoxelAffine(SpatialTransform):
     scales: uniform, one factor for all of `axes`, or with isotropic=False one for each; other axes keep theirs.
     degrees: uniform for each voxel axis, x is (-x, x).  p_per_axis: probability that the angle of an axis is not 0.
     Fills and interpolations are as in `Affine`; by default those of nnU-Net: 0 outside, labels by the vote of eight
-    corners.  Drawn once per subject.  Shapes: (C, I, J, K) -> same; images become float32, label maps keep their dtype.
+    corners.  A slice is turned about its normal alone.  Drawn once per subject.  Shapes: (C, I, J, K) -> same; images become float32, label maps keep their dtype.
     Inverse: exact in geometry.  Raises ValueError if a scale can reach 0.
     Source: batchgeneratorsv2 0.3.6, `SpatialTransform`.
     """
@@ -73,6 +73,9 @@ class RandomVoxelAffine(SpatialTransform):
         xp = namespace(reference.affine)
         dtype = reference.affine.dtype
         degrees, scales = (xp.asarray(params[name]).astype(dtype) for name in ("degrees", "scales"))
+        thin = reference.shape == 1
+        across = xp.stack([thin[1] | thin[2], thin[0] | thin[2], thin[0] | thin[1]])
+        degrees, scales = xp.where(across, 0, degrees).astype(dtype), xp.where(thin, 1, scales).astype(dtype)
         linear = turned(degrees) * scales[None, :]
         middle = (reference.shape.astype(dtype) - 1) / 2
         matrix = homogeneous(linear, middle - transform_vector(linear, middle))
