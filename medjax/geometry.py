@@ -167,7 +167,7 @@ def world_axes(affine: Any) -> Any:
 
 
 def own_axes(grid: Grid) -> tuple[Any, Any]:
-    """Along which unit vectors a grid is moved, as columns (3, 3) in the order R, A, S, and along which it is thin, (3,).
+    """Unit vectors along which a grid is moved, columns (3, 3) in the order R, A, S, and which it is thin along, (3,).
 
     Those of the world for a volume. A slice or a line is moved within itself: along its own directions, the normal of
     a slice included, each taken for the world axis that lies closest.

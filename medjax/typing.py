@@ -21,3 +21,10 @@ Shape3: TypeAlias = tuple[int, int, int]
 def working(dtype: Any) -> np.dtype:
     """The type that numbers of `dtype` are computed in: float64 stays, everything else becomes float32."""
     return np.dtype(np.float64 if dtype == np.float64 else np.float32)
+
+
+def wider(one: Any, other: Any) -> np.dtype:
+    """The type that holds numbers of two: the working type if either is floating-point, whatever JAX would promote."""
+    if any(np.issubdtype(dtype, np.inexact) for dtype in (one, other)):
+        return max(working(one), working(other), key=lambda dtype: dtype.itemsize) if one != other else np.dtype(one)
+    return np.promote_types(one, other)

@@ -32,7 +32,7 @@ from medjax.transforms import box, host
 from medjax.transforms.box import Parts
 from medjax.transforms.compose import Compose
 from medjax.transforms.fuse import Place, follow
-from medjax.transforms.steps import draw, flatten, flatten_params
+from medjax.transforms.steps import carries, draw, flatten, flatten_params
 from medjax.transforms.transform import Transform
 from medjax.typing import Key, Params, Shape3
 
@@ -289,7 +289,7 @@ def patch_of(
     steps, params = flatten(t), flatten_params(t, draw(t, key, outline))
     place = partial(located, sampler, keys.for_name(key, "patch"), tables)
     patch = box.boxed(steps, parts, params, ready, place, sampler.patch_size, margin)
-    times = {i: params[i] for i, step in enumerate(steps) if step.transform.retimes}
+    times = {i: params[i] for i, step in enumerate(steps) if carries(step.transform)}
     return {"patch": host.bare(patch), LOCATION: patch[LOCATION], KEY: random.key_data(key), "times": times}
 
 

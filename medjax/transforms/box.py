@@ -119,7 +119,7 @@ def boxed(
     begin = {name: fuse.start(image, jnp) for name, image in subject.images.items()}
     end = begin
     for group in run:
-        subject = keep(subject, steps[group[0]].transform)
+        subject = keep(subject, steps[group[0]], params[group[0]]["on"])
         begin = {name: fuse.start(image, jnp) for name, image in subject.images.items()}
         end = locate(steps, group, params, subject)[0]
     start = place(subject, end)

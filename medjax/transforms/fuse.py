@@ -150,15 +150,15 @@ def seen(place: Place, step: Any, shape: Any, xp: Any) -> tuple[Any, Any]:
     """The box of the new grid that shows the image; `step` takes an index of it to one of the old grid.
 
     The box is the image's, not the window's: a crop leaves it as it is, though it reach beyond the grid, so that what
-    was padded before still mirrors the image and not the crop. It ends with the old grid only where the new one goes
-    on, for what was cut off does not come back.
+    was padded before still mirrors the image and not the crop. Along an axis on which the new grid goes on beyond the
+    old one it ends with the old one, for what was cut off does not come back.
     """
     within = 0.01  # of a voxel: rounding
-    end = place.grid.shape.astype(step.dtype) - 1
     ends = xp.stack([geometry.transform_point(step, at.astype(step.dtype)) for at in (0 * shape, shape - 1)])
-    low = xp.where(ends.min(0) < -within, xp.maximum(place.low, 0), place.low)
-    last = xp.minimum(place.high, place.grid.shape)
-    high = xp.where(ends.max(0) > end + within, last, place.high)
+    last = place.grid.shape.astype(step.dtype) - 1
+    beyond = (ends.min(0) < -within) | (ends.max(0) > last + within)
+    low = xp.where(beyond, xp.maximum(place.low, 0), place.low)
+    high = xp.where(beyond, xp.minimum(place.high, place.grid.shape), place.high)
     back = geometry.inverse(step)
     ends = xp.stack([geometry.transform_point(back, at.astype(step.dtype)) for at in (low, high - 1)])
     return (
@@ -167,9 +167,27 @@ def seen(place: Place, step: Any, shape: Any, xp: Any) -> tuple[Any, Any]:
     )
 
 
-def copied(places: dict[str, Place], t: Any) -> dict[str, Place]:
-    """The places with those of the copies that a transform makes."""
-    return places | {new: places[old]._replace(label=places[old].label and not t.synthesises) for old, new in t.copies}
+def copied(places: dict[str, Place], step: Step, params: Params) -> dict[str, Place]:
+    """The places with those of the copies that a step makes: of a name that there is already only if it is on."""
+    t, made = step.transform, {}
+    for old, new in t.copies:
+        place = places[old]._replace(label=places[old].label and not t.synthesises)
+        if new in places and not step.certain:
+            place = chosen(params["on"], place, places[new])
+        made[new] = place
+    return places | made
+
+
+def chosen(on: Any, one: Place, other: Place) -> Place:
+    """One place or the other, before anything has moved there."""
+    xp = geometry.namespace(one.grid.affine)
+    affine = xp.where(on, one.grid.affine, other.grid.affine)
+    shape, low, high = (
+        xp.where(on, a, b)
+        for a, b in ((one.grid.shape, other.grid.shape), (one.low, other.low), (one.high, other.high))
+    )
+    fixed = one.grid.fixed if one.grid.fixed == other.grid.fixed else None
+    return one._replace(grid=Grid(affine, shape, fixed, one.grid.channels), low=low, high=high)
 
 
 def switched(move: Linear | BSpline | Flow, on: Any, xp: Any) -> Map:

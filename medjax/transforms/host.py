@@ -20,17 +20,17 @@ from medjax.transforms.fuse import Known, Place, Step
 from medjax.transforms.spatial.sampling import check_fill, is_label
 from medjax.transforms.steps import (
     Group,
+    copied,
     draw,
     execute,
     flatten,
     flatten_params,
     groups_of,
     is_traced,
-    keep,
     locate,
     seen_on_host,
 )
-from medjax.typing import Key, Params, Shape3
+from medjax.typing import Key, Params, Shape3, wider
 
 
 @jax.jit
@@ -89,7 +89,7 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
 
     for group in groups_of(steps):
         first = steps[group[0]].transform
-        places = fuse.copied(places, first)
+        places = fuse.copied(places, steps[group[0]], host.get(group[0], {}))
         before, kinds = kinds, kinds_after(steps, group, kinds)
         if first.kind != "spatial":
             pending.append((group, ()))
@@ -120,7 +120,9 @@ def metadata_after(steps: Sequence[Step], metadata: dict[str, Any], params: dict
     """The metadata of a subject's images, by name, after all steps; `params` are those that the host must see."""
     for index, step in enumerate(steps):
         t = step.transform
-        metadata = metadata | {new: metadata[old] for old, new in t.copies}
+        for old, new in t.copies:
+            if new not in metadata or step.certain or params[index]["on"]:
+                metadata = metadata | {new: metadata[old]}
         if t.retimes and params[index]["on"]:
             drawn = params[index]["draw"]
             metadata |= {name: t.retime(metadata[name], drawn[name]) for name in drawn}
@@ -148,13 +150,12 @@ def planned(
 def shapes_after(t: Any, params: Params, subject: Subject) -> dict[str, Shape3]:
     """The shape that each image has at the end of a pipeline, every step checked, without reading a voxel."""
     steps, flat = flatten(t), flatten_params(t, params)
-    spatial = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if step.transform.kind == "spatial"}
+    host = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if seen_on_host(step.transform)}
     places = start_all(subject)
     for group in groups_of(steps):
-        first = steps[group[0]].transform
-        places = fuse.copied(places, first)
-        if first.kind == "spatial":
-            places = {name: concrete(place) for name, place in planned(steps, group, spatial, places).items()}
+        places = fuse.copied(places, steps[group[0]], host.get(group[0], {}))
+        if steps[group[0]].transform.kind == "spatial":
+            places = {name: concrete(place) for name, place in planned(steps, group, host, places).items()}
     return {name: concrete(place).grid.fixed for name, place in places.items()}
 
 
@@ -251,7 +252,7 @@ def after_batch(
             verify(steps, found)
             for group in groups:
                 first = steps[group[0]].transform
-                here = fuse.copied(here, first)
+                here = fuse.copied(here, steps[group[0]], params.get(group[0], {}))
                 if first.kind == "spatial":
                     located = {i: {**params[i], "located": found[i]} for i in group if i in found}
                     here = planned(steps, group, {**params, **located}, here)
@@ -287,18 +288,22 @@ def verify(steps: Sequence[Step], record: dict[int, Any]) -> None:
 
 
 def check_subject(t: Any, subject: Subject) -> None:
-    """Raise a ValueError for what a subject lacks, before anything is computed."""
+    """Raise a ValueError for what a subject lacks, or has already, before anything is computed."""
     steps = flatten(t)
     moved = dict.fromkeys(list(subject.images)[:1])
-    kinds = kinds_of(subject)
+    kinds, given, made = kinds_of(subject), set(subject), {}
     for step in steps:
         inner = step.transform
-        made = {new for _, new in inner.copies}
+        for old, new in inner.copies:
+            if new in given:
+                raise ValueError(f"{type(inner).__name__} makes an image {new!r}, a name that the subject has already")
+            if made.setdefault(new, old) != old:
+                raise ValueError(f"the name {new!r} is given to copies of both {made[new]!r} and {old!r}")
         for name in (*(inner.include or ()), *(inner.exclude or ()), *(old for old, _ in inner.copies)):
             if name not in subject.images and name not in made:
                 known = ", ".join(subject.images)
                 raise ValueError(f"{type(inner).__name__} names image {name!r}; the subject has {known}")
-        subject = keep(subject, inner)
+        subject = subject.replace(**{new: copied(subject[old], inner) for old, new in inner.copies})
         inner.check_subject(subject)
         if inner.kind == "spatial":
             moved |= {n: None for n, image in subject.images.items() if fuse.included(inner, n, is_label(image))}
@@ -322,7 +327,11 @@ def kinds_of(subject: Subject) -> Kinds:
 def kinds_after(steps: Sequence[Step], group: Group, kinds: Kinds) -> Kinds:
     """The kinds of images after a group of steps, whatever is drawn."""
     first = steps[group[0]].transform
-    kinds = kinds | {new: (kinds[old][0], kinds[old][1] and not first.synthesises) for old, new in first.copies}
+    for old, new in first.copies:
+        dtype, label = kinds[old]
+        if new in kinds and not steps[group[0]].certain:
+            dtype = wider(dtype, kinds[new][0])
+        kinds = kinds | {new: (dtype, label and not first.synthesises)}
     after = {}
     for name, (dtype, label) in kinds.items():
         mine = [steps[i] for i in group if fuse.included(steps[i].transform, name, label)]

@@ -4,7 +4,7 @@ Params hold draws alone. The grids that a run came through are planned again fro
 a step had measured or located there is found again by running it, where a step needs that.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -20,11 +20,13 @@ from medjax.transforms.fuse import Known, Place, Step
 from medjax.transforms.host import bare, concrete, on_host, outline, planned, settled, start_all
 from medjax.transforms.spatial.sampling import is_label
 from medjax.transforms.steps import Group, Shapes, execute, flatten, flatten_params, groups_of, is_traced
-from medjax.typing import Params, working
+from medjax.typing import Params, Tracer, working
 
 Places = dict[str, Place]
 Sources = dict[str, str]
 """For each image that is brought back, the one of the original whose way it takes."""
+Keepers = dict[str, tuple[int, str]]
+"""For each name that steps have kept an image under: the step, and the image."""
 
 
 def invert(t: Any, subject: Subject, params: Params, like: Subject, interpolation: str | None) -> Subject:
@@ -39,7 +41,8 @@ def invert(t: Any, subject: Subject, params: Params, like: Subject, interpolatio
     begin = {name: fuse.start(image, jnp) for name, image in like.images.items()}
     last = trail(steps, groups, located(flat, record), begin)[-1][1]
     sources = match(subject, last)
-    return undo(steps, groups, flat, subject, like, record, sources, interpolation)
+    keepers = keepers_of(steps, flat, sources.values())
+    return undo(steps, groups, flat, subject, like, record, sources, keepers, interpolation)
 
 
 def invert_on_host(t, steps, groups, subject, params, like, interpolation) -> Subject:
@@ -53,26 +56,27 @@ def invert_on_host(t, steps, groups, subject, params, like, interpolation) -> Su
     shapes: list[tuple[tuple[str, Known], ...]] = []
     for group in groups:
         first = steps[group[0]].transform
-        before = here = fuse.copied(here, first)
+        before = here = fuse.copied(here, steps[group[0]], flat[group[0]])
         if first.kind == "spatial":
             here = planned(steps, group, spatial, here)
         shapes.append(tuple((name, known_before(before[name], here[name])) for name in before))
         here = {name: concrete(place) for name, place in here.items()}
     sources = match(subject, here)
+    keepers = keepers_of(steps, flat, sources.values())
     result = compiled_undo(
         tuple(step.transform for step in steps), flat, bare(subject), outline(like), record,
         certain=tuple(step.certain for step in steps), groups=groups, shapes=tuple(shapes),
-        sources=tuple(sources.items()), interpolation=interpolation,
+        sources=tuple(sources.items()), keepers=tuple(keepers.items()), interpolation=interpolation,
     )  # fmt: skip
     first = start_all(like)
-    return settled(result, {name: first[origin(source, first, steps)] for name, source in sources.items()})
+    return settled(result, {name: first[origin(source, keepers, -1)] for name, source in sources.items()})
 
 
-@partial(jax.jit, static_argnames=("certain", "groups", "shapes", "sources", "interpolation"))
-def compiled_undo(transforms, flat, subject, like, record, *, certain, groups, shapes, sources, interpolation):
+@partial(jax.jit, static_argnames=("certain", "groups", "shapes", "sources", "keepers", "interpolation"))
+def compiled_undo(transforms, flat, subject, like, record, *, certain, groups, shapes, sources, keepers, interpolation):
     """`undo`, compiled: numbers are arguments, structure is static."""
     steps = [Step(t, c) for t, c in zip(transforms, certain, strict=True)]
-    return undo(steps, groups, flat, subject, like, record, dict(sources), interpolation, shapes)
+    return undo(steps, groups, flat, subject, like, record, dict(sources), dict(keepers), interpolation, shapes)
 
 
 def sees(steps: Sequence[Step]) -> bool:
@@ -101,7 +105,7 @@ def trail(
     way = []
     for group in groups:
         first = steps[group[0]].transform
-        begin = end = fuse.copied(places, first)
+        begin = end = fuse.copied(places, steps[group[0]], params[group[0]])
         if first.kind == "spatial":
             for index in group:
                 end = fuse.advance(end, steps[index], params[index], params[index].get("located", {}))
@@ -129,12 +133,25 @@ def match(subject: Subject, ends: Places) -> Sources:
     return sources
 
 
-def origin(name: str, places: Places, steps: Sequence[Step]) -> str:
-    """The image that `name` was, before a step kept it under that name."""
-    kept = {new: old for step in steps for old, new in step.transform.copies}
-    while name not in places:
-        name = kept[name]
-    return name
+def keepers_of(steps: Sequence[Step], flat: Sequence[Params], names: Collection[str]) -> Keepers:
+    """Which step has kept an image under each of `names`, and of which image: the last that is on.
+
+    Raises TypeError where that hangs on coins that are traced.
+    """
+    kept: Keepers = {}
+    for index, step in enumerate(steps):
+        for old, new in step.transform.copies:
+            if new in kept and not step.certain and new in names and isinstance(flat[index]["on"], Tracer):
+                needs_concrete(f"which member has kept {new!r}", "leave it out, or call invert outside of jit")
+            if new not in kept or step.certain or flat[index]["on"]:
+                kept[new] = index, old
+    return kept
+
+
+def origin(name: str, keepers: Keepers, begin: int) -> str:
+    """The image that `name` was where the run of step `begin` begins, before a later step kept it under that name."""
+    index, old = keepers.get(name, (-1, name))
+    return origin(old, keepers, begin) if index > begin else name
 
 
 def undo(
@@ -145,6 +162,7 @@ def undo(
     like: Subject,
     record: dict[int, Any],
     sources: Sources,
+    keepers: Keepers,
     interpolation: str | None,
     shapes: Shapes = (),
 ) -> Subject:
@@ -153,7 +171,7 @@ def undo(
     way = trail(steps, groups, located(flat, record), begin)
     for number in reversed(range(len(groups))):
         group, (before, after) = groups[number], way[number]
-        own = {name: origin(source, before, steps) for name, source in sources.items()}
+        own = {name: origin(source, keepers, group[0]) for name, source in sources.items()}
         if steps[group[0]].transform.kind == "spatial":
             known = dict(shapes[number]) if shapes else {}
             subject = undo_run([steps[i] for i in group], subject, own, before, after, known, interpolation)

@@ -15,7 +15,7 @@ from medjax.subject import Subject
 from medjax.transforms import fuse
 from medjax.transforms.fuse import Known, Place, Step
 from medjax.transforms.spatial.sampling import is_label
-from medjax.typing import Key, Params, Tracer, working
+from medjax.typing import Key, Params, Tracer, wider, working
 
 Group = tuple[int, ...]
 Element = tuple[jax.Array, int]
@@ -53,7 +53,12 @@ def groups_of(steps: Sequence[Step]) -> tuple[Group, ...]:
 
 def seen_on_host(t: Any) -> bool:
     """Whether the host must see what was drawn for a step: to plan its grids again, or to carry metadata along."""
-    return t.kind == "spatial" or t.retimes
+    return t.kind == "spatial" or carries(t)
+
+
+def carries(t: Any) -> bool:
+    """Whether the metadata of images hang on what is drawn for a step."""
+    return t.retimes or bool(t.copies)
 
 
 def is_random(t: Any) -> bool:
@@ -78,23 +83,25 @@ def draw(t: Any, key: Key | None, subject: Subject, element: Element | None = No
     return draw_tree(t, key, places, True, element)[0]
 
 
-def draw_tree(t: Any, key: Key | None, places: dict[str, Place], certain: bool, element: Element | None):
-    """(params, places after it) of a step or of a nest of them."""
-    certain = certain and type(t.p) is float and t.p == 1.0
-    on = jnp.asarray(True) if certain or key is None else keys.coin(key, t.p)
+def draw_tree(t: Any, key: Key | None, places: dict[str, Place], above: Any, element: Element | None):
+    """(params, places after it) of a step or of a nest of them; above: whether what it stands in is on."""
+    certain = above is True and type(t.p) is float and t.p == 1.0
+    coin = jnp.asarray(True) if certain or key is None else keys.coin(key, t.p)
+    on = above if certain else both(above, coin)
     if t.kind == "group":
         choice = t.choose(key, element)
         members = []
         for i, member in enumerate(t.members):
             inner = None if key is None else keys.for_step(key, i)
-            params, places = draw_tree(member, inner, places, certain and not t.chooses, element)
+            params, places = draw_tree(member, inner, places, both(on, t.taken(choice, i)), element)
             members.append(params)
-        return {"on": on, "draw": choice, "members": tuple(members)}, places
-    places = fuse.copied(places, t)
+        return {"on": coin, "draw": choice, "members": tuple(members)}, places
+    step = Step(t, certain)
+    places = fuse.copied(places, step, {"on": on})
     reference = next(iter(places.values())).grid
     if t.kind == "spatial":
-        params = {"on": on, "draw": t.draw(key, reference)}
-        return params, fuse.advance(places, Step(t, certain), params, {})
+        params = {"on": coin, "draw": t.draw(key, reference)}
+        return params, fuse.advance(places, step, {**params, "on": on}, {})
     drawn = {}
     for name in places:
         if fuse.included(t, name, places[name].label):
@@ -103,7 +110,7 @@ def draw_tree(t: Any, key: Key | None, places: dict[str, Place], certain: bool, 
             drawn[name] = t.draw(key if shared else keys.for_image(key, name), grid)
             grid = places[name].grid
             places = {**places, name: places[name]._replace(grid=grid._replace(channels=t.channels(grid.channels)))}
-    return {"on": on, "draw": drawn}, places
+    return {"on": coin, "draw": drawn}, places
 
 
 def execute(
@@ -121,7 +128,7 @@ def execute(
     images, given = subject.images, set(subject.images)
     for group, known in zip(groups, shapes or [()] * len(groups), strict=True):
         first = steps[group[0]].transform
-        subject = keep(subject, first)
+        subject = keep(subject, steps[group[0]], params[group[0]]["on"])
         if first.kind == "spatial":
             subject, found = run_spatial(steps, group, params, subject, dict(known))
             record |= found
@@ -205,9 +212,32 @@ def run_single(
     return subject.replace(**images), {"on": params["on"], "measured": record}
 
 
-def keep(subject: Subject, t: Any) -> Subject:
-    """The subject with copies of the images that a transform is asked to keep, or to make others of."""
-    images = {new: subject[old] for old, new in t.copies}
-    if t.synthesises:
-        images = {name: ScalarImage.of(*image.held(), metadata=image.metadata) for name, image in images.items()}
+def keep(subject: Subject, step: Step, on: Any) -> Subject:
+    """The subject with copies of the images that a step is asked to keep, or to make others of.
+
+    A name that a member before it has given is given anew only if the step is on.
+    """
+    t, images = step.transform, {}
+    for old, new in t.copies:
+        image = copied(subject[old], t)
+        images[new] = either(on, image, subject[new], new) if new in subject.images and not step.certain else image
     return subject.replace(**images) if images else subject
+
+
+def copied(image: Image, t: Any) -> Image:
+    """The copy of an image that a transform keeps, or makes another of."""
+    return ScalarImage.of(*image.held(), metadata=image.metadata) if t.synthesises else image
+
+
+def either(on: Any, image: Image, other: Image, name: str) -> Image:
+    """One image or the other, in the dtype that holds both; raises ValueError unless their shapes are one."""
+    if image.shape != other.shape:
+        raise ValueError(
+            f"keep gives the name {name!r} to images of shape {other.shape} and {image.shape}, of which a coin "
+            "chooses: give them names of their own"
+        )
+    dtype = wider(image.dtype, other.dtype)
+    data = jnp.where(on, jnp.asarray(image.data).astype(dtype), jnp.asarray(other.data).astype(dtype))
+    affine = jnp.where(on, image.affine, other.affine)
+    extent = None if image.extent is None else jnp.where(on, image.extent, other.extent)
+    return type(image).of(data, affine, extent)

@@ -170,7 +170,8 @@ class Transform:
         x: what the call gave, or something on its grid, as a prediction; the same type comes back. An image that `like`
         does not have lies where its first image of the same shape has come to.
         Spatial transforms: grids exactly, voxels by one reading, `interpolation` instead of their own (label maps keep
-        theirs where it is 'cubic', which makes values that are no labels); what was cut off is 0. Elastic maps by fixed-point iteration. Gamma, bias fields, noise, normalisations, label maps: by formula;
+        theirs where it is 'cubic', which makes values that are no labels); what was cut off is 0. Elastic maps by
+        fixed-point iteration. Gamma, bias fields, noise, normalisations, label maps: by formula;
         other intensity and label transforms leave what they have done (see `invertible`).
         Raises ValueError for an image that is not of the shape that the pipeline ends in.
         """

@@ -97,13 +97,27 @@ def flip(t, draw, affine, shape):
     return Stage(affine, shape, lambda points: apply(matrix, points))
 
 
+def own_axes(affine, shape):
+    """The frame a slice or a line is moved in, and along which of its axes it is thin; the world's for a volume."""
+    if 1 not in shape:
+        return np.eye(3), np.zeros(3, bool)
+    directions = affine[:3, :3] / np.linalg.norm(affine[:3, :3], axis=0)
+    order = sorted(range(3), key=lambda axis: shape[axis] == 1)
+    q, r = np.linalg.qr(directions[:, order])
+    frame = np.empty((3, 3))
+    frame[:, order] = q * np.sign(np.diag(r))
+    voxels, signs = orientations.io_orientation(affine).T
+    world = {int(w): (voxel, sign) for voxel, (w, sign) in enumerate(zip(voxels, signs))}
+    own = np.stack([frame[:, world[w][0]] * world[w][1] for w in range(3)], 1)
+    return own, np.array([shape[world[w][0]] == 1 for w in range(3)])
+
+
 def affine_move(t, draw, affine, shape):
-    """p_out = c + S R H (p_in - c) + S t, or c + R H S (p_in - c) + t; in its plane alone if it is one slice."""
+    """p_out = c + S R H (p_in - c) + S t, or c + R H S (p_in - c) + t; a slice in its plane alone, along its own axes."""
     scales, degrees, shift, shears = (
         np.asarray(draw[name], float) for name in ("scales", "degrees", "translation", "shears")
     )
-    worlds = orientations.io_orientation(affine)[:, 0].astype(int)
-    flat = np.array([shape[list(worlds).index(w)] == 1 for w in range(3)])
+    own, flat = own_axes(affine, shape)
     scales, shift = np.where(flat, 1, scales), np.where(flat, 0, shift)
     degrees = np.array([0 if flat[np.arange(3) != w].any() else degrees[w] for w in range(3)])
     skew = np.eye(3)
@@ -111,7 +125,8 @@ def affine_move(t, draw, affine, shape):
     skew[(flat[:, None] | flat[None]) & ~np.eye(3, dtype=bool)] = 0
     turned = Rotation.from_euler("yxz", degrees[[1, 0, 2]], degrees=True).as_matrix() @ skew
     linear = np.diag(scales) @ turned if t.order == "world" else turned @ np.diag(scales)
-    offset = np.diag(scales) @ shift if t.order == "world" else shift
+    offset = own @ (np.diag(scales) @ shift if t.order == "world" else shift)
+    linear = own @ linear @ own.T
     centre = apply(affine, (np.array(shape)[:, None] - 1) / 2)
     back = np.linalg.inv(linear)
     return Stage(affine, shape, lambda points: back @ (points - centre - offset[:, None]) + centre)

@@ -119,3 +119,43 @@ def test_alone_an_element_is_one_of_the_last_with_the_probability_of_their_share
     t = mj.LastElements([mj.Lambda(lambda x: x + 1), mj.Lambda(lambda x: x)], fraction=0.33)
     drawn = jax.vmap(t)(jnp.zeros((2000, 1, 1, 1, 1)), jax.random.split(jax.random.key(0), 2000))
     assert binomtest(int(drawn.sum()), 2000, 0.33).pvalue > 1e-3
+
+
+KEEPERS = [
+    mj.OneOf([mj.RandomNoise(keep={"t1": "before"}), mj.RandomGamma(keep={"t1": "before"})]),
+    mj.SomeOf([mj.RandomFlip(2, keep={"t1": "before"}), mj.RandomGamma(0.3, keep={"t1": "before"})], num=1),
+    mj.Compose([mj.RandomNoise(keep={"t1": "before"}), mj.RandomNoise(keep={"t1": "before"}, p=0.0)]),
+    mj.Compose([mj.RandomAffine(keep={"t1": "before"}), mj.RandomAffine(keep={"t1": "before"}, p=0.0)]),
+]
+
+
+@pytest.mark.parametrize("t", KEEPERS, ids=lambda t: type(t).__name__)
+def test_what_is_kept_is_that_of_the_member_that_acts(t, subject):
+    """Members that a coin or a choice leaves out keep nothing: in all of them it is what came in."""
+    subject = subject.replace(t1=subject.t1.replace(data=(100 * subject.t1.numpy()).astype(np.int16)))
+    batch = t.batch(mj.stack([subject] * 4), KEYS[:4])
+    for i, key in enumerate(KEYS[:4]):
+        for result in (t(subject, key), mj.unstack(batch)[i], jax.jit(t)(subject, key)):
+            np.testing.assert_array_equal(np.asarray(result.before.data), subject.t1.numpy())
+            np.testing.assert_allclose(result.before.affine, subject.t1.affine, atol=1e-4)
+
+
+def test_a_draw_inside_a_choice_sees_the_grid_that_it_will_act_on(subject):
+    """A member that was not chosen changes no shape for those behind it."""
+    t = mj.OneOf([mj.CropOrPad(6), mj.RandomSwap(3, 40)], weights=(0, 1))
+    corners = np.asarray(t.sample(KEYS[0], subject)["members"][1]["draw"]["t1"]["locations"])
+    assert (corners.reshape(-1, 3).max(0) > 6).all()
+
+
+def test_a_name_that_is_taken_is_refused(subject):
+    subject = subject.replace(age=45)
+    for name in ("label", "age"):
+        with pytest.raises(ValueError, match=f"makes an image '{name}', a name that the subject has already"):
+            mj.Gamma(2.0, keep={"t1": name})(subject)
+    with pytest.raises(ValueError, match="'label'.*has already"):
+        mj.LabelsToImage(mean=(1,), std=(0,), image_key="label")(subject)
+    with pytest.raises(ValueError, match="the name 'b' is given to copies of both 't1' and 'label'"):
+        mj.Compose([mj.Gamma(2.0, keep={"t1": "b"}), mj.Flip(0, keep={"label": "b"})])(subject)
+    with pytest.raises(ValueError, match="keep gives the name 'b' to images of shape"):
+        mj.Compose([mj.Gamma(2.0, keep={"t1": "b"}, exclude=None), mj.CropOrPad(5, include=["t1", "label"]),
+                    mj.RandomNoise(keep={"t1": "b"}, p=0.5)])(subject, KEYS[0])  # fmt: skip

@@ -135,3 +135,71 @@ def test_images_on_different_grids_move_together():
         mean = (np.indices(data.shape).reshape(3, -1) * weight.ravel()).sum(1) / weight.sum()
         peaks.append((image.affine @ [*mean, 1])[:3])
     assert np.abs(peaks[0] - peaks[1]).max() < 0.3
+
+
+SHIFTS = ((-2, -2, -2), (-2.25, -1.5, -2))
+"""Of a grid whose voxels meet those of the image, and of one whose do not."""
+
+
+@pytest.mark.parametrize("shift", SHIFTS)
+@pytest.mark.parametrize("fill", [-1, 0.5, 300.0, "mean", "minimum", "otsu"])
+def test_a_fill_is_a_number_whatever_the_voxels_are(fill, shift):
+    """Also where they are only indexed: it never goes through their integer dtype."""
+    data = np.random.default_rng(0).integers(3, 250, (1, 6, 7, 5)).astype(np.uint8)
+    faces = np.ones(data.shape[1:], bool)
+    faces[1:-1, 1:-1, 1:-1] = False
+    rim = data[0][faces].astype(np.float64)
+    affine = np.eye(4)
+    affine[:3, 3] = shift
+    got = mj.Resample(((10, 11, 9), affine), default_pad_value=fill)(mj.ScalarImage(data))
+    assert got.dtype == np.float32
+    value = np.asarray(got.data)[0, 0, 0, 0]
+    if fill == "mean":
+        each_face = [np.take(data[0], end, axis) for axis in range(3) for end in (0, -1)]
+        want = np.concatenate([f.ravel().astype(float) for f in each_face]).mean()
+        assert abs(value - want) < 1e-3 and abs(want - round(want)) > 0.05
+    elif fill == "otsu":
+        assert rim.min() < value < rim.mean()
+    else:
+        assert value == (data.min() if fill == "minimum" else fill)
+
+
+@pytest.mark.parametrize("t", [mj.Pad(2, "mean"), mj.CropOrPad(12, "median"), mj.Pad(1, "mean")])
+def test_a_statistic_is_rounded_where_the_dtype_is_kept(t):
+    data = np.random.default_rng(1).integers(0, 99, (1, 6, 7, 6)).astype(np.int16)
+    got = np.asarray(t(data))
+    assert got.dtype == np.int16
+    exact = np.median(data) if t.padding_mode == "median" else data.mean()
+    assert got[0, 0, 0, 0] == np.round(exact)
+    real = np.asarray(mj.Compose([t, mj.Affine(degrees=1e-3)])(data))
+    assert real.dtype == np.float32
+
+
+@pytest.mark.parametrize("t, fill, dtype", [
+    (mj.Pad(2, -1), -1, np.uint8), (mj.CropOrPad(10, -1024), -1024, np.uint16), (mj.Pad(1, 0.5), 0.5, np.int16),
+    (mj.Pad(1, 2), 2, bool), (mj.Compose([mj.Flip(0), mj.EnsureShapeMultiple(4, padding_mode=300)]), 300, np.uint8),
+])  # fmt: skip
+def test_a_number_that_a_kept_dtype_cannot_hold_is_refused(t, fill, dtype):
+    data = np.ones((1, 6, 6, 6), dtype)
+    with pytest.raises(ValueError, match="a fill of .* does not fit image 'image' of .*, which it keeps"):
+        t(data)
+    done = np.asarray(
+        mj.Compose([t, mj.Affine(degrees=1, default_pad_value=fill, default_pad_label=fill)])(data)
+    )  # which interpolates
+    assert done.dtype == np.float32 and done[0, 0, 0, 0] == fill
+
+
+@pytest.mark.parametrize("t", [
+    mj.RandomAffine(p=0.5), mj.RandomElasticDeformation(max_displacement=1.0, p=0.5), mj.RandomFlip(p=0.5),
+    mj.Resample(1.0), mj.Resample((1, 2, 1.5)), mj.Resize(-1), mj.OneOf([mj.RandomAffine(), mj.RandomFlip()]),
+    mj.Compose([mj.Pad(1), mj.RandomAffine()], p=0.5), mj.SomeOf([mj.RandomAffine(), mj.RandomNoise()], num=(0, 1)),
+    mj.Compose([mj.RandomFlip(p=0.5), mj.RandomNoise(p=0.5), mj.RandomAffine(p=0.5), mj.Flip(0)]),
+])  # fmt: skip
+def test_the_dtype_of_a_result_is_known_from_the_types(t):
+    """It does not hang on what was drawn, nor on a spacing that is there already."""
+    subject = small_subject(OBLIQUE, (8, 9, 7))
+    subject = subject.replace(t1=subject.t1.replace(data=(100 * subject.t1.numpy()).astype(np.int16)))
+    results = [t(subject, key) for key in jax.random.split(jax.random.key(0), 5)]
+    want = {"t1": np.dtype(np.int16 if isinstance(t, mj.RandomFlip) else np.float32), "label": np.dtype(np.uint8)}
+    for result in results:
+        assert {name: image.dtype for name, image in result.images.items()} == want

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import OBLIQUE, small_subject
-from scipy.ndimage import gaussian_filter
+from scipy.ndimage import gaussian_filter, map_coordinates
 
 import medjax as mj
 
@@ -202,3 +202,55 @@ def test_tta_leaves_out_copies_that_do_not_show_a_voxel():
     np.testing.assert_array_equal(values, [0, 0.5])
     with pytest.raises(ValueError, match="apply_fn must give logits"):
         mj.tta(lambda batch: jnp.zeros((5, 2, 12, 12)), subject, pipeline, keys)
+
+
+@pytest.mark.parametrize("interpolation", [None, "nearest", "linear", "cubic"])
+def test_a_label_map_comes_back_with_labels_that_it_had(interpolation):
+    """Whatever is asked of images: 'cubic' would make values that are no labels."""
+    labels = np.zeros((1, 20, 20, 20), np.uint8)
+    labels[0, 5:15, 5:15, 5:15], labels[0, 8:12, 8:12, 8:12] = 1, 7
+    subject = mj.Subject(t1=mj.ScalarImage(labels.astype(np.float32)), label=mj.LabelMap(labels))
+    for t in (mj.RandomAffine(degrees=8), mj.Resample(1.3), mj.Flip(0)):
+        result = back(t, subject, interpolation=interpolation)
+        assert set(np.unique(result.label.numpy())) == {0, 1, 7}
+        assert (result.label.numpy() != labels).mean() < 0.05
+
+
+def test_points_through_a_flow_are_where_it_takes_the_image():
+    """The flow is evaluated at where the points have come to: it must give where they were."""
+    n = 40
+    points = np.random.default_rng(0).uniform(12, 28, (100, 3)).astype(np.float32)
+    subject = mj.Subject(x=mj.ScalarImage(np.zeros((1, n, n, n), np.float32)), p=mj.Points(points))
+    t = mj.RandomDiffeomorphicDeformation(4, (8, 8))
+    params = t.sample(jax.random.key(1), subject)
+    there = t.apply(subject, params)
+    moved = np.asarray(there.p.xyz)
+    assert np.abs(moved - points).max() > 8
+    velocity = np.moveaxis(np.asarray(params["draw"]["velocity"], float), 3, 0)
+    assert np.abs(flowed(velocity, 48, moved.T * 48 / n) * n / 48 - points.T).max() < 0.02
+    again = t.invert(there, params, like=subject)
+    assert np.abs(np.asarray(again.p.xyz) - points).max() < 0.02
+
+
+def flowed(velocity, lattice, index):
+    """Scaling and squaring in float64 by SciPy, on the lattice and read linearly, as the transform says."""
+    grid = np.indices((lattice,) * 3).astype(float)
+    at = grid * velocity.shape[1] / lattice
+    steps = np.stack([map_coordinates(v, at, order=1, mode="nearest") for v in velocity])
+    field = steps * (lattice / 40) / 128
+    for _ in range(7):
+        field = field + np.stack([map_coordinates(f, grid + field, order=1, mode="nearest") for f in field])
+    return index + np.stack([map_coordinates(f, index, order=1, mode="nearest") for f in field])
+
+
+def test_a_copy_that_a_coin_left_out_goes_back_as_what_it_was():
+    subject = small_subject(OBLIQUE, SHAPE)
+    noise, gamma = (t(keep={"t1": "before"}) for t in (mj.RandomNoise, mj.RandomGamma))
+    for t in (mj.OneOf([noise, gamma]), mj.Compose([noise, mj.Flip(1), mj.RandomNoise(keep={"t1": "before"}, p=1.0)])):
+        for key in jax.random.split(KEY, 3):
+            params = t.sample(key, subject)
+            result = t.invert(t.apply(subject, params), params, like=subject)
+            if isinstance(t, mj.OneOf):
+                np.testing.assert_array_equal(result.before.numpy(), subject.t1.numpy())
+            else:  # noise is drawn again from its params, and taken off
+                np.testing.assert_allclose(result.before.numpy(), subject.t1.numpy(), atol=1e-5)

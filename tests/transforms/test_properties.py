@@ -2,6 +2,7 @@
 
 import jax
 import numpy as np
+import pytest
 from conftest import OBLIQUE, blobs, oriented
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -43,6 +44,11 @@ def some_off(shape):
     return mj.Crop(tuple(n for size in shape for n in ((1, 0) if size > 8 else (0, 0))))
 
 
+def most_off(shape):
+    """A crop deeper than a padding before it, so that less is left of the image than is mirrored."""
+    return mj.Crop(tuple(n for size in shape for n in ((0, max(size - 5, 0)) if size > 1 else (0, 0))))
+
+
 INDEXING = {
     "crop": some_off,
     "pad": lambda shape: mj.Pad((2, 1, 0, 1, 1, 0)),
@@ -52,6 +58,7 @@ INDEXING = {
     "orientation": lambda shape: mj.ToOrientation("SRP"),
     "flip": lambda shape: mj.Flip((0, 2)),
 }
+DEEP = {"deep crop": most_off, "wide pad": lambda shape: mj.Pad((9, 0, 0, 7, 3, 0))}
 RESCALING = {
     "resize": lambda shape: mj.Resize([n + 1 if n > 1 else -1 for n in shape]),
     "resample": lambda shape: mj.Resample((0.9, 1.1, 1.3)),
@@ -73,9 +80,9 @@ def chains(draw, kinds, most, rescalings=1):
     names = draw(st.lists(st.sampled_from(sorted(kinds)), min_size=2, max_size=most, unique_by=None))
     kept, left = [], rescalings
     for name in names:
-        if name in RESCALING:
+        if name in SHRINKING:
             left -= 1
-        if name not in RESCALING or left >= 0:
+        if name not in SHRINKING or left >= 0:
             kept.append(name)
     return tuple(kept)
 
@@ -86,8 +93,8 @@ def made(names, affine, shape, **sampling):
     for name in names:
         if name == "elastic" and 1 in shape:  # which of its axes stays still is a rule of its own (test_elastic_...)
             name = "affine"
-        t = {**INDEXING, **RESCALING, **MOVING}[name](shape)
-        if name in RESCALING or name in MOVING:
+        t = {**INDEXING, **DEEP, **SHRINKING, **MOVING}[name](shape)
+        if name in SHRINKING or name in MOVING:
             t = t.replace(**sampling)
         members.append(t)
         grid = mj.ScalarImage(np.zeros((1, *shape), np.float32), affine)
@@ -130,16 +137,32 @@ def test_a_fused_run_is_the_chain_composed_in_float64(names, affine, shape, inte
     np.testing.assert_array_equal(got.label.numpy().ravel()[near], want[near])
 
 
-@few(12)
-@given(
-    chains(INDEXING, 5),
+OF_INDEXING = (
+    chains({**INDEXING, **DEEP}, 6),
     st.sampled_from(AFFINES),
     st.sampled_from(SHAPES),
     st.sampled_from(MODES),
     st.sampled_from([np.uint8, np.int16, np.float32, np.bool_]),
 )
+
+
+@few(24)
+@given(*OF_INDEXING)
 def test_a_run_of_indexing_is_numpy_bit_for_bit(names, affine, shape, mode, dtype):
     """Every padding mode, whatever was cut, turned or added before and after; two that continue the image are two runs."""
+    check_indexing(names, affine, shape, mode, dtype)
+
+
+@pytest.mark.long
+@few(1000)
+@given(*OF_INDEXING)
+def test_a_thousand_runs_of_indexing_are_numpy_bit_for_bit(names, affine, shape, mode, dtype):
+    check_indexing(names, affine, shape, mode, dtype)
+
+
+def check_indexing(names, affine, shape, mode, dtype):
+    """One run of indexing against NumPy."""
+    mode = mode if dtype != np.bool_ or isinstance(mode, str) else bool(mode)
     data = (2.6 * blobs(shape)[None]).astype(dtype)
     members = [
         t.replace(padding_mode=mode) if hasattr(t, "padding_mode") else t for t in made(names, affine, shape)
@@ -232,6 +255,80 @@ def middle(points, values):
 
 
 # -- the way back
+
+SHRINKING = {
+    **RESCALING,
+    "half": lambda shape: mj.Resize([max(n // 2, 1) for n in shape]),
+    "third": lambda shape: mj.Resize([max(n // 3, 1) for n in shape]),
+    "two": lambda shape: mj.Resample(2.0),
+    "three": lambda shape: mj.Resample(3.0),
+}
+
+
+def undone(move, points):
+    """Where in the output's world a move brings points of the input's: solved for what is linear, else by iteration."""
+    some = points[:, :: len(points[0]) // 40 + 1]
+    centre = some.mean(1, keepdims=True)
+    there = move(centre)
+    linear = np.linalg.lstsq((some - centre).T, (move(some) - there).T, rcond=1e-6)[0].T
+    if np.allclose(linear @ (some - centre), move(some) - there, atol=1e-6):
+        return centre + np.linalg.pinv(linear, rcond=1e-6) @ (points - there)
+    found = points
+    for _ in range(60):
+        found = found - (move(found) - points)
+    return found
+
+
+OF_WAYS_BACK = (
+    chains({**INDEXING, **DEEP, **SHRINKING, **MOVING}, 4),
+    st.sampled_from([np.eye(4), *AFFINES]),
+    st.sampled_from([*SHAPES, (13, 15, 17)]),
+    st.sampled_from(["nearest", "linear"]),
+)
+
+
+def check_way_back(names, affine, shape, method):
+    """The way back of one run reads its result where the float64 map brings each voxel, by SciPy; 0 beyond it."""
+    data = (100 * blobs(shape, 1)[None]).astype(np.float32) + 1
+    labels = (data > 50).astype(np.int16) * 3 + 1
+    subject = mj.Subject(t1=mj.ScalarImage(data, affine), label=mj.LabelMap(labels, affine))
+    members = made([n for n in names if n in SHRINKING][:1] + [n for n in names if n not in SHRINKING], affine, shape)
+    t = mj.Compose(members)
+    if len(groups_of(flatten(t))) != 1:
+        return
+    params, draws = drawn(t, subject)
+    gone = t.apply(subject, params)
+    back = t.invert(gone, params, like=subject, interpolation=method)
+    found = reference.stages(t.members, draws, affine, shape)
+    points = reference.world(affine, shape)
+    for stage in found[1:]:
+        points = points if stage.move is None else undone(stage.move, points)
+    index = reference.apply(np.linalg.inv(found[-1].affine), points)
+    size = np.array(found[-1].shape)[:, None]
+    clear = (np.abs(index + 0.5) > 0.02).all(0) & (np.abs(index - size + 0.5) > 0.02).all(0)
+    inside = ((index >= -0.5) & (index < size - 0.5)).all(0)
+    untied = clear & ~(np.abs(index - np.floor(index) - 0.5) < 0.02).any(0)
+    for name, order in (("t1", int(method == "linear")), ("label", 0 if method == "nearest" else None)):
+        got, source = back[name].numpy()[0].ravel(), gone[name].numpy()[0]
+        if order is None:
+            assert set(np.unique(got)) <= {0, *np.unique(source)}
+            continue
+        want = np.where(inside, map_coordinates(source.astype(float), index, order=order, mode="nearest"), 0)
+        where = clear if order else untied
+        np.testing.assert_allclose(got[where], want[where], atol=0.3 if order else 1e-4)  # of 100
+
+
+@few(14)
+@given(*OF_WAYS_BACK)
+def test_the_way_back_is_the_inverse_map_read_by_scipy(names, affine, shape, method):
+    check_way_back(names, affine, shape, method)
+
+
+@pytest.mark.long
+@few(600)
+@given(*OF_WAYS_BACK)
+def test_hundreds_of_ways_back_are_the_inverse_map_read_by_scipy(names, affine, shape, method):
+    check_way_back(names, affine, shape, method)
 
 
 @few(5)
