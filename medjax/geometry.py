@@ -4,7 +4,8 @@ World coordinates are millimetres, RAS+. An affine (4, 4) takes a voxel index to
 integer indices. Every product is in full precision: TF32 operands would move a voxel by a fifth.
 """
 
-from functools import reduce
+from dataclasses import dataclass
+from functools import partial, reduce
 from typing import Any, NamedTuple, TypeAlias
 
 import jax
@@ -23,6 +24,21 @@ class Grid(NamedTuple):
     shape: Any
     fixed: Shape3 | None = None
     channels: int = 1
+
+
+@partial(jax.tree_util.register_dataclass, data_fields=["affine"], meta_fields=["shape"])
+@dataclass(frozen=True)
+class Space:
+    """A grid in the world that a transform goes to: affine (4, 4) and shape; part of the transform, unlike `Grid`."""
+
+    affine: Any
+    shape: Shape3
+
+    def moved(self, offset: Any) -> "Space":
+        """The grid moved by an offset (3,), mm."""
+        shift = np.zeros((4, 4))
+        shift[:3, 3] = offset
+        return Space(np.asarray(self.affine, np.float64) + shift, self.shape)
 
 
 def namespace(*arrays: Any) -> Any:

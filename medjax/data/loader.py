@@ -26,7 +26,7 @@ from medjax import keys
 from medjax.data.dataset import SubjectsDataset
 from medjax.errors import about, needs_extra, needs_key
 from medjax.subject import Subject, compare, stack
-from medjax.transforms import apply, buckets, host, steps
+from medjax.transforms import apply, buckets, host, near, steps
 from medjax.typing import Key, Shape3
 
 Device = jax.Device | NamedSharding | None
@@ -268,9 +268,9 @@ class Loader:
             full = stack(subjects + subjects[:1] * missing, shape=shapes)
         with about(names[0]):
             host.check_subject(t, full)
-            full = self.put(host.bare(full))
+            t, full, offset = near.brought_near(t, self.put(host.bare(full)))
             result, record = apply.compiled_each(t, full, self.element_keys(elements), apply.batch_sharding(full))
-        return Started(batch, result, record, names)
+        return Started(batch, near.taken_back(result, offset), record, names)
 
     def finish(self, started: Started) -> Subject:
         """Wait for a batch, check it, and give it its affines and metadata."""

@@ -42,9 +42,10 @@ def nnunet_da5(
     """nnU-Net v2's stronger augmentation DA5; arguments as in `nnunet`, from which it differs in the same ways.
 
     Rotation 0.4 (each axis kept by a fair coin), scale 0.2 (U(0.7, 1.43) an axis); patch; 0.5 a turn by 0, 90, 180 or
-    270 degrees and 0.5 a permutation, both of the axes of the commonest size; median 2-8 or blur 0.3-1.5; noise;
+    270 degrees and 0.5 a permutation, both of the axes of the commonest size; median 2-7 or blur 0.3-1.5; noise;
     additive brightness N(0, 0.5); contrast with or without its range kept; low resolution U(0.25, 1); gamma twice, both
-    inverted as in the source; mirror; blank boxes; brightness gradient; local gamma; sharpening; labels as in `nnunet`.
+    inverted as in the source; mirror; 1-4 blank boxes of n // 10 to n // 3 - 1 voxels, each channel its own by a fair
+    coin; brightness gradient; local gamma; sharpening; labels as in `nnunet`.
 
     Source: nnunetv2 `nnUNetTrainerDA5`, batchgeneratorsv2 0.3.6.
     """
@@ -55,7 +56,8 @@ def nnunet_da5(
     axes = (1, 2) if plane else (0, 1, 2)
     some: dict[str, Any] = {"per_channel": True, "p_per_channel": 0.5}
     outside: dict[str, Any] = {"default_pad_label": task.outside}
-    box = [(max(1, n // 10), max(1, n // 3)) for n in size]
+    # The source's upper ends are exclusive: of the sizes of boxes and medians, and of the number of boxes.
+    box = [(max(1, n // 10), max(1, n // 10, n // 3 - 1)) for n in size]
     contrast = ((0.5, 1.0), (1.0, 2.0))
     steps: list[Transform] = [
         padded(size, task),
@@ -65,7 +67,7 @@ def nnunet_da5(
         *turns(size),
         OneOf(
             [
-                RandomMedian((2, 8), p=0.2, **some),
+                RandomMedian((2, 7), p=0.2, **some),
                 RandomBlur((0.3, 1.5), units="voxels", kernel="nnunet", p=0.2, **some),
             ]
         ),
@@ -76,7 +78,7 @@ def nnunet_da5(
         RandomGamma(gamma=GAMMA, rescale=True, invert_image=True, retain_stats=True, p=0.1),
         RandomGamma(gamma=GAMMA, rescale=True, invert_image=True, retain_stats=True, p=0.1),
         RandomFlip((0, 1, 2), 0.5),
-        RandomCoarseDropout(box, (1, 5), p=0.4),
+        RandomCoarseDropout(box, (1, 4), p=0.4, **some),
         RandomBrightnessGradient(p=0.3, **some),
         RandomLocalGamma(p=0.3, **some),
         RandomSharpen((0.1, 1.0), p=0.2, **some),

@@ -23,6 +23,7 @@ from medjax.subject import Subject, batch_size
 from medjax.transforms import inverse
 from medjax.transforms.gate import looped
 from medjax.transforms.host import after_batch, check_subject, compiled_draw, fixed_shapes, on_host, outline
+from medjax.transforms.near import brought_near, shifted, taken_back
 from medjax.transforms.steps import (
     draw,
     execute,
@@ -44,7 +45,8 @@ def call(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
     check_subject(t, subject)
     if is_traced(t, subject, key):
         return restore(looped(one, t, subject, key))
-    return restore(on_host(t, subject, compiled_draw(t, key, outline(subject))))
+    t, subject, offset = brought_near(t, subject)
+    return restore(taken_back(on_host(t, subject, compiled_draw(t, key, outline(subject))), offset))
 
 
 def batch(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
@@ -55,8 +57,9 @@ def batch(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
     check_subject(t, subject)
     if is_traced(t, subject, key):
         return restore(each(t, subject, key, jnp.arange(size, dtype=jnp.int32), size)[0])
-    result, record = compiled_each(t, subject, key, batch_sharding(subject))
-    return restore(after_batch(t, subject, result, record, size))
+    here, near, offset = brought_near(t, subject)
+    result, record = compiled_each(here, near, key, batch_sharding(subject))
+    return restore(after_batch(t, subject, taken_back(result, offset), record, size))
 
 
 def sample(t: Any, key: Any, x: Any) -> Params:
@@ -65,6 +68,7 @@ def sample(t: Any, key: Any, x: Any) -> Params:
     key = key_for(t, key, keys.as_key)
     if is_traced(t, subject, key):
         return draw(t, key, subject)
+    t, subject, _ = brought_near(t, subject)
     return compiled_draw(t, key, outline(subject))
 
 
@@ -76,7 +80,8 @@ def replay(t: Any, x: Any, params: Params) -> Any:
     if is_traced(t, subject, params):
         steps = flatten(t)
         return restore(execute(steps, groups_of(steps), flatten_params(t, params), subject)[0])
-    return restore(on_host(t, subject, params))
+    t, subject, offset = brought_near(t, subject)
+    return restore(taken_back(on_host(t, subject, params), offset))
 
 
 def invert(t: Any, x: Any, params: Params, like: Any, interpolation: str | None) -> Any:
@@ -84,7 +89,13 @@ def invert(t: Any, x: Any, params: Params, like: Any, interpolation: str | None)
     subject, restore = as_subject(x, ())
     original, _ = as_subject(like, ())
     check_subject(t, original)
-    return restore(inverse.invert(t, subject.load(), params, original, interpolation))
+    subject = subject.load()
+    if is_traced(t, subject, params, original):
+        return restore(inverse.invert(t, subject, params, original, interpolation))
+    t, original, offset = brought_near(t, original)
+    if offset is not None:
+        subject = shifted(subject, -offset)
+    return restore(taken_back(inverse.invert(t, subject, params, original, interpolation), offset))
 
 
 def key_for(t: Any, key: Any, check: Callable[[Any], Key]) -> Key | None:

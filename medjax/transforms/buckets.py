@@ -1,5 +1,7 @@
 """Volumes on the host, padded to few shapes, so that a data set of many shapes compiles few programs."""
 
+import math
+from collections.abc import Sequence
 from functools import cache
 from typing import Any
 
@@ -10,17 +12,42 @@ from medjax.image import Image
 from medjax.io import memory
 from medjax.typing import Shape3
 
-
-def bucket(shape: tuple[int, ...]) -> Shape3:
-    """The shape that volumes of `shape` are padded to: each axis the next power of two, singletons as they are."""
-    i, j, k = (n if n <= 1 else 1 << (n - 1).bit_length() for n in shape)
-    return i, j, k
+MOST = 2**31 - 1
+"""How many voxels a channel may have: kernels count them in int32."""
 
 
-def rounded(shape: tuple[int, ...]) -> Shape3:
+def bucket(shape: Sequence[int]) -> Shape3:
+    """The shape that volumes of `shape` are padded to, at most 1.5 times as long along an axis.
+
+    Each axis is the next of 1, 2, 3, 4, 6, 8, 12, 16, 24, ... voxels, singletons are as they are.
+    """
+    return within(tuple(next_of(n) for n in shape), shape)
+
+
+def next_of(size: int) -> int:
+    """The least power of two, or three halves of one, that is not below a size."""
+    power = 1 << max(size - 1, 0).bit_length()
+    return power * 3 // 4 if size <= power * 3 // 4 else power
+
+
+def rounded(shape: Sequence[int]) -> Shape3:
     """The shape in which a result of `shape` is computed: each axis the next multiple of 16, singletons as they are."""
-    i, j, k = (n if n <= 1 else -(-n // 16) * 16 for n in shape)
+    return within(tuple(n if n <= 1 else -(-n // 16) * 16 for n in shape), shape)
+
+
+def within(grown: Sequence[int], shape: Sequence[int]) -> Shape3:
+    """The grown shape, or the shape itself where it would have too many voxels."""
+    i, j, k = grown if math.prod(grown) <= MOST else shape
     return i, j, k
+
+
+def check_count(shape: Sequence[int], what: str) -> None:
+    """Raise a ValueError for a volume of more voxels than can be counted."""
+    if math.prod(shape) > MOST:
+        raise ValueError(
+            f"{what} has shape {tuple(shape)}, {math.prod(shape)} voxels: at most {MOST} (2^31 - 1) a channel can be "
+            "transformed; cut it into parts, or make it coarser"
+        )
 
 
 def padded(image: Image, shape: Shape3) -> Image:

@@ -164,6 +164,7 @@ def concrete(place: Place) -> Place:
     i, j, k = (int(n) for n in place.grid.shape)
     if min(i, j, k) < 1:
         raise ValueError(f"the result has no voxels: shape {(i, j, k)}; the target spacing is larger than the image")
+    buckets.check_count((i, j, k), "the result")
     grid = place.grid._replace(fixed=(i, j, k))
     return Place(grid, np.zeros(3, np.int32), np.asarray(grid.shape, np.int32), place.label)
 
@@ -292,6 +293,8 @@ def check_subject(t: Any, subject: Subject) -> None:
     steps = flatten(t)
     moved = dict.fromkeys(list(subject.images)[:1])
     kinds, given, made = kinds_of(subject), set(subject), {}
+    for name, image in subject.images.items():
+        buckets.check_count(image.spatial_shape, f"image {name!r}")
     for step in steps:
         inner = step.transform
         for old, new in inner.copies:

@@ -131,6 +131,8 @@ class Transform:
     """Whether `retime` changes what is known of an image beside its voxels and affine."""
     synthesises: ClassVar[bool] = False
     """Whether `copies` of label maps become scalar images."""
+    absolute = False
+    """Whether what it does hangs on where the world's origin is; not annotated, since some make it a property."""
 
     def __post_init__(self):
         for f in fields(self):

@@ -6,6 +6,8 @@ import jax
 import numpy as np
 import pytest
 import torch
+from batchgeneratorsv2.transforms.noise.blank_rectangle import BlankRectangleTransform
+from batchgeneratorsv2.transforms.noise.median_filter import MedianFilterTransform
 from batchgeneratorsv2.transforms.spatial.spatial import create_affine_matrix_3d
 from batchgeneratorsv2.transforms.utils.deep_supervision_downsampling import DownsampleSegForDSTransform
 from conftest import small_subject
@@ -13,6 +15,7 @@ from scipy.stats import kstest
 
 import medjax as mj
 from medjax.geometry import Grid
+from medjax.transforms.steps import flatten
 
 N = 3000
 KEYS = jax.random.split(jax.random.key(5), N)
@@ -169,3 +172,32 @@ def test_bad_arguments_are_named():
     for arguments in (dict(patch_size=0), dict(p_foreground=2), dict(classes=()), dict(deep_supervision=(2,))):
         with pytest.raises(ValueError, match=next(iter(arguments))):
             mj.presets.nnunet(**{"patch_size": 8, **arguments})
+
+
+def test_da5s_boxes_and_medians_are_drawn_as_the_sources():
+    """The upper ends of its ranges are exclusive; boxes have a coin for each channel, and each channel its own."""
+    size, channels = (40, 60, 30), 3
+    ranges = [[max(1, n // 10), n // 3] for n in size]
+    peer = BlankRectangleTransform(ranges, np.mean, (1, 5), p_per_channel=0.5)
+    np.random.seed(0)  # noqa: NPY002 - the peer draws from it
+    drawn = [peer.get_parameters(np.zeros((channels, *size))) for _ in range(300)]
+    boxes = [box for params in drawn for per_channel in params["rectangles"] for box in per_channel]
+    counts = {len(c) for params in drawn for c in params["rectangles"]} - {0}
+    sizes = np.array([np.subtract(high, low) for low, high in boxes])
+    members = flatten(mj.presets.nnunet_da5(size))
+    blank = next(s.transform for s in members if isinstance(s.transform, mj.RandomCoarseDropout))
+    image = mj.ScalarImage(np.zeros((channels, *size), np.float32))
+    ours = jax.vmap(lambda key: blank.sample(key, image)["draw"]["image"])(jax.random.split(jax.random.key(0), 300))
+    assert set(np.unique(ours["count"])) == counts
+    ours_sizes = np.asarray(ours["size"]).reshape(-1, 3)
+    np.testing.assert_array_equal(ours_sizes.min(0), sizes.min(0))
+    np.testing.assert_array_equal(ours_sizes.max(0), sizes.max(0))
+    coins = np.asarray(ours["channels"])
+    assert abs(coins.mean() - 0.5) < 0.06 and abs(np.corrcoef(coins.T)[0, 1]) < 0.2
+    assert (np.asarray(ours["corner"])[:, 0] != np.asarray(ours["corner"])[:, 1]).any(-1).mean() > 0.9
+    median = next(s.transform for s in members if isinstance(s.transform, mj.RandomMedian))
+    np.random.seed(0)  # noqa: NPY002 - the peer draws from it
+    peer = MedianFilterTransform((2, 8))
+    assert {s for _ in range(200) for s in peer.get_parameters(np.zeros((1, 2, 2)))["filter_sizes"]} == set(
+        range(median.size[0], median.size[1] + 1)
+    )

@@ -1,3 +1,5 @@
+import math
+
 import jax
 import numpy as np
 import pytest
@@ -52,3 +54,24 @@ def test_stack_names_an_image_that_is_larger_than_its_shape():
     subject = mj.Subject(a=mj.ScalarImage(np.zeros((1, 4, 5, 6))))
     with pytest.raises(ValueError, match=r"smaller than a of shape \(4, 5, 6\)"):
         mj.stack([subject], shape=(4, 5, 5))
+
+
+def test_a_bucket_is_at_most_half_as_long_again_and_never_more_than_can_be_counted():
+    draw = np.random.default_rng(3)
+    for shape in draw.integers(1, 700, (300, 3)).tolist():
+        for grown, most in ((buckets.bucket(shape), 1.5), (buckets.rounded(shape), 16)):
+            assert all(n <= m <= (n * most if most < 2 else n + 15) for n, m in zip(shape, grown))
+            assert all(m == 1 for n, m in zip(shape, grown) if n == 1)
+    assert len({buckets.bucket((n, 1, 1)) for n in range(1, 1025)}) == 20
+    assert buckets.bucket((1025, 1025, 513)) == (1536, 1536, 768) and math.prod((1536, 1536, 768)) < 2**31
+    for shape in ((1030, 1500, 1300), (2047, 1023, 1025)):
+        assert math.prod(shape) < 2**31 and buckets.bucket(shape) == shape and math.prod(buckets.rounded(shape)) < 2**31
+
+
+def test_more_voxels_than_can_be_counted_are_refused_before_they_are_touched():
+    image = mj.ScalarImage.of(np.broadcast_to(np.uint8(0), (1, 2048, 1024, 1024)), np.eye(4))
+    with pytest.raises(ValueError, match="image 'image' has shape .*2147483648 voxels: at most 2147483647"):
+        mj.Flip(0)(image)
+    small = mj.ScalarImage(np.zeros((1, 4, 4, 4), np.uint8))
+    with pytest.raises(ValueError, match="the result has shape .*2000, 2000, 2000.* at most 2147483647"):
+        mj.Resample(0.002)(small)

@@ -156,6 +156,11 @@ class Motion(IntensityTransform):
         if len(set(counts)) > 1:
             raise ValueError(f"degrees, translation and times must have one row a movement each, got {counts}")
 
+    @property
+    def absolute(self) -> bool:
+        """Whether it turns about the world's origin."""
+        return self.legacy
+
     def draw(self, key: Key, grid: Grid) -> Params:
         return {name: jnp.asarray(getattr(self, name)) for name in ("degrees", "translation", "times")}
 
@@ -185,6 +190,11 @@ class RandomMotion(IntensityTransform):
     magnitude: bool = static(default=False, kw_only=True)
 
     random = True
+
+    @property
+    def absolute(self) -> bool:
+        """Whether it turns about the world's origin."""
+        return self.legacy
 
     def draw(self, key: Key, grid: Grid) -> Params:
         shape, count = channels(grid, self.per_channel), self.num_transforms

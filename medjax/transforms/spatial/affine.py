@@ -120,6 +120,11 @@ class Affine(SpatialTransform):
         super().__post_init__()
         check_shears(self.shears)
 
+    @property
+    def absolute(self) -> bool:
+        """Whether the world's origin is the centre."""
+        return self.center == "origin"
+
     def draw(self, key: Key, grid: Grid) -> Params:
         return {name: jnp.asarray(getattr(self, name)) for name in ("scales", "degrees", "translation", "shears")}
 
@@ -166,6 +171,11 @@ class RandomAffine(SpatialTransform):
             raise ValueError(f"isotropic=True takes one or two scales, got {self.scales!r}")
         super().__post_init__()
         ranges.check("shears", self.shears, -0.4, 0.4)
+
+    @property
+    def absolute(self) -> bool:
+        """Whether the world's origin is the centre."""
+        return self.center == "origin"
 
     def draw(self, key: Key, grid: Grid) -> Params:
         drawn = {n: ranges.draw(keys.for_name(key, n), getattr(self, n)) for n in ("scales", "degrees", "translation")}

@@ -8,22 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
-from medjax.geometry import Grid, check_affine, check_overlap, homogeneous, matmul, namespace, spacing
+from medjax.geometry import Grid, Space, check_affine, check_overlap, homogeneous, matmul, namespace, spacing
 from medjax.image import Image, ScalarImage
 from medjax.ranges import as_floats, broadcast, check, leaf
 from medjax.subject import Subject
 from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
-from medjax.typing import Params, Shape3
-
-
-@partial(jax.tree_util.register_dataclass, data_fields=["affine"], meta_fields=["shape"])
-@dataclass(frozen=True)
-class Space:
-    """A grid to resample to: affine (4, 4) and shape."""
-
-    affine: Any
-    shape: Shape3
+from medjax.typing import Params
 
 
 @partial(jax.tree_util.register_dataclass, data_fields=[], meta_fields=["image"])

@@ -4,10 +4,10 @@ from typing import Any
 
 import numpy as np
 
-from medjax.geometry import Grid, namespace
+from medjax.geometry import Grid, Space, namespace
 from medjax.image import Image, ScalarImage
 from medjax.ranges import leaf
-from medjax.transforms.spatial.resample import Space, target_of
+from medjax.transforms.spatial.resample import target_of
 from medjax.transforms.spatial.resize import resized
 from medjax.transforms.transform import SpatialTransform, transform
 from medjax.typing import Params
