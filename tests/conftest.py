@@ -1,5 +1,6 @@
 """Strict settings for every test, and the real volumes they share."""
 
+import itertools
 import os
 
 # Without LLVM's optimisations, in child processes too: volumes are small here, and compiling costs more than it saves.
@@ -113,3 +114,12 @@ def compilations():
         yield lambda: len(seen)
     finally:
         jax.monitoring.unregister_event_duration_listener(listen)
+
+
+CASES = itertools.count(1)
+
+
+def forget_programs(every=60):
+    """Drop compiled programs now and then: a process that keeps thousands runs out of memory maps."""
+    if next(CASES) % every == 0:
+        jax.clear_caches()

@@ -3,7 +3,7 @@
 import jax
 import numpy as np
 import pytest
-from conftest import OBLIQUE, blobs, oriented
+from conftest import OBLIQUE, blobs, forget_programs, oriented
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
 from scipy.ndimage import binary_erosion, map_coordinates
@@ -157,6 +157,7 @@ def test_a_run_of_indexing_is_numpy_bit_for_bit(names, affine, shape, mode, dtyp
 @few(1000)
 @given(*OF_INDEXING)
 def test_a_thousand_runs_of_indexing_are_numpy_bit_for_bit(names, affine, shape, mode, dtype):
+    forget_programs()
     check_indexing(names, affine, shape, mode, dtype)
 
 
@@ -328,6 +329,7 @@ def test_the_way_back_is_the_inverse_map_read_by_scipy(names, affine, shape, met
 @few(600)
 @given(*OF_WAYS_BACK)
 def test_hundreds_of_ways_back_are_the_inverse_map_read_by_scipy(names, affine, shape, method):
+    forget_programs()
     check_way_back(names, affine, shape, method)
 
 
