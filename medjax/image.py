@@ -42,10 +42,11 @@ class Image:
     """Voxels (C, I, J, K) and an affine (4, 4) from voxel index to world mm, RAS+; abstract.
 
     `source` is a path, a list of paths (one after the other they become the channels), an array, a nibabel image or
-    a SimpleITK image. A folder, a DICOMDIR or a list of DICOM files holds one DICOM series; of several, `series` chooses
-    one by its UID (`medjax.dicom_series` lists them). From a path the image is lazy: shape, affine and dtype come from the header, voxels are read
-    when first asked for, and it pickles as its path. A 4D series has time on C. `affine` defaults to the file's, or
-    to the identity. `reader(path)` gives an array, or an array and an affine. Everything else is metadata.
+    a SimpleITK image. A folder, a DICOMDIR or a list of DICOM files holds a DICOM series; of several, `series` chooses
+    one by its UID (`medjax.dicom_series` lists them). From a path the image is lazy: shape, affine and dtype come from
+    the header, voxels are read when first asked for, and it pickles as its path. A 4D series has time on C. `affine`
+    defaults to the file's, or to the identity. `reader(path)` gives an array, or an array and an affine. Everything
+    else is metadata.
 
     Arrays are not copied and must not be written to afterwards. Raises ValueError for voxels that are not 4D, for an
     affine that is singular, not finite or not (4, 4), and for files that cannot be read (with their path).

@@ -51,8 +51,8 @@ def gradients(paths: Sequence[Path], series: str | None = None) -> tuple[np.ndar
 def dicom_series(source: str | Path | Sequence[str | Path]) -> "list[Series]":
     """The image series of a folder (with all below it), a DICOMDIR, a file or a list of such; no voxels are read.
 
-    Each has `uid`, for `ScalarImage(source, series=uid)`, `modality`, `files`, `shape` (C, I, J, K) and `problem`: why it
-    is no volume (then shape is None), or None. Files that are damaged or no images are not listed.
+    Each has `uid`, for `ScalarImage(source, series=uid)`, `modality`, `files`, `shape` (C, I, J, K) and `problem`: why
+    it is no volume (then shape is None), or None. Files that are damaged or no images are not listed.
 
     Raises: ImportError without pydicom; FileNotFoundError.
 

@@ -19,19 +19,20 @@ _NUMBERS = {
 _WORDS = {
     "Modality": "CR CT DX IO MG MR NM OT PT PX RF RG RTDOSE RTIMAGE SC SEG US XA",
     "PatientPosition": "HFP HFS HFDR HFDL FFDR FFDL FFP FFS LFP LFS RFP RFS AFDR AFDL PFDR PFDL",
-    "Units": "1CM BQML CM2 CM2ML CNTS CPS GML MGMINML MLG MLMING MLMINML MLML NONE PCNT PROPCNTS PROPCPS STDDEV UMOLMINML UMOLML",
+    "Units": "1CM BQML CM2 CM2ML CNTS CPS GML MGMINML MLG MLMING MLMINML MLML NONE PCNT PROPCNTS PROPCPS STDDEV "
+    "UMOLMINML UMOLML",
     "RescaleType": "ED EDW HU HU_MOD MGML OD PCT US Z_EFF",
     "DoseUnits": "GY RELATIVE",
 }
 _MAKERS = {
     "siemens": "Siemens", "philips": "Philips", "picker": "Philips", "marconi": "Philips", "toshiba": "Toshiba",
-    "canon": "Canon", "hitachi": "Hitachi", "fuji": "Fujifilm", "uih": "United Imaging", "united imaging": "United Imaging",
+    "canon": "Canon", "hitachi": "Hitachi", "fuji": "Fujifilm", "uih": "UIH", "united imaging": "UIH",
     "bruker": "Bruker", "agilent": "Agilent", "varian": "Varian", "elekta": "Elekta", "hologic": "Hologic",
-    "mediso": "Mediso", "neusoft": "Neusoft", "samsung": "Samsung", "shimadzu": "Shimadzu", "carestream": "Carestream",
-    "accuray": "Accuray", "esaote": "Esaote", "hyperfine": "Hyperfine",
+    "mediso": "Mediso", "neusoft": "Neusoft", "samsung": "Samsung", "shimadzu": "Shimadzu",
+    "carestream": "Carestream", "accuray": "Accuray", "esaote": "Esaote", "hyperfine": "Hyperfine",
 }  # fmt: skip
-# Names of reconstruction kernels: GE's words, or a letter or two with a number (B30f, Br40d, FC13), or alone (Philips' B).
-_GE_KERNELS = "STANDARD STAND SOFT DETAIL BONE BONEPLUS EDGE LUNG CHEST ULTRA".split()
+# Names of reconstruction kernels: GE's words, a letter or two with a number (B30f, Br40d, FC13), or alone (Philips' B).
+_GE_KERNELS = ("STANDARD", "STAND", "SOFT", "DETAIL", "BONE", "BONEPLUS", "EDGE", "LUNG", "CHEST", "ULTRA")
 _KERNEL = re.compile(r"[A-Z]{1,2}[a-z]?\d{2,3}[a-z]?|[A-E]|Y[A-E]")
 
 

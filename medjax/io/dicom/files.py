@@ -3,7 +3,7 @@
 import errno
 import os
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, NamedTuple
@@ -41,7 +41,7 @@ class Stored(NamedTuple):
 
 
 class Head(NamedTuple):
-    """An image file: its header, how its voxels are stored, and the UIDs of its series and of itself ("" if without)."""
+    """An image file: its header, how its voxels are stored, the UIDs of its series and of itself ("" if without)."""
 
     header: Dataset
     stored: Stored
@@ -70,7 +70,7 @@ def choose(paths: Sequence[Path], series: str | None) -> list[Head]:
     found = search(paths)
     where = ", ".join(map(str, paths[:3])) + ", ..." * (len(paths) > 3)
     if not found.series:
-        raise ValueError(" ".join(found.damaged.values()) or f"{where}: no DICOM image is in it.")
+        raise ValueError(_reasons(found.damaged.values()) or f"{where}: no DICOM image is in it.")
     if series is None and len(found.series) > 1:
         raise ValueError(f"{where} holds {len(found.series)} series; choose one by series=uid:{_listing(found)}")
     if series is not None and series not in found.series:
@@ -81,9 +81,13 @@ def choose(paths: Sequence[Path], series: str | None) -> list[Head]:
     if beside := [reason for file, reason in found.damaged.items() if file.parent in folders]:
         raise ValueError(
             f"{where}: beside the series lie files that may be a part of it and cannot be read; repair or remove them, "
-            f"or give the files of the series. {' '.join(beside)}"
+            f"or give the files of the series. {_reasons(beside)}"
         )
     return heads
+
+
+def _reasons(damaged: Collection[str]) -> str:
+    return " ".join(list(damaged)[:5]) + f" And {len(damaged) - 5} more." * (len(damaged) > 5)
 
 
 def _listing(found: Found) -> str:
@@ -159,12 +163,14 @@ def _read_head(file: Path, certain: bool) -> Head | None:
             return None
         start = stream.tell()
         kind = UID((words([header], "SOPClassUID") or words([header.file_meta], "MediaStorageSOPClassUID") or ("",))[0])
+        if not kind:
+            raise Refused("it is truncated, or does not say what it is (SOP class)")
         if "Rows" not in header or "Spectroscopy" in kind.name:
             if "Image Storage" in kind.name:
                 raise Refused("it is an image without Rows")
             return None
         if not seen:
-            raise Refused("it is truncated: it ends before its voxels")
+            raise Refused("it is truncated, or has no voxels")
         stored = _stored(file, header, stream, start, *seen[0])
     series, uid = (next(iter(words([header], name)), "") for name in ("SeriesInstanceUID", "SOPInstanceUID"))
     return Head(header, stored, series, uid)
@@ -205,7 +211,7 @@ def _stored(file: Path, header: Any, stream: BinaryIO, start: int, tag: int, vr:
 
 
 def _check_fragments(stream: BinaryIO, first: int) -> None:
-    """Walk along the fragments of compressed voxels (PS3.5 A.4), since some decoders take half an image for a whole one."""
+    """Walk along the fragments of compressed voxels (PS3.5 A.4): some decoders take half an image for a whole one."""
     end = os.fstat(stream.fileno()).st_size
     stream.seek(first)
     while len(start := stream.read(8)) == 8:

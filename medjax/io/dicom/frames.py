@@ -63,16 +63,12 @@ def frames_of(head: Head) -> list[Frame]:
     maker, csa = maker_of(header), _csa(header)
     if parts and len(parts) != stored.frames:
         raise Refused(f"it describes {len(parts)} frames and holds {stored.frames}")
-    frames = [
-        _frame(head, index, [*part, *shared, header], maker, csa) for index, part in enumerate([[p] for p in parts] or [[]])
-    ]
     if parts:
-        return frames
-    if "MOSAIC" in frames[0].kind.split("/"):
-        return list(_tiles(frames[0], header, csa))
-    if stored.frames > 1:
-        return list(_dose_planes(frames[0], header, stored.frames))
-    return frames
+        return [_frame(head, index, [part, *shared, header], maker, csa) for index, part in enumerate(parts)]
+    frame = _frame(head, 0, [header], maker, csa)
+    if "MOSAIC" in frame.kind.split("/"):
+        return list(_tiles(frame, csa))
+    return list(_dose_planes(frame, header, stored.frames)) if stored.frames > 1 else [frame]
 
 
 def groups_of(header: Dataset) -> tuple[list[Dataset], list[Dataset]]:
@@ -83,10 +79,8 @@ def groups_of(header: Dataset) -> tuple[list[Dataset], list[Dataset]]:
 def _refuse_pictures(header: Dataset) -> None:
     if words([header], "Modality")[:1] == ("SEG",):
         raise Refused("it is a segmentation, which is not read as an image")
-    if number([header], "SamplesPerPixel", 1) != 1 or words([header], "PhotometricInterpretation")[:1] not in (
-        ("MONOCHROME1",),
-        ("MONOCHROME2",),
-    ):
+    photometric = words([header], "PhotometricInterpretation")
+    if number([header], "SamplesPerPixel", 1) != 1 or photometric not in (("MONOCHROME1",), ("MONOCHROME2",)):
         raise Refused("it is a picture in colour, no volume")
     if items(header, "ModalityLUTSequence"):
         raise Refused("its values are given by a table (Modality LUT), which is not read")
@@ -98,8 +92,8 @@ def _frame(head: Head, index: int, groups: Sequence[Dataset], maker: str, csa: A
         np.array(numbers(groups, name), np.float64)
         for name in ("ImagePositionPatient", "ImageOrientationPatient", "PixelSpacing")
     )
-    missing = [n for n, v, k in (("position", place, 3), ("orientation", axes, 6), ("pixel spacing", spacing, 2)) if v.size != k]
-    if missing:
+    needed = (("position", place, 3), ("orientation", axes, 6), ("pixel spacing", spacing, 2))
+    if missing := [what for what, values, count in needed if values.size != count]:
         raise Refused(f"it does not say where its slices lie: no {' and no '.join(missing)}")
     axes = axes.reshape(2, 3)
     if np.abs(axes @ axes.T - np.eye(2)).max() > 1e-2 or spacing.min() <= 0:
@@ -132,7 +126,7 @@ def _dose_planes(first: Frame, header: Dataset, count: int) -> Iterator[Frame]:
         yield first._replace(index=index, place=place, number=(first.number or 0) + index)
 
 
-def _tiles(frame: Frame, header: Dataset, csa: Any) -> Iterator[Frame]:
+def _tiles(frame: Frame, csa: Any) -> Iterator[Frame]:
     """The slices of a Siemens mosaic, which lie side by side in one square picture."""
     count, normal = csa("NumberOfImagesInMosaic"), csa("SliceNormalVector")
     if not count or len(normal) != 3 or frame.thickness <= 0:
@@ -154,6 +148,7 @@ def _tiles(frame: Frame, header: Dataset, csa: Any) -> Iterator[Frame]:
 def _csa(header: Dataset) -> Any:
     """A function that gives the values of Siemens' own header by name, () for what it has not."""
     found = private(header, SIEMENS_CSA)
+    read: list[dict] = []  # parsed when it is first asked for: few series need it
 
     def values(name: str) -> tuple:
         if found is None:
@@ -162,5 +157,4 @@ def _csa(header: Dataset) -> Any:
             read.extend([csareader.read(found[0])["tags"]] if not read else [])
         return tuple(value for value in read[0].get(name, {}).get("items", []) if value not in ("", None))
 
-    read: list[dict] = []  # parsed when it is first asked for: few series need it
     return values

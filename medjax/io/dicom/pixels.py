@@ -1,18 +1,16 @@
 """From the frames of a series to its voxels."""
 
-import os
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
-from pydicom.pixels import get_decoder, iter_pixels
+from pydicom.pixels.decoders.base import get_decoder
+from pydicom.pixels.utils import iter_pixels
 
 from medjax.io import memory
 from medjax.io.dicom.files import Stored, named
 from medjax.io.dicom.frames import Frame
-from medjax.io.dicom.tags import Refused
+from medjax.io.dicom.tags import Refused, quietly
 
-_THREADS = min(4, os.cpu_count() or 1)
 _BY_GDCM = ("1.2.840.10008.1.2.4.57", "1.2.840.10008.1.2.4.70")  # JPEG Lossless
 
 
@@ -41,18 +39,12 @@ def read_volumes(volumes: Sequence[Sequence[Frame]], dtype: np.dtype) -> np.ndar
     for c, volume in enumerate(volumes):
         for k, frame in enumerate(volume):
             files.setdefault(frame.stored, []).append((result[c, k], frame))
-
-    def fill(item: tuple[Stored, list[tuple[np.ndarray, Frame]]]) -> None:
-        stored, wanted = item
+    for stored, wanted in files.items():  # one after the other: threads were no faster, whatever the codec
         wanted.sort(key=lambda pair: pair[1].index)
         images = read_frames(stored, [frame.index for _, frame in wanted])
         for (target, frame), image in zip(wanted, images, strict=True):
             (row, column), (rows, columns) = frame.corner, frame.size
             _rescale(image[row : row + rows, column : column + columns], frame.scale, target)
-
-    with ThreadPoolExecutor(_THREADS) as pool:
-        for _ in pool.map(fill, files.items()):
-            pass
     return result
 
 
@@ -65,15 +57,15 @@ def read_frames(stored: Stored, indices: Sequence[int]) -> Iterator[np.ndarray]:
         for index in indices:
             if index != at:
                 image, at = _used_bits(next(source), stored), index
-            if image is None or image.shape != (stored.rows, stored.columns) or image.dtype != stored.dtype:
+            if image is None or image.shape != (stored.rows, stored.columns):
                 raise Refused("its decoded voxels are not what its header says")
             yield image
 
 
 def same_voxels(one: Frame, other: Frame) -> bool:
     """Whether two slices hold the same values."""
-    images = [next(read_frames(frame.stored, [frame.index])) for frame in (one, other)]
-    return one.scale == other.scale and np.array_equal(*images)
+    first, second = (next(read_frames(frame.stored, [frame.index])) for frame in (one, other))
+    return one.scale == other.scale and np.array_equal(first, second)
 
 
 def _raw(stored: Stored, indices: Sequence[int]) -> Iterator[np.ndarray]:
@@ -97,18 +89,18 @@ def _decoded(stored: Stored, indices: Sequence[int]) -> Iterator[np.ndarray]:
         raise Refused(f"its voxels are compressed in a way that is not read ({stored.syntax.name})") from None
     if not decoder.is_available:
         raise Refused(f"its voxels are compressed by {stored.syntax.name}, for which no codec is installed: {remedy}")
-    tried = ", ".join(decoder.available_plugins)
-    with quietly(
-        f"its voxels ({stored.syntax.name}) are damaged, or of a form that {tried} cannot decode and another codec may: "
-        "pip install 'medjax[dicom-codecs]'"
-        if tried
-        else "its voxels are damaged"
-    ):
+    reason = f"its voxels ({stored.syntax.name}) are damaged"
+    if tried := ", ".join(decoder.available_plugins):
+        reason += f", or of a form that {tried} cannot decode and python-gdcm may: pip install 'medjax[dicom-codecs]'"
+    with quietly(reason):
         yield from iter_pixels(stored.file, indices=indices, raw=True)
 
 
 def _used_bits(image: np.ndarray, stored: Stored) -> np.ndarray:
-    """Without what the unused high bits hold: overlays in old files, or no sign."""
+    """In native order, without what the unused high bits hold: overlays in old files, or no sign."""
+    if image.dtype.newbyteorder("=") != stored.dtype:
+        raise Refused("its decoded voxels are not of the type that its header says")
+    image = image.astype(stored.dtype, copy=False)
     unused = stored.dtype.itemsize * 8 - stored.bits
     if unused == 0 or stored.dtype.kind == "f" or stored.bits == 1:
         return image

@@ -6,7 +6,7 @@ So names, dates, identifiers and descriptions reach neither metadata nor a messa
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 from pydicom.datadict import dictionary_VR, tag_for_keyword
@@ -36,14 +36,14 @@ for _path, _keywords in _GROUPS.items():
     for _keyword in _keywords:
         _PATHS.setdefault(_keyword, []).append(_path)
 
-_PLAIN = """
-    MediaStorageSOPClassUID TransferSyntaxUID SOPClassUID SOPInstanceUID SeriesInstanceUID ReferencedFileID
-    InstanceNumber TemporalPositionIdentifier ConcatenationFrameOffsetNumber
-    Rows Columns NumberOfFrames SamplesPerPixel PhotometricInterpretation BitsAllocated BitsStored HighBit
-    PixelRepresentation ModalityLUTSequence ImageType GridFrameOffsetVector DoseGridScaling DoseUnits
-    SharedFunctionalGroupsSequence PerFrameFunctionalGroupsSequence DirectoryRecordSequence
-    Modality Manufacturer MagneticFieldStrength EchoTime InversionTime PatientPosition Units
-""".split()
+_PLAIN = (
+    "MediaStorageSOPClassUID", "TransferSyntaxUID", "SOPClassUID", "SOPInstanceUID", "SeriesInstanceUID",
+    "ReferencedFileID", "InstanceNumber", "TemporalPositionIdentifier", "ConcatenationFrameOffsetNumber", "Rows",
+    "Columns", "NumberOfFrames", "SamplesPerPixel", "PhotometricInterpretation", "BitsAllocated", "BitsStored",
+    "HighBit", "PixelRepresentation", "ModalityLUTSequence", "ImageType", "GridFrameOffsetVector", "DoseGridScaling",
+    "DoseUnits", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "DirectoryRecordSequence",
+    "Modality", "Manufacturer", "MagneticFieldStrength", "EchoTime", "InversionTime", "PatientPosition", "Units",
+)  # fmt: skip
 _TAGS = {name: tag_for_keyword(name) or 0 for name in {*_PLAIN, *_PATHS, *(n for p in _GROUPS for n in p)}}
 
 
@@ -53,7 +53,7 @@ class Refused(ValueError):
 
 @contextmanager
 def quietly(what: str) -> Iterator[None]:
-    """Around calls of libraries: what they raise becomes Refused(what); their own text may quote a value of a header."""
+    """Around calls of libraries: what they raise becomes Refused(what), since their own text may quote a header."""
     try:
         yield
     except (MemoryError, ImportError, Refused):
@@ -145,14 +145,15 @@ def _values(groups: Sequence[Dataset], keyword: str) -> tuple:
     return ()
 
 
-def _decoded(element, vr: str) -> tuple:
-    """Values of a raw element; what stands in the file decides between text and binary, the dictionary where it is mute."""
+def _decoded(element: Any, vr: str) -> tuple:
+    """Values of a raw element: text or binary, as the file says, or the dictionary where the file is mute."""
     if not isinstance(element.value, bytes):
         return (str(element.value),) if element.value else ()  # pydicom has asked for it itself: the transfer syntax
     vr = vr if element.VR in (None, "UN") else element.VR
     if vr in _BINARY:
         dtype = np.dtype(_BINARY[vr]).newbyteorder("<" if element.is_little_endian else ">")
-        return tuple(np.frombuffer(element.value[: len(element.value) // dtype.itemsize * dtype.itemsize], dtype).tolist())
+        whole = len(element.value) // dtype.itemsize * dtype.itemsize
+        return tuple(np.frombuffer(element.value[:whole], dtype).tolist())
     return _words(element.value)
 
 

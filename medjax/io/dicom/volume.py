@@ -12,11 +12,10 @@ from medjax.io.dicom import pixels
 from medjax.io.dicom.described import described, maker_of
 from medjax.io.dicom.files import Head, choose, named, search
 from medjax.io.dicom.frames import Frame, frames_of, groups_of
-from medjax.io.dicom.tags import words
 from medjax.io.registry import Header
 
 _LPS = np.array([-1.0, -1.0, 1.0])  # between the world of DICOM and RAS
-_TOLERANCE = 0.1  # of the step between slices: positions are often rounded to 0.1 mm, a missing slice moves others by half
+_TOLERANCE = 0.1  # of the step: positions are often rounded to 0.1 mm, a missing slice moves others by half a step
 _SAME_PLACE = 0.01  # of a pixel's side
 _LEAN = 0.5  # degrees
 
@@ -25,7 +24,7 @@ Volumes = list[list[Frame]]
 
 
 class Series(NamedTuple):
-    """An image series: its UID, modality, files, and its shape (C, I, J, K); if it is no volume, None and the reason."""
+    """An image series: UID, modality, files, shape (C, I, J, K); if it is no volume, None and the reason."""
 
     uid: str
     modality: str
@@ -57,8 +56,8 @@ def gradients(paths: Sequence[Path], series: str | None) -> tuple[np.ndarray, np
         raise ValueError(f"{_where(heads)}: its volumes have no b-values.")
     if maker_of(heads[0].header) == "GE" and any(bvals) and not any(volume[0].direction for volume in volumes):
         raise ValueError(
-            f"{_where(heads)}: GE writes directions along the axes of the scanner, not of the patient, and they are not "
-            "read; take them from a .bvec file by Directions.from_fsl."
+            f"{_where(heads)}: GE writes directions along the axes of the scanner, not of the patient; they are not "
+            "read: take them from a .bvec file by Directions.from_fsl."
         )
     directions = np.array([volume[0].direction or (0.0, 0.0, 0.0) for volume in volumes])
     return np.array(bvals), directions * _LPS + 0.0  # no -0
@@ -147,7 +146,8 @@ def _by_place(frames: list[Frame]) -> list[list[Frame]]:
     step = np.diff(heights[order], prepend=-np.inf) > _SAME_PLACE * min(frames[0].spacing)
     places: list[list[Frame]] = []
     for n, is_new in zip(order, step):
-        places.append([]) if is_new else None
+        if is_new:
+            places.append([])
         places[-1].append(frames[n])
     return places
 
@@ -158,14 +158,9 @@ def _without_copies(frames: list[Frame]) -> list[Frame]:
     for frame in frames:
         numbered = frame.number is not None or frame.uid
         key = (frame.identity, frame.uid if frame.number is None else frame.number) if numbered else (len(kept),)
-        if not pixels_equal(kept.setdefault(key, frame), frame):
+        if kept.setdefault(key, frame) is not frame and not pixels.same_voxels(kept[key], frame):
             _refuse([kept[key], frame], "two slices of one place, time and number differ in their voxels")
     return list(kept.values())
-
-
-def pixels_equal(one: Frame, other: Frame) -> bool:
-    """Whether two slices are one, or hold the same values."""
-    return one is other or pixels.same_voxels(one, other)
 
 
 def _by_volume(places: list[list[Frame]]) -> Volumes:
@@ -175,7 +170,7 @@ def _by_volume(places: list[list[Frame]]) -> Volumes:
     if odd := [frame for place, count in zip(places, counts) if frozenset(count.items()) != usual for frame in place]:
         sizes = sorted({count.total() for count in counts})
         if len(sizes) > 1:
-            _refuse(odd, f"most places hold {sum(n for _, n in usual)} slices, but these lie where there are more or fewer")
+            _refuse(odd, f"most places hold {sum(n for _, n in usual)} slices, those of these more or fewer")
         _refuse(odd, "these slices differ in echo, time, b-value or gradient from what most places hold")
     if len(places) == 1 and any(count > 1 for _, count in usual):
         _refuse(places[0], "these slices all lie at one place, and neither echo, time nor b-value tells them apart")
@@ -224,9 +219,12 @@ def _check_line(volumes: Volumes) -> None:
     lean = np.degrees(np.arctan2(drift, height))
     if lean > _LEAN and drift * (len(first) - 1) > _TOLERANCE * height:
         _refuse(first, f"its slices are sheared by {lean:.1f} degrees (gantry tilt); resample them by other means")
-    astray = np.linalg.norm(off, axis=-1) > _TOLERANCE * height
-    if astray.any():
-        _refuse([volumes[c][k] for c, k in np.argwhere(astray)], "these of its slices do not lie above the others")
+    astray = np.linalg.norm(off, axis=-1)
+    if (worst := astray.max()) > _TOLERANCE * height:
+        odd = [
+            volumes[c][k] for c, k in np.argwhere(astray > worst / 2)
+        ]  # those that pull the line, not those left of it
+        _refuse(odd, "these of its slices do not lie above the others")
 
 
 def _line(volumes: Volumes) -> tuple[Float[np.ndarray, "3"], Float[np.ndarray, "3"]]:
@@ -249,4 +247,4 @@ def _affine(volumes: Volumes) -> Float[np.ndarray, "4 4"]:
     step, start = _line(volumes)
     affine = np.eye(4)
     affine[:3] = _LPS[:, None] * np.stack([row * between_columns, column * between_rows, step, start], axis=1)
-    return affine
+    return affine + 0.0  # no -0
