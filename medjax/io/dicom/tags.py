@@ -152,8 +152,9 @@ def _decoded(element: Any, vr: str) -> tuple:
     vr = vr if element.VR in (None, "UN") else element.VR
     if vr in _BINARY:
         dtype = np.dtype(_BINARY[vr]).newbyteorder("<" if element.is_little_endian else ">")
-        whole = len(element.value) // dtype.itemsize * dtype.itemsize
-        return tuple(np.frombuffer(element.value[:whole], dtype).tolist())
+        if len(element.value) % dtype.itemsize:
+            raise Refused("what should be a binary number is none")
+        return tuple(np.frombuffer(element.value, dtype).tolist())
     return _words(element.value)
 
 
