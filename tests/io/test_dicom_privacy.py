@@ -17,6 +17,7 @@ from pydicom.uid import ImplicitVRLittleEndian
 from synthetic_dicom import ORIGIN, voxels, write_slice
 
 import medjax as mj
+from medjax.io.dicom import files
 
 MARKER = "Doe^Jane 19700101"
 VOLUME = voxels(1, 4, 8, 6)
@@ -182,3 +183,12 @@ def test_truncated_files_quote_nothing(tmp_path, caplog):
     for size in range(128, len(content), len(content) // 40):
         path.write_bytes(content[:size])
         error_of(lambda: mj.ScalarImage(path).load(), caplog)
+
+
+def test_what_a_library_says_of_a_damaged_file_is_not_passed_on(tmp_path, caplog, monkeypatch):
+    def complain(*_, **options):
+        raise ValueError(f"Invalid value: {MARKER}")
+
+    path = fill(tmp_path / "a.dcm", VOLUME[0, 0], 0, private=False)
+    monkeypatch.setattr(files, "read_partial", complain)
+    error_of(lambda: mj.ScalarImage(path).shape, caplog)

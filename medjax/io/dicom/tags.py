@@ -9,8 +9,9 @@ from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import numpy as np
-from pydicom.datadict import dictionary_VR, tag_for_keyword
+from pydicom.datadict import dictionary_VR
 from pydicom.dataset import Dataset
+from pydicom.tag import Tag
 
 # Where multi-frame files keep an attribute: in a functional group (PS3.3 C.7.6.16.2), itself or one sequence below.
 _GROUPS: dict[tuple[str, ...], tuple[str, ...]] = {
@@ -44,7 +45,7 @@ _PLAIN = (
     "DoseUnits", "SharedFunctionalGroupsSequence", "PerFrameFunctionalGroupsSequence", "DirectoryRecordSequence",
     "Modality", "Manufacturer", "MagneticFieldStrength", "EchoTime", "InversionTime", "PatientPosition", "Units",
 )  # fmt: skip
-_TAGS = {name: tag_for_keyword(name) or 0 for name in {*_PLAIN, *_PATHS, *(n for p in _GROUPS for n in p)}}
+_TAGS = {name: Tag(name) for name in {*_PLAIN, *_PATHS, *(n for p in _GROUPS for n in p)}}
 
 
 class Refused(ValueError):
@@ -94,8 +95,10 @@ _BINARY = {"US": "u2", "SS": "i2", "UL": "u4", "SL": "i4", "FL": "f4", "FD": "f8
 
 def items(header: Dataset, keyword: str) -> list[Dataset]:
     """The items of a sequence; none if it is not there."""
+    if (tag := _TAGS[keyword]) not in header:
+        return []
     with quietly(f"its {keyword} is damaged"):
-        return list(header[tag].value or []) if (tag := _TAGS[keyword]) in header else []
+        return list(header[tag].value or [])
 
 
 def words(groups: Sequence[Dataset], keyword: str) -> tuple[str, ...]:
