@@ -132,6 +132,9 @@ def write(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray, metada
     with tempfile.TemporaryDirectory(prefix=".medjax-", dir=path.parent) as folder:
         draft = Path(folder) / path.name
         target.write(draft, array, affine, metadata)
+        for part in Path(folder).iterdir():  # some formats have their voxels in a second file: it comes first
+            if part != draft:
+                os.replace(part, path.with_name(part.name))
         os.replace(draft, path)
 
 
@@ -139,7 +142,10 @@ def _reader(path: str | os.PathLike) -> tuple[Path, Format]:
     path = Path(path).expanduser()
     reader = _match(path)
     if reader is None:
-        raise ValueError(f"{path}: files of this kind are not read. Read are {_listing(_registered())}.")
+        raise ValueError(
+            f"{path}: files of this kind are not read. Read are {_listing(_registered())}. Images of nibabel and of "
+            "SimpleITK are taken as they are, and any file by a function of yours: ScalarImage(path, reader=...)."
+        )
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     return path, reader
