@@ -177,6 +177,15 @@ def test_text_for_a_number_that_is_needed(tmp_path, caplog, name):
         error_of(lambda: mj.ScalarImage(path).shape, caplog)
 
 
+def test_a_list_of_series_quotes_their_uids_alone(tmp_path, caplog):
+    for k in range(2):
+        tags = {"SeriesInstanceUID": f"1.2.{k}"}
+        fill(tmp_path / f"{k}.dcm", VOLUME[0, k], k, tuple(tags), private=False, **tags)
+    assert "1.2.1: 1 files, of unknown modality" in str(
+        error_of(lambda: mj.ScalarImage(tmp_path).shape, caplog, "1.2.0")
+    )
+
+
 def test_truncated_files_quote_nothing(tmp_path, caplog):
     path = fill(tmp_path / "a.dcm", VOLUME[0, 0], 0)
     content = path.read_bytes()

@@ -14,6 +14,7 @@ from pydicom.filereader import read_partial
 from pydicom.uid import UID, DeflatedExplicitVRLittleEndian, ExplicitVRBigEndian
 
 from medjax.io.dicom import SUFFIXES
+from medjax.io.dicom.described import described
 from medjax.io.dicom.tags import READ, Refused, items, number, quietly, words
 
 _FLOATS = {0x7FE00008: "f4", 0x7FE00009: "f8"}
@@ -93,7 +94,7 @@ def _reasons(damaged: Collection[str]) -> str:
 def _listing(found: Found) -> str:
     lines = []
     for uid, heads in found.series.items():
-        modality = "".join(words([heads[0].header], "Modality")[:1])
+        modality = described(heads[0].header, [heads[0].header]).get("Modality", "of unknown modality")
         lines.append(f"\n  {uid}: {len(heads)} files, {modality}, {heads[0].stored.file.parent}")
     return "".join(lines)
 

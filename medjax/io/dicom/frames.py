@@ -104,7 +104,7 @@ def _frame(head: Head, index: int, groups: Sequence[Dataset], maker: str, csa: A
         number_of = (number_of or 0) * _PER_FILE + int(number([header], "ConcatenationFrameOffsetNumber", 0)) + index
     slope = number(groups, "RescaleSlope", number([header], "DoseGridScaling", 1))
     kind = words(groups[:-1], "FrameType") or words([header], "ImageType")
-    thickness = abs(number(groups, "SpacingBetweenSlices", 0)) or number(groups, "SliceThickness", 0)
+    thickness = abs(number(groups, "SpacingBetweenSlices", 0)) or abs(number(groups, "SliceThickness", 0))
     time = number(groups, "TemporalPositionIndex", number(groups, "TemporalPositionIdentifier", 0))
     b, direction = diffusion(header, groups, maker, csa)
     return Frame(

@@ -100,13 +100,16 @@ def _used_bits(image: np.ndarray, stored: Stored) -> np.ndarray:
     """In native order, without what the unused high bits hold: overlays in old files, or no sign."""
     if image.dtype.newbyteorder("=") != stored.dtype:
         raise Refused("its decoded voxels are not of the type that its header says")
-    image = image.astype(stored.dtype, copy=False)
+    image = image.astype(stored.dtype, copy=False)  # an array of our own: it may be changed
     unused = stored.dtype.itemsize * 8 - stored.bits
     if unused == 0 or stored.dtype.kind == "f" or stored.bits == 1:
         return image
     if stored.dtype.kind == "u":
-        return image & stored.dtype.type((1 << stored.bits) - 1)
-    return image << stored.dtype.type(unused) >> stored.dtype.type(unused)
+        image &= stored.dtype.type((1 << stored.bits) - 1)
+    else:
+        image <<= stored.dtype.type(unused)
+        image >>= stored.dtype.type(unused)
+    return image
 
 
 def _rescale(image: np.ndarray, scale: tuple[float, float], target: np.ndarray) -> None:
@@ -117,7 +120,9 @@ def _rescale(image: np.ndarray, scale: tuple[float, float], target: np.ndarray) 
         target[...] = image * np.float64(slope) + intercept
     else:
         # The result fits (`dtype_of`), so what overflows on the way to it comes back: integers are of two's complement.
-        target[...] = image
-        if slope != 1:
-            target *= np.int64(slope).astype(target.dtype)
-        target += np.int64(intercept).astype(target.dtype)
+        factor, shift = (np.int64(x).astype(target.dtype) for x in scale)
+        if slope == 1:
+            np.add(image, shift, out=target, dtype=target.dtype, casting="unsafe")
+        else:
+            np.multiply(image, factor, out=target, dtype=target.dtype, casting="unsafe")
+            target += shift

@@ -119,8 +119,7 @@ def _arrange(heads: Sequence[Head]) -> Volumes:
 
 def _refuse(frames: Sequence[Frame], why: str) -> NoReturn:
     """Raise the ValueError of slices that make no volume, with the reason and some of the files."""
-    several = Counter(frame.stored.file for frame in frames).most_common(1)[0][1] > 1
-    names = [f.stored.file.name + (f" [{max(f.index, f.corner[0])}]" if several else "") for f in frames]
+    names = [f.stored.file.name + (f" [frame {f.index}]" if f.stored.frames > 1 else "") for f in frames]
     names = list(dict.fromkeys(names))
     listed = ", ".join(names[:6]) + ", ..." * (len(names) > 6)
     raise ValueError(f"{frames[0].stored.file.parent}: no volume: {why}: {listed}.")
@@ -129,7 +128,7 @@ def _refuse(frames: Sequence[Frame], why: str) -> NoReturn:
 def _check_alike(frames: Sequence[Frame]) -> None:
     first = frames[0]
     rules: tuple[tuple[str, Callable[[Frame], bool]], ...] = (
-        ("orientation", lambda f: np.allclose(f.axes, first.axes, atol=1e-3)),
+        ("orientation", lambda f: np.abs(f.axes - first.axes).max() < 1e-3),
         ("size or pixel spacing", lambda f: f.size == first.size and np.allclose(f.spacing, first.spacing, rtol=1e-4)),
         ("kind (ImageType, as magnitude and phase): give the files of one", lambda f: f.kind == first.kind),
     )
@@ -221,9 +220,8 @@ def _check_line(volumes: Volumes) -> None:
         _refuse(first, f"its slices are sheared by {lean:.1f} degrees (gantry tilt); resample them by other means")
     astray = np.linalg.norm(off, axis=-1)
     if (worst := astray.max()) > _TOLERANCE * height:
-        odd = [
-            volumes[c][k] for c, k in np.argwhere(astray > worst / 2)
-        ]  # those that pull the line, not those left of it
+        # Those that pull the line, not those that it leaves.
+        odd = [volumes[c][k] for c, k in np.argwhere(astray > worst / 2)]
         _refuse(odd, "these of its slices do not lie above the others")
 
 
