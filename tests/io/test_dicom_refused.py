@@ -1,5 +1,7 @@
 """What is no volume, or not all there: refused with the reason and the files; what is there twice: read once."""
 
+from pathlib import Path
+
 import numpy as np
 import pydicom
 import pytest
@@ -195,6 +197,46 @@ def test_a_folder_without_dicom(tmp_path):
     (tmp_path / "notes").write_text("none")
     (tmp_path / ".hidden.dcm").write_text("of the desktop")
     refused(tmp_path, str(tmp_path), "no DICOM image is in it")
+
+
+def damage(content: bytes, rng: np.random.Generator) -> bytes:
+    """A file with some bytes of its first 3000 changed, taken out or put in."""
+    damaged = bytearray(content)
+    for _ in range(rng.integers(1, 6)):
+        at, some = rng.integers(128, min(len(damaged), 3000)), rng.bytes(int(rng.integers(1, 9)))
+        match rng.integers(3):
+            case 0:
+                damaged[at : at + len(some)] = some
+            case 1:
+                del damaged[at : at + len(some)]
+            case _:
+                damaged[at:at] = some
+    return bytes(damaged)
+
+
+@pytest.mark.parametrize("count", [100, pytest.param(4000, marks=pytest.mark.long)])
+@pytest.mark.filterwarnings("ignore::UserWarning")  # pydicom's, of explicit and implicit VR
+def test_any_damage_is_refused_by_name_or_does_no_harm(tmp_path, count):
+    rng = np.random.default_rng(count)
+    files = [
+        write_slice(tmp_path / "a.dcm", VOLUME[0, 0], 0),
+        write_enhanced(tmp_path / "b.dcm", [(image, k, {}) for k, image in enumerate(VOLUME[0])]),
+        write_mosaic(
+            tmp_path / "c.dcm", VOLUME[0], csa={"B_value": ["700"], "DiffusionGradientDirection": list("100")}
+        ),
+        Path(pydicom.__file__).parent / "data" / "test_files" / "MR_small_RLE.dcm",
+        Path(pydicom.__file__).parent / "data" / "test_files" / "dicomdirtests" / "DICOMDIR",
+    ]
+    for n in range(count):
+        file = files[n % len(files)]
+        path = tmp_path / "damaged" / file.name
+        path.parent.mkdir(exist_ok=True)
+        path.write_bytes(damage(file.read_bytes(), rng))
+        try:
+            image = mj.ScalarImage(path)
+            assert image.shape == image.load().data.shape
+        except (ValueError, FileNotFoundError) as error:
+            assert str(path.parent) in str(error)
 
 
 @pytest.mark.parametrize("at", ["a fragment", "a header"])

@@ -142,6 +142,8 @@ def _listed(path: Path) -> Iterator[Path]:
         header = read_partial(stream, lambda tag, vr, length: tag > 0x00041220, specific_tags=[0x00041220])
         for record in items(header, "DirectoryRecordSequence"):
             if parts := words([record], "ReferencedFileID"):
+                if any("\0" in part for part in parts):
+                    raise Refused("the name of a file that it lists is damaged")
                 yield path.parent.joinpath(*parts)
 
 

@@ -11,7 +11,7 @@ from pydicom.dataset import Dataset
 from medjax.io.dicom.described import maker_of
 from medjax.io.dicom.diffusion import Direction, diffusion
 from medjax.io.dicom.files import Head, Stored
-from medjax.io.dicom.tags import SIEMENS_CSA, Refused, items, number, numbers, private, quietly, words
+from medjax.io.dicom.tags import SIEMENS_CSA, Refused, as_numbers, items, number, numbers, private, quietly, words
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")  # nibabel calls its DICOM part experimental
@@ -146,15 +146,16 @@ def _tiles(frame: Frame, csa: Any) -> Iterator[Frame]:
 
 
 def _csa(header: Dataset) -> Any:
-    """A function that gives the values of Siemens' own header by name, () for what it has not."""
-    found = private(header, SIEMENS_CSA)
+    """A function that gives the numbers of Siemens' own header by name, () for what it has not."""
+    raw = private(header, SIEMENS_CSA)
     read: list[dict] = []  # parsed when it is first asked for: few series need it
 
     def values(name: str) -> tuple:
-        if found is None:
+        if raw is None:
             return ()
         with quietly("its private header (CSA) is damaged"):
-            read.extend([csareader.read(found[0])["tags"]] if not read else [])
-        return tuple(value for value in read[0].get(name, {}).get("items", []) if value not in ("", None))
+            read.extend([csareader.read(raw[0])["tags"]] if not read else [])
+        found = read[0].get(name, {}).get("items", [])
+        return as_numbers(tuple(value for value in found if value not in ("", None)), name)
 
     return values

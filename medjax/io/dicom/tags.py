@@ -108,7 +108,7 @@ def words(groups: Sequence[Dataset], keyword: str) -> tuple[str, ...]:
 
 def numbers(groups: Sequence[Dataset], keyword: str) -> tuple[float, ...]:
     """As `words`, for numbers. Raises Refused if one is none."""
-    return _numeric(_values(groups, keyword), keyword)
+    return as_numbers(_values(groups, keyword), keyword)
 
 
 def number(groups: Sequence[Dataset], keyword: str, default: float) -> float:
@@ -123,13 +123,13 @@ def private(header: Dataset, *wanted: Private) -> tuple | None:
     """
     found: tuple = ()
     for one in wanted:
-        creators = {block: header.get_item((one.group << 16) + block) for block in _BLOCKS}
+        creators = {block: _element(header, (one.group << 16) + block) for block in _BLOCKS}
         named = (block for block, e in creators.items() if e is not None and _words(e.value)[:1] == (one.creator,))
-        if (element := header.get_item((one.group << 16) + (next(named, 0x10) << 8) + one.element)) is None:
+        if (element := _element(header, (one.group << 16) + (next(named, 0x10) << 8) + one.element)) is None:
             return None
         value = element.value
         if one.vr != "OB":
-            value = _numeric(_decoded(element, one.vr), "a private number")
+            value = as_numbers(_decoded(element, one.vr), "a private number")
         if not value:
             return None
         found += (value,) if isinstance(value, bytes) else value
@@ -142,10 +142,15 @@ def _values(groups: Sequence[Dataset], keyword: str) -> tuple:
             found: Dataset | None = group
             for sequence in path:
                 found = next(iter(items(found, sequence)), None) if found is not None else None
-            element = None if found is None else found.get_item(_TAGS[keyword])
+            element = None if found is None else _element(found, _TAGS[keyword])
             if element is not None and (values := _decoded(element, dictionary_VR(_TAGS[keyword]))):
                 return values
     return ()
+
+
+def _element(header: Dataset, tag: int) -> Any:
+    """A raw element, as it stands in the file; without `keep_deferred` pydicom would decode an empty one."""
+    return header.get_item(tag, keep_deferred=True)
 
 
 def _decoded(element: Any, vr: str) -> tuple:
@@ -166,7 +171,8 @@ def _words(value: object) -> tuple[str, ...]:
     return tuple(part.strip(" \0") for part in parts) if any(parts) else ()
 
 
-def _numeric(values: tuple, name: str) -> tuple[float, ...]:
+def as_numbers(values: tuple, name: str) -> tuple[float, ...]:
+    """Finite floats. Raises Refused if a value is none."""
     try:
         found = tuple(map(float, values))
     except ValueError:
