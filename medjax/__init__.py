@@ -3,6 +3,7 @@
 from medjax import presets as presets
 from medjax.annotations import Directions as Directions
 from medjax.annotations import Points as Points
+from medjax.annotations import dicom_gradients as dicom_gradients
 from medjax.config import from_config as from_config
 from medjax.config import to_config as to_config
 from medjax.data.dataset import SubjectsDataset as SubjectsDataset
@@ -10,6 +11,7 @@ from medjax.data.loader import loader as loader
 from medjax.image import Image as Image
 from medjax.image import LabelMap as LabelMap
 from medjax.image import ScalarImage as ScalarImage
+from medjax.io.dicom import dicom_series as dicom_series
 from medjax.patches.grid import GridAggregator as GridAggregator
 from medjax.patches.grid import GridSampler as GridSampler
 from medjax.patches.inference import sliding_window as sliding_window

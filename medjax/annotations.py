@@ -1,11 +1,14 @@
 """What is known of a subject in world millimetres beside its images: landmarks and gradient directions."""
 
+from collections.abc import Sequence
+from pathlib import Path
 from typing import Any, Self
 
 import jax
 import numpy as np
 from jaxtyping import Float
 
+from medjax import io
 from medjax.geometry import direction, matmul, namespace, nearest_rotation
 from medjax.metadata import Box, carried
 from medjax.ranges import as_floats
@@ -99,6 +102,22 @@ class Directions(Annotation):
         """FSL's b-vectors, (3, N), for an image of this affine."""
         along = np.linalg.inv(direction(np.asarray(affine, np.float64)))
         return (np.asarray(self.xyz, np.float64) @ along.T * fsl_signs(affine)).T
+
+
+def dicom_gradients(
+    source: str | Path | Sequence[str | Path], series: str | None = None
+) -> tuple[Float[np.ndarray, "C"], Directions]:
+    """b-values (C,), s/mm^2, and gradient directions of a DICOM diffusion series, one of each for each channel.
+
+    source, series: as `ScalarImage` takes them. Directions are in the world, RAS+, and zero where a volume has none
+    (b = 0, or a mean over directions). They are no metadata of the image, since they turn with it: put them into the
+    subject, `Subject(dwi=ScalarImage(source), gradients=directions)`, and spatial transforms take them along.
+
+    Raises: ImportError without pydicom; ValueError for a series without b-values, for GE's, whose directions are not
+        along the axes of the patient, and as `ScalarImage` does.
+    """
+    bvals, directions = io.dicom.gradients(io.dicom.as_paths(source), series)
+    return bvals, Directions(directions)
 
 
 def fsl_signs(affine: Any) -> np.ndarray:

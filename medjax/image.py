@@ -42,15 +42,17 @@ class Image:
     """Voxels (C, I, J, K) and an affine (4, 4) from voxel index to world mm, RAS+; abstract.
 
     `source` is a path, a list of paths (one after the other they become the channels), an array, a nibabel image or
-    a SimpleITK image. From a path the image is lazy: shape, affine and dtype come from the header, voxels are read
-    when first asked for, and it pickles as its path. A 4D series has time on C. `affine` defaults to the file's, or
-    to the identity. `reader(path)` gives an array, or an array and an affine. Everything else is metadata.
+    a SimpleITK image. A folder, a DICOMDIR or a list of DICOM files holds a DICOM series; of several, `series` chooses
+    one by its UID (`medjax.dicom_series` lists them). From a path the image is lazy: shape, affine and dtype come from
+    the header, voxels are read when first asked for, and it pickles as its path. A 4D series has time on C. `affine`
+    defaults to the file's, or to the identity. `reader(path)` gives an array, or an array and an affine. Everything
+    else is metadata.
 
     Arrays are not copied and must not be written to afterwards. Raises ValueError for voxels that are not 4D, for an
     affine that is singular, not finite or not (4, 4), and for files that cannot be read (with their path).
     """
 
-    __slots__ = ("_affine", "_data", "_extent", "_full", "_metadata", "_offset", "_paths", "_reader")
+    __slots__ = ("_affine", "_data", "_extent", "_full", "_metadata", "_offset", "_paths", "_reader", "_series")
     _affine: Any
     _data: Any
     _extent: Any
@@ -59,8 +61,11 @@ class Image:
     _offset: Any
     _paths: tuple[Path, ...]
     _reader: Any
+    _series: str | None
 
-    def __init__(self, source: Any, affine: Any = None, *, reader: Any = None, **metadata: Any):
+    def __init__(
+        self, source: Any, affine: Any = None, *, reader: Any = None, series: str | None = None, **metadata: Any
+    ):
         if type(self) is Image:
             raise TypeError("Image is abstract: use ScalarImage for intensities or LabelMap for labels")
         data, paths = None, ()
@@ -75,13 +80,17 @@ class Image:
             if data.ndim != 4:
                 raise ValueError(f"source must be an array (C, I, J, K), got shape {data.shape}")
             affine = np.eye(4) if affine is None else affine
+        if series is not None and (reader is not None or not paths):
+            raise ValueError("series chooses among the DICOM series of a path, so it goes with no array and no reader")
         affine = None if affine is None else geometry.check_affine(affine)
-        self._fill(data, affine, metadata=metadata, paths=paths, reader=reader)
+        self._fill(data, affine, metadata=metadata, paths=paths, reader=reader, series=series)
 
-    def _fill(self, data, affine, extent=None, offset=None, full=None, metadata=None, paths=(), reader=None):
+    def _fill(
+        self, data, affine, extent=None, offset=None, full=None, metadata=None, paths=(), reader=None, series=None
+    ):
         for name, value in (
             ("_data", data), ("_affine", affine), ("_extent", extent), ("_offset", offset), ("_full", full),
-            ("_metadata", metadata or {}), ("_paths", paths), ("_reader", reader),
+            ("_metadata", metadata or {}), ("_paths", paths), ("_reader", reader), ("_series", series),
         ):  # fmt: skip
             object.__setattr__(self, name, value)
 
@@ -102,7 +111,7 @@ class Image:
         fields = {
             name: getattr(self, "_" + name) for name in ("data", "affine", "extent", "offset", "full", "metadata")
         }
-        lazy = {} if "data" in changes else {"paths": self._paths, "reader": self._reader}
+        lazy = {} if "data" in changes else {"paths": self._paths, "reader": self._reader, "series": self._series}
         return type(self).of(**{**fields, **changes}, **lazy)
 
     # -- reading
@@ -111,12 +120,12 @@ class Image:
         """Voxels and header from the files; keeps nothing."""
         if self._reader is not None:
             return io.read_with(self._reader, self._paths)
-        return io.read_channels(self._paths)
+        return io.read_channels(self._paths, self._series)
 
     def _header(self) -> io.Header:
         if self._reader is not None:
             return self._cache()[1]
-        header = io.read_channels_header(self._paths)
+        header = io.read_channels_header(self._paths, self._series)
         if self._affine is None:
             object.__setattr__(self, "_affine", header.affine)
         return header
@@ -125,7 +134,7 @@ class Image:
         data, header = self._read()
         self._fill(
             data, header.affine if self._affine is None else self._affine,
-            metadata={**header.metadata, **self._metadata}, paths=self._paths, reader=self._reader,
+            metadata={**header.metadata, **self._metadata}, paths=self._paths, reader=self._reader, series=self._series,
         )  # fmt: skip
         return data, header
 
@@ -189,7 +198,7 @@ class Image:
         """The shape, or None where only the voxels tell it, as with a reader of the user's; keeps nothing."""
         if self._data is not None:
             return tuple(self._data.shape)
-        return None if self._reader is not None else io.read_channels_header(self._paths).shape
+        return None if self._reader is not None else io.read_channels_header(self._paths, self._series).shape
 
     @property
     def spatial_shape(self) -> Shape3:

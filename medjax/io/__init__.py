@@ -1,6 +1,10 @@
 """Reading and writing volumes: arrays and headers only, no subject and no JAX."""
 
-from medjax.io import nifti as nifti  # registers its formats
+from medjax.io import nifti as nifti  # isort: skip  # they register their formats, in this order
+from medjax.io import dicom as dicom  # isort: skip
+from medjax.io import itk as itk  # isort: skip
+from medjax.io import by_nibabel as by_nibabel  # isort: skip
+from medjax.io import npy as npy  # isort: skip
 from medjax.io.objects import from_object as from_object
 from medjax.io.objects import read_channels as read_channels
 from medjax.io.objects import read_channels_header as read_channels_header

@@ -9,7 +9,7 @@ from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.spatialimages import SpatialImage
 
 from medjax.errors import needs_extra
-from medjax.io import nifti, registry
+from medjax.io import dicom, nifti, registry
 from medjax.io.registry import Header
 
 LPS = np.diag([-1.0, -1.0, 1.0, 1.0])
@@ -95,8 +95,24 @@ def to_sitk(array: np.ndarray, affine: np.ndarray) -> Any:
     return image
 
 
-def read_channels_header(paths: Sequence[Path]) -> Header:
-    """The header of files that are channels of one volume. Raises ValueError, naming two, where their grids differ."""
+def _slices(paths: Sequence[Path], series: str | None) -> bool:
+    """Whether paths are to be read as one DICOM series: its files (folders are one channel each), or one was chosen.
+
+    Raises ValueError if a series is chosen where there is no DICOM.
+    """
+    slices = all(registry.format_of(path) == dicom.FORMAT.name for path in paths)
+    if series is not None and not slices:
+        raise ValueError(f"series={series!r} chooses among DICOM series, and {paths[0]} is no folder or file of DICOM")
+    return slices and (series is not None or (len(paths) > 1 and not any(path.is_dir() for path in paths)))
+
+
+def read_channels_header(paths: Sequence[Path], series: str | None = None) -> Header:
+    """The header of files that are channels of one volume, or the slices of a DICOM series, chosen by its UID.
+
+    Raises ValueError, naming two files, where their grids differ.
+    """
+    if _slices(paths, series):
+        return dicom.read_header(paths, series)
     headers = [registry.read_header(path) for path in paths]
     first = headers[0]
     for path, header in zip(paths, headers, strict=True):
@@ -106,8 +122,10 @@ def read_channels_header(paths: Sequence[Path]) -> Header:
     return Header((sum(h.shape[0] for h in headers), *first.shape[1:]), first.affine, dtype, first.metadata)
 
 
-def read_channels(paths: Sequence[Path]) -> tuple[np.ndarray, Header]:
-    """The voxels and header of files that are channels of one volume."""
+def read_channels(paths: Sequence[Path], series: str | None = None) -> tuple[np.ndarray, Header]:
+    """The voxels and header of files that are channels of one volume, or the slices of a DICOM series."""
+    if _slices(paths, series):
+        return dicom.read(paths, series)
     if len(paths) == 1:
         return registry.read(paths[0])
     header = read_channels_header(paths)

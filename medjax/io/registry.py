@@ -33,6 +33,7 @@ class Format(NamedTuple):
     read_header, read, write: as the functions of this module, but called with an existing `Path`
         (`write`: with a path to create, a (C, I, J, K) array and a sound affine).
         A file that cannot be read is a ValueError that names it. write=None: the format is only read.
+    magic: where and what bytes stand in every such file; it takes files whose suffix belongs to no format.
     """
 
     name: str
@@ -40,6 +41,7 @@ class Format(NamedTuple):
     read_header: Callable[[Path], Header]
     read: Callable[[Path], tuple[np.ndarray, Header]]
     write: Callable[[Path, np.ndarray, np.ndarray, dict], None] | None = None
+    magic: tuple[int, bytes] | None = None
 
 
 _BY_SUFFIX: dict[str, Format] = {}
@@ -65,6 +67,12 @@ def register(reader: Format) -> None:
 def formats() -> tuple[str, ...]:
     """Names of the registered formats, in the order of their registration."""
     return tuple(known.name for known in _registered())
+
+
+def format_of(path: str | os.PathLike) -> str | None:
+    """Name of the format that takes a path, or None."""
+    found = _match(Path(path).expanduser())
+    return found.name if found else None
 
 
 def read_header(path: str | os.PathLike) -> Header:
@@ -124,6 +132,9 @@ def write(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray, metada
     with tempfile.TemporaryDirectory(prefix=".medjax-", dir=path.parent) as folder:
         draft = Path(folder) / path.name
         target.write(draft, array, affine, metadata)
+        for part in Path(folder).iterdir():  # some formats have their voxels in a second file: it comes first
+            if part != draft:
+                os.replace(part, path.with_name(part.name))
         os.replace(draft, path)
 
 
@@ -131,7 +142,10 @@ def _reader(path: str | os.PathLike) -> tuple[Path, Format]:
     path = Path(path).expanduser()
     reader = _match(path)
     if reader is None:
-        raise ValueError(f"{path}: files of this kind are not read. Read are {_listing(_registered())}.")
+        raise ValueError(
+            f"{path}: files of this kind are not read. Read are {_listing(_registered())}. Images of nibabel and of "
+            "SimpleITK are taken as they are, and any file by a function of yours: ScalarImage(path, reader=...)."
+        )
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
     return path, reader
@@ -140,7 +154,18 @@ def _reader(path: str | os.PathLike) -> tuple[Path, Format]:
 def _match(path: Path) -> Format | None:
     name = path.name.lower() + ("/" if path.is_dir() else "")
     suffix = max((suffix for suffix in _BY_SUFFIX if name.endswith(suffix)), key=len, default="")
-    return _BY_SUFFIX.get(suffix)
+    return _BY_SUFFIX.get(suffix) or _match_content(path)
+
+
+def _match_content(path: Path) -> Format | None:
+    known = [one for one in _registered() if one.magic] if path.is_file() else []
+    for one in known:
+        offset, magic = one.magic or (0, b"")
+        with open(path, "rb") as file:
+            file.seek(offset)
+            if file.read(len(magic)) == magic:
+                return one
+    return None
 
 
 def _registered() -> list[Format]:

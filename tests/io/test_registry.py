@@ -57,11 +57,22 @@ def test_a_folder_is_no_file_of_that_suffix(tmp_path, read):
 
 def test_registering(tmp_path, own_registry):
     io.register(constant(1, "One", ".one", ".nii.one"))
-    io.register(constant(2, "Folder", "/"))
+    io.register(constant(2, "Folder", ".folder/"))
     (tmp_path / "A.ONE").touch()
+    (tmp_path / "a.folder").mkdir()
     assert io.formats()[-2:] == ("One", "Folder")
     assert io.read(tmp_path / "A.ONE")[0] == 1
-    assert io.read_header(tmp_path).metadata == {"value": 2}
+    assert io.read_header(tmp_path / "a.folder").metadata == {"value": 2}
+
+
+def test_a_file_whose_suffix_tells_nothing_is_known_by_its_content(tmp_path, own_registry):
+    io.register(constant(1, "One", ".one")._replace(magic=(2, b"one")))
+    for name, content in (("a", b"--one"), ("a.2000", b"--one--"), ("b", b"--two"), ("c", b"-")):
+        (tmp_path / name).write_bytes(content)
+    assert io.read(tmp_path / "a")[0] == io.read(tmp_path / "a.2000")[0] == 1
+    for name in "bc":
+        with pytest.raises(ValueError, match="not read"):
+            io.read(tmp_path / name)
 
 
 def test_the_longest_suffix_decides(tmp_path, own_registry):
