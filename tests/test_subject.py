@@ -213,7 +213,7 @@ def test_a_failed_save_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"out\.xyz"):
         mj.ScalarImage(volume()).save(tmp_path / "out.xyz")
     with pytest.raises(ValueError, match="out.nii"):
-        mj.ScalarImage(volume().astype(np.complex64)).save(tmp_path / "out.nii")
+        mj.ScalarImage.of(volume().astype(np.complex64), np.eye(4)).save(tmp_path / "out.nii")
     assert list(tmp_path.iterdir()) == []
 
 

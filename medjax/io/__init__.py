@@ -1,6 +1,12 @@
 """Reading and writing volumes: arrays and headers only, no subject and no JAX."""
 
 from medjax.io import nifti as nifti  # registers its formats
+from medjax.io.affines import same_grid as same_grid
+from medjax.io.gate import NARROW as NARROW
+from medjax.io.gate import narrowed as narrowed
+from medjax.io.gate import native as native
+from medjax.io.nifti import slice_axis as slice_axis
+from medjax.io.nifti import without_slice_times as without_slice_times
 from medjax.io.objects import from_object as from_object
 from medjax.io.objects import read_channels as read_channels
 from medjax.io.objects import read_channels_header as read_channels_header

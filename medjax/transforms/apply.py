@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from medjax import keys
 from medjax.errors import needs_key
-from medjax.image import ElementVoxels, Image, LabelMap, ScalarImage
+from medjax.image import ElementVoxels, Image, LabelMap, ScalarImage, admitted
 from medjax.subject import Subject, batch_size
 from medjax.transforms import inverse
 from medjax.transforms.gate import looped
@@ -193,9 +193,9 @@ def updated(subject: Subject, result: Subject) -> Subject:
 
 
 def wrap(array: Any, cls: type[Image], name: str, leading: int) -> Image:
-    """A bare array as an image with the identity affine."""
+    """A bare array as an image with the identity affine; what an image does not take is refused."""
     if not isinstance(array, (np.ndarray, jax.Array)) or array.ndim != 4 + leading:
         axes = "(B, C, I, J, K)" if leading else "(C, I, J, K)"
         raise ValueError(f"{name} must be an array {axes}, got {keys.describe(array)}")
     affine = np.broadcast_to(np.eye(4), (*array.shape[:leading], 4, 4))
-    return cls.of(array, affine)
+    return cls.of(admitted(array, cls, name), affine)
