@@ -116,11 +116,10 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
         places = {name: concrete(place) for name, place in ends.items()}
         if not all(whole for _, whole in known.values()):
             subject = flush(subject)
-    images = {
-        n: type(i).of(*i.held(), metadata=metadata.get(n, {}), assumed=n in assumed)
-        for n, i in flush(subject).images.items()
-    }
-    return subject.replace(**images)
+    subject = flush(subject)
+    return subject.replace(**{
+        n: type(i).of(*i.held(), metadata=metadata.get(n, {}), assumed=n in assumed) for n, i in subject.images.items()
+    })  # fmt: skip
 
 
 def metadata_after(steps: Sequence[Step], metadata: dict[str, Any], params: dict[int, Params]) -> dict[str, Any]:
