@@ -44,11 +44,11 @@ class Image:
     `source` is a path, a list of paths (one after the other they become the channels), an array, a nibabel image or
     a SimpleITK image. From a path the image is lazy: shape, affine and dtype come from the header, voxels are read
     when first asked for, and it pickles as its path. A 4D series has time on C. `affine` defaults to the file's, or
-    to the identity. `reader(path)` gives what `source` may be but for a path, or a pair of that and an affine (None: the
-    identity). Everything else is metadata.
+    to the identity. `reader(path)` gives what `source` may be but for a path, or a pair of that and an affine (None:
+    the identity). Everything else is metadata.
 
     Arrays are not copied, but for their byte order and for what follows, and must not be written to afterwards. JAX
-    computes in 32 bits unless jax_enable_x64 is set: int64 becomes int32 and uint64 uint32, when they are given or read.
+    computes in 32 bits unless jax_enable_x64 is set: int64 becomes int32 and uint64 uint32 when it is given or read.
     Where a number does not fit, a ScalarImage becomes float32 and a LabelMap is refused. float64 stays and is rounded
     to float32 where JAX computes; a LabelMap with a whole number that this would change, beyond 2^24, is refused.
     Raises ValueError for voxels that are not 4D or none, complex numbers, records (colours of nibabel's images are
@@ -124,7 +124,7 @@ class Image:
     # -- reading
 
     def stored(self) -> Self:
-        """A copy whose voxels are read, in the type that they are stored in, of 64 bits too; this image keeps nothing."""
+        """A copy whose voxels are read, in the type in which they are stored, of 64 bits too; this keeps nothing."""
         if self._data is not None:
             return self
         if self._reader is None:
@@ -150,8 +150,9 @@ class Image:
         image = self.stored()
         data = admitted(image._data, type(self), ", ".join(map(str, self._paths)))
         self._fill(
-            data, image._affine, metadata=image._metadata, paths=self._paths, reader=self._reader, assumed=image._assumed
-        )
+            data, image._affine, metadata=image._metadata,
+            paths=self._paths, reader=self._reader, assumed=image._assumed,
+        )  # fmt: skip
         return data
 
     def _told_by_header(self) -> bool:

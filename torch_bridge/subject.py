@@ -41,7 +41,8 @@ class Image:
     `.data` is a tensor that may be written to: no other image lies in its memory.  uint16, uint32 and uint64 become
     int32 and int64, with which torch can compute. JAX computes in 32 bits: int64 and float64 come back from a transform
     as they were, and labels that 32 bits would change are refused by it, while intensities come back as float32.
-    Raises ValueError for voxels that are not 4D, none or complex, for a bad affine, and for files that cannot be read, with their path.
+    Raises ValueError for voxels that are not 4D, none or complex, for a bad affine, and for files that cannot be read,
+    with their path.
     """
 
     kind: type[mj.Image]

@@ -30,7 +30,7 @@ def check_affine(affine: Any, what: object) -> np.ndarray:
 
 
 def apart(one: np.ndarray, other: np.ndarray, shape: Any) -> float:
-    """How far apart two affines place the corners of a grid of (I, J, K) voxels, in the shortest spacing of the first."""
+    """How far apart two affines place the corners of a grid of (I, J, K) voxels, in the finest spacing of the first."""
     last = np.asarray(shape, np.float64) - 1
     corners = np.vstack([np.indices((2, 2, 2)).reshape(3, 8) * last[:, None], np.ones(8)])
     gap = np.linalg.norm(((other - one) @ corners)[:3], axis=0).max()

@@ -68,9 +68,10 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray, metadata: dic
     """`medjax.io.write` for .nii and .nii.gz: NIfTI-1, or NIfTI-2 if it was so or an axis is longer than 32767.
 
     bool is written as uint8, float16 and bfloat16 as float32, other dtypes as they are, without a scale; but int64 and
-    uint64, which many programs do not read, as the first of uint8, int16, int32 and uint32 that holds the values, if one
-    does. Of a NIfTI header in the metadata are kept: units, TR, description, extensions; slice timing if the grid is the same; the
-    intent if the rank is; the codes of sform and qform, which are both made from the affine. Of an MGH header, TR.
+    uint64, which many programs do not read, as the first of uint8, int16, int32 and uint32 that holds all values, if
+    one does. Of a NIfTI header in the metadata are kept: units, TR, description, extensions; slice timing if the grid
+    is the same; the intent if the rank is; the codes of sform and qform, which are both made from the affine. Of an MGH
+    header, TR.
     """
     dtype = storable(array, _NIFTI_DTYPES)
     header = nifti_header(array.shape, dtype, affine, metadata.get("header"))
@@ -86,7 +87,7 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray, metadata: dic
 def write_mgh(path: Path, array: np.ndarray, affine: np.ndarray, metadata: dict) -> None:
     """`medjax.io.write` for .mgh and .mgz: TR, TE, TI and flip angle of an MGH header are kept, TR of a NIfTI header.
 
-    dtypes are widened without loss or refused; int64 and uint64 as `write_nifti`, where one of the three types holds them.
+    dtypes are widened without loss or refused; int64 and uint64 are as in NIfTI, where a type of MGH holds the values.
     """
     source = metadata.get("header")
     header = source.copy() if isinstance(source, MGHHeader) else MGHHeader()
@@ -159,12 +160,17 @@ def _nifti_image(path: Path) -> Any:
 def _mended(header: Any) -> Any:
     """A header of which nibabel takes what the standard, and ITK, allow.
 
-    Voxels of a single file begin behind its header, whatever `vox_offset` below that says (nifti1.h). A quaternion that
-    is longer than 1 by rounding, up to 0.05 per cent, is half a turn. An sform of zeros beside a qform is none.
+    Axes of length 0 at the end, behind the second, have length 1, as in NIfTI's own library. Voxels of a single file
+    begin behind its header, whatever `vox_offset` from 0 to there says (nifti1.h). A quaternion that is longer than 1
+    by rounding, up to 0.05 per cent, is half a turn. An sform of zeros beside a qform is none.
     """
+    for axis in range(min(int(header["dim"][0]), 7), 2, -1):
+        if header["dim"][axis] not in (0, 1):
+            break
+        header["dim"][axis] = 1
     if not isinstance(header, nib.Nifti1Header):
         return header
-    if header.is_single and header["vox_offset"] < header.single_vox_offset:
+    if header.is_single and 0 <= header["vox_offset"] < header.single_vox_offset:
         header["vox_offset"] = header.single_vox_offset
     parts = ("quatern_b", "quatern_c", "quatern_d")
     length = np.sqrt(sum(float(header[part]) ** 2 for part in parts))
@@ -184,10 +190,10 @@ def _is_scaled(proxy: Any) -> bool:
 def volume_shape(path: Path | str, shape: tuple[int, ...], parts: int) -> tuple[int, int, int, int]:
     """(C, I, J, K) of a file's shape, whose fifth axis is that of vectors; `parts`: numbers in one (RGB) voxel.
 
-    Axes of length 1 at the end count for nothing, and neither do those of length 0, as in NIfTI's own library.
+    Axes of length 1 at the end count for nothing.
     """
-    axes = shape
-    while len(axes) > 2 and axes[-1] in (0, 1):
+    axes = tuple(int(n) for n in shape)  # of NumPy's kind they would overflow
+    while len(axes) > 2 and axes[-1] == 1:
         axes = axes[:-1]
     match axes:
         case (i, j):

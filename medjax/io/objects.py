@@ -40,8 +40,10 @@ def from_object(source: Any) -> tuple[np.ndarray, np.ndarray | None, dict[str, A
 
 def from_nibabel(image: SpatialImage) -> tuple[np.ndarray, np.ndarray | None, dict[str, Any]]:
     """(array (C, I, J, K), affine, metadata) of a nibabel image; its fourth axis, or its colours, are the channels."""
-    what = "the nibabel image"
-    data = np.asanyarray(image.dataobj)
+    file = image.get_filename()
+    what = "the nibabel image" + (f" of {file}" if file else "")
+    with about(what):
+        data = np.asanyarray(image.dataobj)
     parts = len(data.dtype.names or [None])
     c, *grid = nifti.volume_shape(what, data.shape, parts)
     data = native(parted(data), what)
@@ -53,7 +55,7 @@ def from_nibabel(image: SpatialImage) -> tuple[np.ndarray, np.ndarray | None, di
 
 
 def parted(array: np.ndarray) -> np.ndarray:
-    """An array of colours, whose voxels are records of one type, with a last axis of their parts; others as they are."""
+    """An array of colours, whose voxels are records of one type, with a last axis of their parts; others unchanged."""
     kinds = [array.dtype[name] for name in array.dtype.names or ()]
     if not kinds or any(kind != kinds[0] for kind in kinds):
         return array
@@ -77,7 +79,7 @@ def sitk() -> Any:
 
 
 def from_sitk(image: Any) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
-    """(array (C, I, J, K), affine, {}) of a SimpleITK image; vector components, or the times of a series, are channels."""
+    """(array (C, I, J, K), affine, {}) of a SimpleITK image; its components, or the times of a series, are channels."""
     rank, shape = image.GetDimension(), image.GetSize()
     if rank not in (2, 3, 4):
         raise ValueError(f"a SimpleITK image of dimension {rank} is no volume")
@@ -91,7 +93,9 @@ def from_sitk(image: Any) -> tuple[np.ndarray, np.ndarray, dict[str, Any]]:
         data = data[..., None]
     if rank == 4:
         if 1 not in (data.shape[0], data.shape[4]):
-            raise ValueError(f"a SimpleITK image of shape {shape} with {data.shape[0]} components is no series of volumes")
+            raise ValueError(
+                f"a SimpleITK series of shape {shape} holds {data.shape[0]} components: they are too many axes"
+            )
         data = data[..., 0] if data.shape[4] == 1 else np.moveaxis(data[0], -1, 0)
     space = min(rank, 3)
     direction = np.reshape(image.GetDirection(), (rank, rank))
@@ -146,8 +150,8 @@ def read_with(reader: Callable[[Path], Any], paths: Sequence[Path]) -> tuple[np.
     """The voxels that a user's reader gives for the paths, and their affine if it gives one.
 
     It gives what `from_object` takes, (C, I, J, K), alone or in a pair with an affine or None.
-    Raises ValueError, naming the file, for other shapes, unsound affines and volumes on different grids; what the reader
-    raises is said to be about the file.
+    Raises ValueError, naming the file, for other shapes, unsound affines and volumes on different grids; what the
+    reader raises is said to be about the file.
     """
     arrays, affines = [], []
     for path in paths:
