@@ -221,7 +221,9 @@ def reference(path: Path, folder: Path):
         header["dim"][rank], rank = 1, rank - 1
     file.write_bytes(header.binaryblock + raw[cls.sizeof_hdr :])
     image = nib.load(copy)
-    return channels(values(image)), affine if affine is not None else image.affine
+    if affine is None:
+        affine = image.affine * [[to_mm(header)], [to_mm(header)], [to_mm(header)], [1]]
+    return channels(values(image)), affine
 
 
 def values(image) -> np.ndarray:
@@ -247,7 +249,6 @@ def channels(array: np.ndarray) -> np.ndarray:
 
 def nifti_affine(header) -> np.ndarray | None:
     """Method 3 or 2 of nifti1.h, in mm, or None: the sform, if it is none of zeros beside a qform, else the qform."""
-    to_mm = {1: 1e3, 3: 1e-3}.get(int(header["xyzt_units"]) & 7, 1)
     rows = np.array([header[row] for row in ("srow_x", "srow_y", "srow_z")], np.float64)
     affine = np.eye(4)
     if header["sform_code"] > 0 and not (header["qform_code"] > 0 and not rows[:, :3].any()):
@@ -260,7 +261,12 @@ def nifti_affine(header) -> np.ndarray | None:
         affine[:3, 3] = [header["qoffset_" + axis] for axis in "xyz"]
     else:
         return None
-    return affine * [[to_mm], [to_mm], [to_mm], [1]]
+    return affine * [[to_mm(header)], [to_mm(header)], [to_mm(header)], [1]]
+
+
+def to_mm(header) -> float:
+    """Of the unit of space: metres, micrometres, or millimetres, said or not."""
+    return {1: 1e3, 3: 1e-3}.get(int(header["xyzt_units"]) & 7, 1.0)
 
 
 # The law
