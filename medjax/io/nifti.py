@@ -24,6 +24,7 @@ except ImportError:
 nib: Any = nibabel  # its type hints know less than it does
 _TO_MM = {1: 1e3, 3: 1e-3}  # NIfTI unit code to mm: metre, micrometre; 0 (unknown) and 2 are taken as mm
 _TO_SECONDS = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}  # the unit of TR: unknown (as others take it), s, ms, us
+_PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz")
 _GZIP = b"\x1f\x8b\x08"
 _DEFLATED = 1032
 """A byte of deflate stands for at most so many."""
@@ -53,7 +54,7 @@ def read(path: Path) -> tuple[np.ndarray, Header]:
     The voxels begin on a 64-byte boundary, where `jax.device_put` on a CPU takes them without a copy.
     """
     file, proxy, stored, header = _open(path)
-    voxels = _voxels(file, proxy.offset, math.prod(header.shape), stored, alone=file == path)
+    voxels = _voxels(file, proxy.offset, math.prod(header.shape), stored, alone=not _is_pair(path))
     if not stored.isnative:
         voxels = voxels.byteswap(inplace=True).view(stored.newbyteorder("="))
     if _is_scaled(proxy):
@@ -99,6 +100,11 @@ def write_mgh(path: Path, array: np.ndarray, affine: np.ndarray, metadata: dict)
     nib.MGHImage(volume.astype(dtype, copy=False), affine, header).to_filename(path)
 
 
+def _is_pair(path: Path) -> bool:
+    """Whether the header and the voxels are in files of their own, one of which this is."""
+    return path.name.lower().endswith(_PAIR)
+
+
 def _is_gzip(file: Path) -> bool:
     """Whether a file is compressed: by its content, since names are wrong now and then."""
     check_file(file)
@@ -134,7 +140,7 @@ def _mgh_image(path: Path) -> Any:
 
 def _nifti_image(path: Path) -> Any:
     """nibabel's image of a NIfTI or Analyze file, or pair of them, made of the bytes before the voxels alone."""
-    single = path.name.lower().endswith((".nii", ".nii.gz"))
+    single = not _is_pair(path)
     kinds = (nib.Nifti1Image, nib.Nifti2Image) if single else (nib.Nifti1Pair, nib.Nifti2Pair, nib.Spm2AnalyzeImage)
     files = kinds[0].filespec_to_file_map(str(path))
     place = "image" if single else "header"
@@ -343,4 +349,4 @@ def storable(array: np.ndarray, table: dict[str, str] = _NIFTI_DTYPES) -> np.dty
 
 register(Format("NIfTI", (".nii", ".nii.gz"), read_header, read, write_nifti))
 register(Format("MGH", (".mgh", ".mgz"), read_header, read, write_mgh))
-register(Format("Analyze or NIfTI pair", (".hdr", ".img", ".hdr.gz", ".img.gz"), read_header, read))
+register(Format("Analyze or NIfTI pair", _PAIR, read_header, read))
