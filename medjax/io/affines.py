@@ -22,7 +22,7 @@ def check_affine(affine: Any, what: object) -> np.ndarray:
         raise ValueError(f"{what}: the affine must be 4 x 4, finite, with last row 0 0 0 1:\n{affine}")
     columns = affine[:3, :3]
     # Relative to the spacing; an affine that was singular before it was rounded to float32 is singular still.
-    with np.errstate(over="ignore", invalid="ignore"):
+    with np.errstate(all="ignore"):
         volume, largest = abs(np.linalg.det(columns)), np.prod(np.linalg.norm(columns, axis=0))
     if not volume > 1e-6 * largest or not np.isfinite(largest):
         raise ValueError(f"{what}: the affine is singular, so voxels have no volume:\n{affine}")
