@@ -80,6 +80,6 @@ def rounded(array: np.ndarray, dtype: Any) -> np.ndarray:
 def refuse(value: Any, dtype: Any, what: str) -> NoReturn:
     """Raise the ValueError of a number that 32 bits do not hold."""
     raise ValueError(
-        f"{what} holds {value}, of dtype {dtype}, which is too large for the 32 bits that JAX computes in: renumber the "
-        "labels or rescale the intensities, or set jax_enable_x64"
+        f"{what} holds {value}, of dtype {dtype}, which is too large for the 32 bits that JAX computes in: renumber "
+        "the labels or rescale the intensities, or set jax_enable_x64"
     )

@@ -320,7 +320,7 @@ def repetition_time(header: Any) -> float:
 
 def slice_axis(metadata: dict[str, Any]) -> int | None:
     """The voxel axis along which slices were taken one after the other, if a header says when each was; else None."""
-    header = metadata.get("header")
+    header: Any = metadata.get("header")
     if not isinstance(header, nib.Nifti1Header) or not (header["slice_code"] or header["slice_duration"]):
         return None
     axis = header.get_dim_info()[2]

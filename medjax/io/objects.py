@@ -56,10 +56,10 @@ def from_nibabel(image: SpatialImage) -> tuple[np.ndarray, np.ndarray | None, di
 
 def parted(array: np.ndarray) -> np.ndarray:
     """An array of colours, whose voxels are records of one type, with a last axis of their parts; others unchanged."""
-    kinds = [array.dtype[name] for name in array.dtype.names or ()]
-    if not kinds or any(kind != kinds[0] for kind in kinds):
+    names = array.dtype.names or ()
+    if not names or any(array.dtype[name] != array.dtype[names[0]] for name in names):
         return array
-    return np.stack([array[name] for name in array.dtype.names], -1)
+    return np.stack([array[name] for name in names], -1)
 
 
 def to_nibabel(array: np.ndarray, affine: np.ndarray, metadata: dict[str, Any]) -> Nifti1Image:

@@ -89,7 +89,7 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
         )  # fmt: skip
         verify([steps[i] for i in used], seen)
         record.update((used[i], found) for i, found in seen.items())
-        return settled(result, places)
+        return settled(result, places, assumed)
 
     for group in groups_of(steps):
         first = steps[group[0]].transform
@@ -117,9 +117,7 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
         if not all(whole for _, whole in known.values()):
             subject = flush(subject)
     subject = flush(subject)
-    return subject.replace(**{
-        n: type(i).of(*i.held(), metadata=metadata.get(n, {}), assumed=n in assumed) for n, i in subject.images.items()
-    })  # fmt: skip
+    return subject.replace(**{n: i.replace(metadata=metadata.get(n, {})) for n, i in subject.images.items()})
 
 
 def metadata_after(steps: Sequence[Step], metadata: dict[str, Any], params: dict[int, Params]) -> dict[str, Any]:
@@ -215,15 +213,15 @@ def ends_fixed(steps: Sequence[Step], group: Group, params: dict[int, Params], p
     return all(place.grid.fixed for place in places.values())
 
 
-def settled(subject: Subject, places: dict[str, Place]) -> Subject:
-    """The images with their float64 affines, cut to their true shapes."""
+def settled(subject: Subject, places: dict[str, Place], assumed: Collection[str] = ()) -> Subject:
+    """The images with their float64 affines, cut to their true shapes; `assumed` names those that nobody gave one."""
     images = {}
     for name, image in subject.images.items():
         grid = places[name].grid
         data, shape = image.data, tuple(int(n) for n in grid.shape)
         if image.spatial_shape != shape:
             data = data[(slice(None), *map(slice, shape))]
-        images[name] = type(image).of(data, np.asarray(grid.affine))
+        images[name] = type(image).of(data, np.asarray(grid.affine), assumed=name in assumed)
     return subject.replace(**images)
 
 
