@@ -113,8 +113,10 @@ class Image:
         """
         for name in changes:
             one_of("field", name, ("data", "affine", "extent", "offset", "full", "metadata"))
-        if isinstance(changes.get("data"), (np.ndarray, jax.Array)):
-            changes["data"] = admitted(changes["data"], type(self), "data")
+        data = changes.get("data")
+        if data is not None and not isinstance(data, (ElementVoxels, jax.ShapeDtypeStruct)):
+            data = data if isinstance(data, (np.ndarray, jax.Array)) else np.asarray(data)
+            changes["data"] = admitted(data, type(self), "data")
         fields = {
             name: getattr(self, "_" + name) for name in ("data", "affine", "extent", "offset", "full", "metadata")
         }

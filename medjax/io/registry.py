@@ -223,8 +223,8 @@ def _runs(process: int) -> bool:
         os.kill(process, 0)
     except ProcessLookupError:
         return False
-    except OSError:
-        return True  # it belongs to another user
+    except (OSError, OverflowError):
+        return True  # it belongs to another user; or it is no number of a process
     return True
 
 

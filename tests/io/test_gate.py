@@ -56,10 +56,14 @@ def by_nibabel(array, kind):
     return kind(image)
 
 
-def by_dictionary(array, kind):
-    name = "label" if kind is mj.LabelMap else "image"
-    subject = mj.Flip(0, p=1.0)({name: array}, labels=[name] if kind is mj.LabelMap else [])
-    return kind(np.asarray(subject[name])[:, ::-1])
+class Held:
+    """An array of another library."""
+
+    def __init__(self, array):
+        self.array = array
+
+    def __array__(self, dtype=None, copy=None):
+        return self.array
 
 
 DOORS = {
@@ -68,6 +72,8 @@ DOORS = {
     "reader": lambda array, kind: kind("a", reader=lambda path: array).load(),
     "reader with affine": lambda array, kind: kind("a", reader=lambda path: [array, None]).load(),
     "replace": lambda array, kind: kind(np.zeros(SHAPE, "f4")).replace(data=array),
+    "something with __array__": lambda array, kind: kind(Held(array)),
+    "the same in replace": lambda array, kind: kind(np.zeros(SHAPE, "f4")).replace(data=Held(array)),
 }
 
 
