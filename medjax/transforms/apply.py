@@ -40,7 +40,7 @@ def call(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
     """Transform one subject, image, array or dict of arrays."""
     subject, restore = as_subject(x, labels)
     key = key_for(t, key, keys.as_key)
-    subject = subject.load()
+    subject = through_gate(subject.load())
     check_subject(t, subject)
     if is_traced(t, subject, key):
         return restore(looped(one, t, subject, key))
@@ -50,7 +50,7 @@ def call(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
 def batch(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
     """Transform a batch, an element after the other in one program: cost follows p, and memory is that of one."""
     subject, restore = as_subject(x, labels, leading=1)
-    size = batch_size(subject)
+    subject, size = through_gate(subject), batch_size(subject)
     key = key_for(t, key, partial(keys.as_keys, size=size))
     check_subject(t, subject)
     if is_traced(t, subject, key):
@@ -71,7 +71,7 @@ def sample(t: Any, key: Any, x: Any) -> Params:
 def replay(t: Any, x: Any, params: Params) -> Any:
     """What a call with these params does."""
     subject, restore = as_subject(x, ())
-    subject = subject.load()
+    subject = through_gate(subject.load())
     check_subject(t, subject)
     if is_traced(t, subject, params):
         steps = flatten(t)
@@ -184,6 +184,21 @@ def as_subject(x: Any, labels: Sequence[str], leading: int = 0) -> tuple[Subject
     if isinstance(x, (np.ndarray, jax.Array)):
         return Subject(image=wrap(x, ScalarImage, "the array", leading)), lambda s: s["image"].data
     raise TypeError(f"a transform takes a Subject, an Image, an array or a dict of arrays, got {type(x).__name__}")
+
+
+def through_gate(subject: Subject) -> Subject:
+    """The subject, with what came past the doors of its images brought to what these let in.
+
+    Past them come maps over a tree, and images that were made where JAX had 64 bits. Raises ValueError, naming the
+    image, for what is not let in.
+    """
+    brought = {}
+    for name, image in subject.images.items():
+        data = image.held()[0]
+        if isinstance(data, np.ndarray) and (data.dtype.itemsize > 4 or not data.dtype.isnative):
+            new = admitted(data, type(image), name)
+            brought |= {name: image.replace(data=new)} if new is not data else {}
+    return subject.replace(**brought) if brought else subject
 
 
 def updated(subject: Subject, result: Subject) -> Subject:

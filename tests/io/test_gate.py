@@ -285,6 +285,23 @@ def test_nothing_is_narrowed_where_jax_has_64_bits(tmp_path):
             np.testing.assert_array_equal(mj.Flip(0)(image).data, array)
 
 
+def test_what_came_past_the_doors_is_stopped_by_a_transform():
+    """Maps over a tree make images of any array, and so does a time when JAX had 64 bits."""
+    good = mj.Subject(seg=mj.LabelMap(CUBE.astype("i4")))
+    flip, key = mj.Flip(0), jax.random.key(0)
+    for name in (">i2", "i8", ">f8"):
+        subject = jax.tree.map(lambda leaf, name=name: leaf.astype(name) if leaf.ndim == 4 else leaf, good)
+        assert subject.seg.data.dtype == name
+        results = [flip(subject), mj.unstack(flip.batch(mj.stack([subject, subject])))[1]]
+        for result in (*results, flip.apply(subject, flip.sample(key, subject))):
+            np.testing.assert_array_equal(result.seg.data, CUBE[:, ::-1])
+    with jax.enable_x64(True):
+        wide = mj.Subject(seg=mj.LabelMap(CUBE + 2**40))
+    for call in (lambda: flip(wide), lambda: flip.batch(mj.stack([wide, wide]))):
+        with pytest.raises(ValueError, match=r"seg holds 1099511627786, of dtype int64"):
+            call()
+
+
 @settings(max_examples=60, deadline=None, derandomize=True)
 @given(hnp.arrays(st.sampled_from(["i8", "u8", "f8", ">i8", ">f8"]), (1, 2, 1, 3)), st.booleans())
 def test_narrowed_numbers_are_what_they_were_or_refused(array, labels):
