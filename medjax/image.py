@@ -45,15 +45,23 @@ class Image:
     a SimpleITK image. A folder, a DICOMDIR or a list of DICOM files holds a DICOM series; of several, `series` chooses
     one by its UID (`medjax.dicom_series` lists them). From a path the image is lazy: shape, affine and dtype come from
     the header, voxels are read when first asked for, and it pickles as its path. A 4D series has time on C. `affine`
-    defaults to the file's, or to the identity. `reader(path)` gives an array, or an array and an affine. Everything
-    else is metadata.
+    defaults to the file's, or to the identity. `reader(path)` gives what `source` may be but for a path, or a pair of
+    that and an affine (None: the identity). Everything else is metadata.
 
-    Arrays are not copied and must not be written to afterwards. Raises ValueError for voxels that are not 4D, for an
-    affine that is singular, not finite or not (4, 4), and for files that cannot be read (with their path).
+    Arrays are not copied, but for their byte order and for what follows, and must not be written to afterwards. JAX
+    computes in 32 bits unless jax_enable_x64 is set: int64 becomes int32 and uint64 uint32 when it is given or read.
+    Where a number does not fit, a ScalarImage becomes float32 and a LabelMap is refused. float64 stays and is rounded
+    to float32 where JAX computes; a LabelMap with a whole number that this would change, beyond 2^24, is refused.
+    Raises ValueError for voxels that are not 4D or none, complex numbers, records (colours of nibabel's images are
+    channels) and objects, for an affine that is singular, not finite or not (4, 4), and for files that cannot be read
+    (with their path).
     """
 
-    __slots__ = ("_affine", "_data", "_extent", "_full", "_metadata", "_offset", "_paths", "_reader", "_series")
+    __slots__ = (
+        "_affine", "_assumed", "_data", "_extent", "_full", "_metadata", "_offset", "_paths", "_reader", "_series",
+    )  # fmt: skip
     _affine: Any
+    _assumed: bool
     _data: Any
     _extent: Any
     _full: Any
@@ -68,29 +76,33 @@ class Image:
     ):
         if type(self) is Image:
             raise TypeError("Image is abstract: use ScalarImage for intensities or LabelMap for labels")
-        data, paths = None, ()
+        data, paths, assumed = None, (), False
         if isinstance(source, (str, Path)):
             paths = (Path(source),)
         elif isinstance(source, (list, tuple)) and source and all(isinstance(s, (str, Path)) for s in source):
             paths = tuple(Path(s) for s in source)
         else:
-            data, found, header = io.from_object(source)
+            of_jax = isinstance(source, jax.Array)  # on a device, or traced: left as it is
+            data, found, header = (source, None, {}) if of_jax else io.from_object(source)
             affine = found if affine is None else affine
             metadata = {**header, **metadata}
             if data.ndim != 4:
                 raise ValueError(f"source must be an array (C, I, J, K), got shape {data.shape}")
-            affine = np.eye(4) if affine is None else affine
+            data, assumed = admitted(data, type(self), "source"), affine is None
+            affine = np.eye(4) if assumed else affine
         if series is not None and (reader is not None or not paths):
             raise ValueError("series chooses among the DICOM series of a path, so it goes with no array and no reader")
         affine = None if affine is None else geometry.check_affine(affine)
-        self._fill(data, affine, metadata=metadata, paths=paths, reader=reader, series=series)
+        self._fill(data, affine, metadata=metadata, paths=paths, reader=reader, series=series, assumed=assumed)
 
     def _fill(
-        self, data, affine, extent=None, offset=None, full=None, metadata=None, paths=(), reader=None, series=None
-    ):
+        self, data, affine, extent=None, offset=None, full=None, metadata=None, paths=(), reader=None, series=None,
+        assumed=False,
+    ):  # fmt: skip
         for name, value in (
             ("_data", data), ("_affine", affine), ("_extent", extent), ("_offset", offset), ("_full", full),
             ("_metadata", metadata or {}), ("_paths", paths), ("_reader", reader), ("_series", series),
+            ("_assumed", assumed),
         ):  # fmt: skip
             object.__setattr__(self, name, value)
 
@@ -105,45 +117,67 @@ class Image:
         raise AttributeError(f"images are immutable: use image.replace({name}=...)")
 
     def replace(self, **changes: Any) -> Self:
-        """A copy with other `data`, `affine`, `extent`, `offset`, `full` or `metadata`."""
+        """A copy with other `data`, `affine`, `extent`, `offset`, `full` or `metadata`.
+
+        Raises ValueError for `data` that no image takes; see `Image`.
+        """
         for name in changes:
             one_of("field", name, ("data", "affine", "extent", "offset", "full", "metadata"))
+        data = changes.get("data")
+        if data is not None and not isinstance(data, (ElementVoxels, jax.ShapeDtypeStruct)):
+            data = data if isinstance(data, (np.ndarray, jax.Array)) else np.asarray(data)
+            changes["data"] = admitted(data, type(self), "data")
         fields = {
             name: getattr(self, "_" + name) for name in ("data", "affine", "extent", "offset", "full", "metadata")
         }
         lazy = {} if "data" in changes else {"paths": self._paths, "reader": self._reader, "series": self._series}
-        return type(self).of(**{**fields, **changes}, **lazy)
+        return type(self).of(**{**fields, **changes}, **lazy, assumed=self._assumed and "affine" not in changes)
 
     # -- reading
 
-    def _read(self) -> tuple[np.ndarray, io.Header]:
-        """Voxels and header from the files; keeps nothing."""
-        if self._reader is not None:
-            return io.read_with(self._reader, self._paths)
-        return io.read_channels(self._paths, self._series)
+    def stored(self) -> Self:
+        """A copy whose voxels are read, in the type in which they are stored, of 64 bits too; this keeps nothing."""
+        if self._data is not None:
+            return self
+        if self._reader is None:
+            data, (_, found, _, known) = io.read_channels(self._paths, self._series)
+        else:
+            (data, found), known = io.read_with(self._reader, self._paths), {}
+        assumed = self._affine is None and found is None
+        affine = np.eye(4) if assumed else found if self._affine is None else self._affine
+        return self.of(
+            data, affine, metadata={**known, **self._metadata}, paths=self._paths, reader=self._reader,
+            series=self._series, assumed=assumed,
+        )  # fmt: skip
 
     def _header(self) -> io.Header:
-        if self._reader is not None:
-            return self._cache()[1]
         header = io.read_channels_header(self._paths, self._series)
         if self._affine is None:
             object.__setattr__(self, "_affine", header.affine)
         return header
 
-    def _cache(self) -> tuple[np.ndarray, io.Header]:
-        data, header = self._read()
+    def _held(self) -> Any:
+        """The voxels as they are held; read and kept first, if they are in a file."""
+        if self._data is not None or not self._paths:
+            return self._data
+        image = self.stored()
+        data = admitted(image._data, type(self), ", ".join(map(str, self._paths)))
         self._fill(
-            data, header.affine if self._affine is None else self._affine,
-            metadata={**header.metadata, **self._metadata}, paths=self._paths, reader=self._reader, series=self._series,
+            data, image._affine, metadata=image._metadata, paths=self._paths, reader=self._reader,
+            series=self._series, assumed=image._assumed,
         )  # fmt: skip
-        return data, header
+        return data
+
+    def _told_by_header(self) -> bool:
+        """Whether the voxels are in a file, unread, whose header says what they are."""
+        return self._data is None and bool(self._paths) and self._reader is None
 
     def load(self) -> Self:
         """A copy whose voxels are read; this image keeps nothing."""
         if self._data is not None:
             return self
         image = self.replace()
-        image._cache()
+        image._held()
         return image
 
     # -- what it holds
@@ -151,14 +185,22 @@ class Image:
     @property
     def data(self) -> Voxels:
         """Voxels, (C, I, J, K), or (B, C, I, J, K) in a batch; read from the file the first time."""
-        if isinstance(self._data, ElementVoxels):
-            return self._data.read()
-        return self._cache()[0] if self._data is None and self._paths else self._data
+        held = self._held()
+        return held.read() if isinstance(held, ElementVoxels) else held
 
     @property
     def affine(self) -> Affine:
         """Voxel index to world mm, (4, 4); float64 on the host."""
-        return self._header().affine if self._affine is None and self._paths else self._affine
+        if self._affine is None and self._told_by_header():
+            return self._header().affine
+        if self._affine is None:
+            self._held()
+        return self._affine
+
+    @property
+    def assumed(self) -> bool:
+        """Whether the affine is the identity because nobody gave one; known once the voxels are, with a reader."""
+        return self._assumed
 
     @property
     def extent(self) -> Index | None:
@@ -188,7 +230,7 @@ class Image:
     @property
     def shape(self) -> tuple[int, ...]:
         """(C, I, J, K), without reading voxels."""
-        return self._header().shape if self._data is None else tuple(self._data.shape)
+        return self._header().shape if self._told_by_header() else tuple(self._held().shape)
 
     def held(self) -> tuple[Any, ...]:
         """The leaves as they are, without reading: None for voxels and an affine that are still in a file."""
@@ -208,8 +250,15 @@ class Image:
 
     @property
     def dtype(self) -> np.dtype:
-        """Type of the voxels, without reading them."""
-        return self._header().dtype if self._data is None else self._data.dtype
+        """Type of the voxels, without reading them.
+
+        Before they are read it is the file's, int32 and uint32 where that is int64 and uint64 (unless jax_enable_x64 is
+        set). It changes by reading only where these cannot hold a number: then a ScalarImage is float32.
+        """
+        if not self._told_by_header():
+            return self._held().dtype
+        dtype = self._header().dtype
+        return dtype if wide() else io.NARROW.get(dtype, dtype)
 
     @property
     def spacing(self) -> Any:
@@ -280,6 +329,18 @@ class Image:
             object.__setattr__(self, name, value)
 
 
+def wide() -> bool:
+    """Whether JAX has numbers of 64 bits."""
+    config: Any = jax.config
+    return config.jax_enable_x64
+
+
+def admitted(data: Any, kind: type[Image], what: str) -> Any:
+    """Voxels as an image of this kind holds them, or the ValueError of those that it does not; see `Image`."""
+    data = io.native(data, what)
+    return data if wide() else io.narrowed(data, what, labels=issubclass(kind, LabelMap))
+
+
 class ScalarImage(Image):
     """An image of intensities: interpolated, and changed by intensity transforms. See `Image`."""
 
@@ -301,14 +362,15 @@ def register_image(cls: type[Image]) -> None:
     def flatten(image: Image):
         data = image.data  # read first: the affine of a file comes with it
         children = (data, image.affine, image._extent, image._offset, image._full)
-        return children, Box(image._metadata)
+        return children, Box((image._metadata, image._assumed))
 
     def flatten_with_keys(image: Image):
         children, box = flatten(image)
         return tuple((jax.tree_util.GetAttrKey(n), c) for n, c in zip(LEAVES, children, strict=True)), box
 
     def unflatten(box: Box, children: tuple[Any, ...]) -> Image:
-        return cls.of(*children, metadata=carried(box, children) or {})
+        metadata, assumed = carried(box, children) or ({}, False)
+        return cls.of(*children, metadata=metadata, assumed=assumed)
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 

@@ -11,7 +11,7 @@ import numpy as np
 from medjax import geometry
 from medjax.annotations import Annotation
 from medjax.image import Image
-from medjax.io import memory
+from medjax.io import memory, same_grid
 from medjax.metadata import Box, carried
 from medjax.typing import Shape3
 
@@ -197,7 +197,7 @@ def stack_images(images: list[Image], name: str, shape: Shape3 | None) -> Image:
             extent = np.stack([np.asarray(image.extent) for image in images])
     return type(images[0]).of(
         data, np.stack([np.asarray(image.affine, np.float64) for image in images]), extent,
-        metadata=tuple(image.metadata for image in images),
+        metadata=tuple(image.metadata for image in images), assumed=any(image.assumed for image in images),
     )  # fmt: skip
 
 
@@ -243,7 +243,7 @@ def unstack_item(name: str, item: Any, i: int) -> Any:
     kept = item.metadata
     metadata = kept[i] if isinstance(kept, tuple) else kept
     box = (None if v is None else v[i] for v in (item.offset, item.full))
-    return type(item).of(data, item.affine[i], None, *box, metadata=metadata)
+    return type(item).of(data, item.affine[i], None, *box, metadata=metadata, assumed=item.assumed)
 
 
 def batch_size(batch: Any) -> int:
@@ -257,19 +257,20 @@ def batch_size(batch: Any) -> int:
 def concat_channels(subject: Subject, names: list[str], name: str) -> Subject:
     """One image `name` with the channels of the images `names`, which it replaces, on the one grid they share.
 
-    Raises ValueError if they differ in shape, affine (by over 1e-3 of the spacing) or kind.
+    Raises ValueError if they differ in shape, affine (by over a twentieth of a voxel at some corner) or kind.
     """
     images = [subject[n] for n in names]
     for other, image in zip(names, images, strict=True):
         same = image.spatial_shape == images[0].spatial_shape and type(image) is type(images[0])
-        near = np.abs(np.asarray(image.affine) - np.asarray(images[0].affine)).max() <= 1e-3 * min(images[0].spacing)
-        if not (same and near):
+        if not same or not same_grid(np.asarray(images[0].affine), np.asarray(image.affine), image.spatial_shape):
             raise ValueError(
                 f"{names[0]} and {other} are not on one grid; bring them together by Resample({names[0]!r})"
             )
     arrays = [image.data for image in images]
     xp = geometry.namespace(*arrays)
-    joined = type(images[0]).of(xp.concatenate(arrays), images[0].affine, metadata=copy.copy(images[0].metadata))
+    first = images[0]
+    metadata = copy.copy(first.metadata)
+    joined = type(first).of(xp.concatenate(arrays), first.affine, metadata=metadata, assumed=first.assumed)
     rest = {n: item for n, item in subject.items() if n not in names}
     return Subject({name: joined, **rest} if name not in rest else {**rest, name: joined})
 

@@ -2,6 +2,7 @@
 
 import copy
 import pickle
+import warnings
 
 import jax
 import jax.numpy as jnp
@@ -213,7 +214,7 @@ def test_a_failed_save_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match=r"out\.xyz"):
         mj.ScalarImage(volume()).save(tmp_path / "out.xyz")
     with pytest.raises(ValueError, match="out.nii"):
-        mj.ScalarImage(volume().astype(np.complex64)).save(tmp_path / "out.nii")
+        mj.ScalarImage.of(volume().astype(np.complex64), np.eye(4)).save(tmp_path / "out.nii")
     assert list(tmp_path.iterdir()) == []
 
 
@@ -444,3 +445,78 @@ def test_a_real_file():
     assert image.shape == (1, *peer.shape) == (1, 197, 233, 189)
     np.testing.assert_allclose(image.spacing, (1, 1, 1), atol=1e-6)
     np.testing.assert_array_equal(image.numpy()[0, ::9], np.asarray(peer.dataobj[::9]))
+
+
+# -- an affine that nobody gave
+
+
+def beside(label, affine=OBLIQUE):
+    """A T1 on some grid, and something of its shape beside it."""
+    return mj.Subject(t1=mj.ScalarImage(blobs(SHAPE)[None], affine), seg=label)
+
+
+MASK = (blobs(SHAPE) > 0.5)[None].astype(np.uint8)
+SPACE = mj.Affine((1, 1, 1), (0, 0, 0), (2, 0, 0))
+
+
+def warned(call):
+    """The warnings of a call."""
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        call()
+    return caught
+
+
+@pytest.mark.parametrize("codes, origin", [("RAS", (3, 0, 0)), ("LPS", (4, 5, 0))])
+def test_an_array_without_an_affine_beside_an_image_with_one_is_warned_of(codes, origin):
+    subject = beside(mj.LabelMap(MASK), oriented(codes, origin=origin))
+    batch = mj.stack([subject, subject])
+    for call in (
+        lambda: SPACE(subject),
+        lambda: SPACE.batch(batch),
+        lambda: mj.Compose([mj.Gamma(1.0), SPACE])(subject),
+    ):
+        (one,) = warned(call)
+        for part in ("seg was given without an affine", "t1", "affine=subject['t1'].affine", "CopyAffine('t1')"):
+            assert part in str(one.message)
+        assert one.filename == __file__
+    twin = pickle.loads(pickle.dumps(subject))
+    assert len(warned(lambda: SPACE(twin))) == 1
+    assert len(warned(lambda: SPACE(mj.Gamma(2.0)(subject)))) == 1  # what is not moved is still where it was
+    assert len(warned(lambda: SPACE(mj.unstack(batch)[0]))) == 1
+    assert not warned(lambda: mj.Gamma(2.0)(subject))
+
+
+def test_an_image_that_was_read_without_an_affine_is_warned_of(tmp_path):
+    np.save(tmp_path / "seg.npy", MASK)
+    subject = beside(mj.LabelMap(tmp_path / "seg.npy", reader=np.load), oriented("RAS", origin=(3, 0, 0)))
+    assert len(warned(lambda: SPACE(subject))) == 1
+    nobody = nibabel.Nifti1Image(MASK[0], None)
+    assert len(warned(lambda: SPACE(beside(mj.LabelMap(nobody), oriented("RAS", origin=(3, 0, 0)))))) == 1
+
+
+def test_no_other_subject_is_warned_of(path):
+    near = oriented("RAS", origin=(3, 0, 0))
+    label = mj.LabelMap(MASK)
+    for subject in (
+        beside(mj.LabelMap(MASK, np.eye(4)), near),  # the identity is what was meant
+        beside(label, np.eye(4)),
+        beside(label.replace(affine=near), near),
+        beside(mj.LabelMap(MASK[:, 1:]), near),
+        mj.Subject(t1=mj.ScalarImage(volume()), seg=label),
+        beside(mj.LabelMap(volume(), near), near),
+        mj.Subject(t1=mj.ScalarImage(path)),
+    ):
+        assert not warned(lambda subject=subject: SPACE(subject))
+    subject = beside(label, near)
+    assert not warned(lambda: mj.Compose([mj.CopyAffine("t1"), SPACE])(subject))
+    assert not warned(lambda: SPACE(mj.CopyAffine("t1")(subject)))
+    assert not warned(lambda: mj.Affine((1, 1, 1), (0, 0, 0), (2, 0, 0), include=["t1"])(subject))
+    assert not warned(lambda: SPACE({"t1": volume(), "seg": MASK}, labels=["seg"]))
+
+
+def test_replacing_voxels_keeps_that_an_affine_was_assumed():
+    image = mj.LabelMap(MASK)
+    assert image.assumed and image.replace(data=1 - MASK).assumed and not image.replace(affine=np.eye(4)).assumed
+    assert jax.tree.map(lambda leaf: leaf, image).assumed and not jax.jit(lambda x: x)(image).assumed
+    assert not mj.LabelMap(MASK, OBLIQUE).assumed

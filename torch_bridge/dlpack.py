@@ -5,13 +5,15 @@ call that waits for its result, and an array becomes a tensor for good: whoever 
 """
 
 from collections.abc import Iterable
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
 import ml_dtypes
 import numpy as np
 import torch
+
+from medjax.io import gate
 
 NARROW = {torch.int64: torch.int32, torch.uint64: torch.uint32, torch.float64: torch.float32}
 """What JAX holds in 32 bits unless `jax_enable_x64` is set."""
@@ -27,7 +29,7 @@ def to_jax(tensor: torch.Tensor, *, copy: bool = False) -> jax.Array:
     boundary, and of int64, uint64 and float64, which become 32 bits wide unless `jax_enable_x64` is set.
     Raises ValueError for a number that 32 bits cannot hold, and for a tensor that autograd follows.
     """
-    tensor = narrowed(detached(tensor)).contiguous()
+    tensor = narrowed(detached(tensor), None).contiguous()
     array = jnp.from_dlpack(tensor)
     return jnp.array(array, copy=True) if copy else array
 
@@ -57,12 +59,13 @@ def to_torch(array: jax.Array | np.ndarray, *, copy: bool = False) -> torch.Tens
     return torch.from_numpy(array)
 
 
-def lent(tensor: torch.Tensor) -> jax.Array | np.ndarray:
+def lent(tensor: torch.Tensor, labels: bool | None = None) -> jax.Array | np.ndarray:
     """A tensor as medjax takes it: a view of its memory, for a call that waits for its result.
 
     On a CPU a NumPy one, which medjax pads to few shapes and brings to the device; it starts no backend.
+    labels: whether it holds labels, None if that is not known; see `narrowed`.
     """
-    tensor = narrowed(detached(tensor))
+    tensor = narrowed(detached(tensor), labels)
     if tensor.device.type == "cuda" and jax.default_backend() == "gpu":
         return jnp.from_dlpack(tensor.contiguous())
     tensor = tensor.cpu()
@@ -81,23 +84,39 @@ def detached(tensor: torch.Tensor) -> torch.Tensor:
     return tensor.detach()
 
 
-def narrowed(tensor: torch.Tensor) -> torch.Tensor:
-    """The tensor in a type that JAX has. Raises ValueError for a number that does not fit."""
+def narrowed(tensor: torch.Tensor, labels: bool | None) -> torch.Tensor:
+    """The tensor in a type that JAX has, by the rule of `medjax.io.narrowed`.
+
+    labels: whether it holds labels, which must not become others; where they do not fit, intensities become float32.
+    None, not known: whole numbers that do not fit are refused.
+    Raises ValueError for a number that does not survive, and for complex numbers.
+    """
+    if tensor.is_complex():
+        raise ValueError(f"a tensor of {tensor.dtype} holds no voxels: give the magnitude, or two real channels")
     config: Any = jax.config
-    if tensor.dtype not in NARROW or config.jax_enable_x64:
+    if tensor.dtype not in NARROW or config.jax_enable_x64 or not tensor.numel():
         return tensor
     narrow = NARROW[tensor.dtype]
     if narrow.is_floating_point:
         small = tensor.to(narrow)
-        if not torch.equal(small.isinf(), tensor.isinf()):
-            raise ValueError(f"a number in this {tensor.dtype} tensor is too large for {narrow}, which JAX computes in")
+        lost = small.isinf() & ~tensor.isinf()
+        if labels:
+            lost |= (small.to(tensor.dtype) != tensor) & (tensor.trunc() == tensor)
+        if lost.any():
+            refuse(tensor[lost][0].item(), tensor.dtype)
         return small
-    if tensor.numel():
-        limits = torch.iinfo(narrow)
-        low, high = extremes(tensor)
-        if low < limits.min or high > limits.max:
-            raise ValueError(f"{low if low < limits.min else high} does not fit into {narrow}, which JAX computes in")
+    limits = torch.iinfo(narrow)
+    low, high = extremes(tensor)
+    if low < limits.min or high > limits.max:
+        if labels is False:
+            return tensor.to(torch.float32)
+        refuse(low if low < limits.min else high, tensor.dtype)
     return tensor.to(narrow)
+
+
+def refuse(value: Any, dtype: torch.dtype) -> NoReturn:
+    """Raise the ValueError of a number that 32 bits do not hold."""
+    gate.refuse(value, dtype, "a tensor")
 
 
 def extremes(tensor: torch.Tensor) -> tuple[int, int]:

@@ -152,7 +152,8 @@ class Volumes(mj.SubjectsDataset):
         else:
             subject, key = self.transformed(number, index)
         with about(self.describe(index)):
-            x, dtypes = subject.as_medjax().load(), {}
+            x, dtypes = subject.as_medjax(), {}
+            x = x.replace(**{name: image.stored() for name, image in x.images.items()})
             for name, image in subject.get_images_dict().items():
                 dtypes[name] = torch_type(x[name].dtype) if image._tensor is None else image._tensor.dtype
             return mj.Subject(
@@ -183,7 +184,8 @@ def torch_type(dtype: np.dtype) -> torch.dtype:
 def own(image: mj.Image) -> mj.Image:
     """An image in an order and a type that JAX takes, in memory that it shares with no other."""
     given = np.asarray(image.data)
-    data = in_order(given if given.dtype.itemsize <= 4 else np.asarray(lent(to_torch(given))))
+    labels = isinstance(image, mj.LabelMap)
+    data = in_order(given if given.dtype.itemsize <= 4 else np.asarray(lent(to_torch(given), labels)))
     return image.replace(data=data.copy() if np.may_share_memory(data, given) else data)
 
 

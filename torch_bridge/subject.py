@@ -6,7 +6,7 @@ parent process (see `dataset.py`). So nothing here may look inside without need,
 function would.
 """
 
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from copy import copy
 from pathlib import Path
 from typing import Any, Self
@@ -19,6 +19,7 @@ from torch.utils.data import default_collate
 import medjax as mj
 from medjax import geometry
 from medjax.annotations import Annotation
+from medjax.io import native
 from medjax.subject import stack_annotations, stack_arrays, unstack_item
 from torch_bridge.dlpack import Owners, lent, restored, to_torch
 
@@ -38,8 +39,10 @@ class Image:
     Everything else is metadata.
 
     `.data` is a tensor that may be written to: no other image lies in its memory.  uint16, uint32 and uint64 become
-    int32 and int64, with which torch can compute.
-    Raises ValueError for voxels that are not 4D, for a bad affine, and for files that cannot be read, with their path.
+    int32 and int64, with which torch can compute. JAX computes in 32 bits: int64 and float64 come back from a transform
+    as they were, and labels that 32 bits would change are refused by it, while intensities come back as float32.
+    Raises ValueError for voxels that are not 4D, none or complex, for a bad affine, and for files that cannot be read,
+    with their path.
     """
 
     kind: type[mj.Image]
@@ -62,15 +65,18 @@ class Image:
             return
         if not isinstance(tensor, torch.Tensor):
             of_jax = isinstance(tensor, jax.Array)  # never shared: nobody may write to it
-            tensor = to_torch(tensor if of_jax else np.asarray(tensor), copy=of_jax)
-        self._source = self.kind(outline(tensor.shape), affine, **metadata)
+            tensor = to_torch(tensor if of_jax else native(np.asarray(tensor), "tensor"), copy=of_jax)
+        self._source = self.kind(outline(checked(tensor).shape), affine, **metadata)
         self._tensor = tensor
 
     @classmethod
-    def of(cls, tensor: torch.Tensor, affine: Any, metadata: Any = None) -> Self:
-        """An image of this tensor, unchecked; of a batch with (B, 4, 4) affines and a tuple of metadata."""
-        image = object.__new__(cls)
-        image._source = cls.kind.of(outline(tensor.shape), affine, metadata={} if metadata is None else metadata)
+    def of(cls, tensor: torch.Tensor, affine: Any, metadata: Any = None, assumed: bool = False) -> Self:
+        """An image of this tensor, unchecked; of a batch with (B, 4, 4) affines and a tuple of metadata.
+
+        assumed: whether nobody gave the affine.
+        """
+        image, metadata = object.__new__(cls), {} if metadata is None else metadata
+        image._source = cls.kind.of(outline(tensor.shape), affine, metadata=metadata, assumed=assumed)
         image._tensor = tensor
         return image
 
@@ -80,7 +86,7 @@ class Image:
     def data(self) -> torch.Tensor:
         """Voxels; read from the file the first time, and then kept."""
         if self._tensor is None:
-            source = self._source.load()
+            source = self._source.stored()
             self._tensor = to_torch(source.data, copy=source._reader is not None)  # a reader may keep its array
             self._source = source.replace(data=outline(source.shape))
         return self._tensor
@@ -89,8 +95,8 @@ class Image:
         """Take another tensor (C, I, J, K) for voxels."""
         if tensor.ndim != 4:
             raise ValueError(f"tensor must be (C, I, J, K), got shape {tuple(tensor.shape)}")
-        affine = self.affine
-        self._source = self.kind.of(outline(tensor.shape), affine, metadata=self._source.metadata)
+        _ = self.affine  # of the file, if the voxels were still there
+        self._source = self._source.replace(data=outline(checked(tensor).shape))
         self._tensor = tensor
 
     @property
@@ -179,13 +185,13 @@ class Image:
 
     def to(self, *args: Any, **kwargs: Any) -> Self:
         """A copy elsewhere, or of another type; as `torch.Tensor.to`."""
-        return self.of(self.data.to(*args, **kwargs), self._source.affine, self.metadata)
+        return self.of(self.data.to(*args, **kwargs), self._source.affine, self.metadata, self._source.assumed)
 
     def pin_memory(self) -> Self:
         """A copy in pinned memory, where there is a GPU to copy it to."""
         if not torch.cuda.is_available() or self.data.is_cuda:
             return self
-        return self.of(self.data.pin_memory(), self._source.affine, self.metadata)
+        return self.of(self.data.pin_memory(), self._source.affine, self.metadata, self._source.assumed)
 
     # -- other forms
 
@@ -201,7 +207,7 @@ class Image:
             return self._source
         tensor = self._tensor.detach().cpu()
         data = tensor.float().numpy() if tensor.dtype == torch.bfloat16 else tensor.numpy()
-        return self.kind.of(data, self.affine, metadata=self.metadata)
+        return self.kind.of(data, self.affine, metadata=self.metadata, assumed=self._source.assumed)
 
     def save(self, path: str | Path) -> None:
         """Write a file, whole or not at all; what its header said is written back where it still holds."""
@@ -228,13 +234,14 @@ class Image:
         """What is pickled: the tensor, or the path; not the outline beside a tensor, which would be written out."""
         if self._tensor is None:
             return self.__dict__
-        return {**self.__dict__, "_source": (self._source.affine, self._source.metadata)}
+        source = self._source
+        return {**self.__dict__, "_source": (source.affine, source.metadata, source.assumed)}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         if self._tensor is not None:
-            affine, metadata = state["_source"]
-            self._source = self.kind.of(outline(self._tensor.shape), affine, metadata=metadata)
+            affine, metadata, assumed = state["_source"]
+            self._source = self.kind.of(outline(self._tensor.shape), affine, metadata=metadata, assumed=assumed)
 
     def __copy__(self) -> Self:
         copied = object.__new__(type(self))
@@ -260,6 +267,13 @@ KINDS: dict[type[mj.Image], type[Image]] = {mj.ScalarImage: ScalarImage, mj.Labe
 def outline(shape: Sequence[int]) -> np.ndarray:
     """An array of this shape that takes no memory: it stands where a tensor holds the voxels."""
     return np.broadcast_to(NOTHING, tuple(shape))
+
+
+def checked(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor; raises ValueError for one that holds no voxels."""
+    if tensor.is_complex() or tensor.is_quantized or tensor.layout != torch.strided:
+        raise ValueError(f"tensor must hold real numbers, densely, got {tensor.dtype} ({tensor.layout})")
+    return tensor
 
 
 class Items:
@@ -438,7 +452,8 @@ def element(item: Any, i: int) -> Any:
     if not isinstance(item, Image):
         return item[i].item() if isinstance(item, torch.Tensor) and item.ndim == 1 else item[i]
     metadata = item.metadata
-    return item.of(item.data[i], item.affine[i], metadata[i] if isinstance(metadata, tuple) else metadata)
+    metadata = metadata[i] if isinstance(metadata, tuple) else metadata
+    return item.of(item.data[i], item.affine[i], metadata, item._source.assumed)
 
 
 def stacked(subjects: Sequence[Subject], who: Sequence[str]) -> Batch:
@@ -499,7 +514,8 @@ def stacked_images(images: Sequence[Image], name: str) -> Image:
     else:
         data = torch.stack(tensors)
     affine = np.stack([image.affine for image in images])
-    return images[0].of(data, affine, tuple(image.metadata for image in images))
+    assumed = any(image._source.assumed for image in images)
+    return images[0].of(data, affine, tuple(image.metadata for image in images), assumed)
 
 
 def collated(values: list[Any]) -> Any:
@@ -513,12 +529,13 @@ def collated(values: list[Any]) -> Any:
 # -- to medjax and back
 
 
-def to_medjax(x: Any) -> tuple[Any, Callable[..., Any]]:
+def to_medjax(x: Any, labels: Collection[str] = ()) -> tuple[Any, Callable[..., Any]]:
     """`x` as medjax takes it, and the way back: `back(result, device)`.
 
     Images, subjects and batches of the bridge, subjects of an installed torchio, tensors (C, I, J, K), NumPy arrays and
     dictionaries of them become medjax's; medjax's own and JAX arrays pass. Voxels are lent, not copied, and come back
     in memory of their own, on the device and in the type that they had; `device` is another one, or `WHERE_COMPUTED`.
+    labels: which entries of a dictionary are labels.
     """
     if isinstance(x, Items):
         return subject_to_medjax(x)
@@ -526,12 +543,14 @@ def to_medjax(x: Any) -> tuple[Any, Callable[..., Any]]:
         inner, back = subject_to_medjax(Subject(image=x))
         return inner["image"], lambda result, device=None: back(mj.Subject(image=result), device)["image"]
     if isinstance(x, torch.Tensor):
-        owners = Owners([x])
-        return lent(x), lambda result, device=None: placed(result, x.dtype, device or x.device, owners)
+        return lent_tensor(x, False)
     if isinstance(x, np.ndarray):
         return x, lambda result, device=None: np.array(result)
     if isinstance(x, dict) and any(isinstance(v, (torch.Tensor, np.ndarray)) for v in x.values()):
-        parts = {name: to_medjax(value) for name, value in x.items()}
+        parts = {
+            name: lent_tensor(value, name in labels) if isinstance(value, torch.Tensor) else to_medjax(value)
+            for name, value in x.items()
+        }
         inner = {name: part[0] for name, part in parts.items()}
         return inner, lambda result, device=None: {
             n: parts[n][1](v, device) if n in parts else to_torch(v, copy=True) for n, v in result.items()
@@ -541,11 +560,17 @@ def to_medjax(x: Any) -> tuple[Any, Callable[..., Any]]:
     return x, lambda result, device=None: result
 
 
+def lent_tensor(x: torch.Tensor, labels: bool) -> tuple[Any, Callable[..., Any]]:
+    """`to_medjax` of a tensor, of labels or of intensities."""
+    owners = Owners([x])
+    return lent(x, labels), lambda result, device=None: placed(result, x.dtype, device or x.device, owners)
+
+
 def subject_to_medjax(x: Items) -> tuple[mj.Subject, Callable[..., Any]]:
     """`to_medjax` of a subject or batch."""
     given = dict(x.items())
     images = {n: i.read() for n, i in given.items() if isinstance(i, Image)}
-    lend = {n: i.kind.of(lent(i.data), i.affine, metadata=i.metadata) for n, i in images.items()}
+    lend = {n: lent_image(i) for n, i in images.items()}
     # What was read for this call belongs to nobody else.
     held = [item.data for item in given.values() if isinstance(item, Image) and item._tensor is not None]
 
@@ -563,6 +588,12 @@ def subject_to_medjax(x: Items) -> tuple[mj.Subject, Callable[..., Any]]:
         return x._with(items)
 
     return mj.Subject({n: lend.get(n, item) for n, item in given.items()}), back
+
+
+def lent_image(image: Image) -> mj.Image:
+    """medjax's image of voxels that are read, for a call that waits for its result."""
+    data = lent(image.data, image.kind is mj.LabelMap)
+    return image.kind.of(data, image.affine, metadata=image.metadata, assumed=image._source.assumed)
 
 
 def placed(array: Any, dtype: torch.dtype | None, device: Any, owners: Owners) -> torch.Tensor:

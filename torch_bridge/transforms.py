@@ -77,12 +77,12 @@ class Bridge:
         super().__init__(*args, **kwargs)
 
     def __call__(self: Any, x: Any, key: Any = None, *, labels: Any = ()) -> Any:
-        inner, back = to_medjax(x)
+        inner, back = to_medjax(x, labels)
         return back(forked.run(compute, self, inner, self.key_for(key), labels))
 
     def batch(self: Any, batch: Any, key: Any = None, *, labels: Any = ()) -> Any:
         """Transform a batch, every element by its own key: (B,) keys, or one that its place is folded into."""
-        inner, back = to_medjax(batch)
+        inner, back = to_medjax(batch, labels)
         return back(forked.run(compute_batch, self, inner, self.key_for(key), labels))
 
     def key_for(self: Any, key: Any) -> Any:

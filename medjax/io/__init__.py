@@ -5,6 +5,12 @@ from medjax.io import dicom as dicom  # isort: skip
 from medjax.io import itk as itk  # isort: skip
 from medjax.io import by_nibabel as by_nibabel  # isort: skip
 from medjax.io import npy as npy  # isort: skip
+from medjax.io.affines import same_grid as same_grid
+from medjax.io.gate import NARROW as NARROW
+from medjax.io.gate import narrowed as narrowed
+from medjax.io.gate import native as native
+from medjax.io.nifti import slice_axis as slice_axis
+from medjax.io.nifti import without_slice_times as without_slice_times
 from medjax.io.objects import from_object as from_object
 from medjax.io.objects import read_channels as read_channels
 from medjax.io.objects import read_channels_header as read_channels_header

@@ -1,33 +1,33 @@
 """NIfTI, MGH and Analyze files: headers by nibabel, voxels by our own reader, straight into aligned memory."""
 
 import contextlib
+import io
 import math
 import warnings
-import zlib
-from collections.abc import Iterator
-from io import BufferedIOBase
 from pathlib import Path
 from typing import Any
 
 import nibabel
 import numpy as np
-from nibabel.filebasedimages import ImageFileError
-from nibabel.freesurfer.mghformat import MGHError, MGHHeader
+from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.spatialimages import HeaderDataError
 
 from medjax.io import memory
-from medjax.io.registry import Format, Header, register
+from medjax.io.affines import apart, same_grid
+from medjax.io.registry import Format, Header, check_file, register
 
 try:
     from isal import igzip as gzip
-    from isal import isal_zlib as deflate
 except ImportError:
     import gzip
-    import zlib as deflate
 
 nib: Any = nibabel  # its type hints know less than it does
-_LIBRARY_ERRORS: Any = (ImageFileError, HeaderDataError, MGHError, zlib.error, deflate.error)
 _TO_MM = {1: 1e3, 3: 1e-3}  # NIfTI unit code to mm: metre, micrometre; 0 (unknown) and 2 are taken as mm
+_TO_SECONDS = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}  # the unit of TR: unknown (as others take it), s, ms, us
+_PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz")
+_GZIP = b"\x1f\x8b\x08"
+_DEFLATED = 1032
+"""A byte of deflate stands for at most so many."""
 
 # What a NIfTI header says and medjax does not use, by what it depends on.
 _ALWAYS = ("xyzt_units", "toffset", "descrip", "aux_file")
@@ -37,6 +37,7 @@ _OF_THE_VALUES = ("intent_code", "intent_p1", "intent_p2", "intent_p3", "intent_
 _NIFTI_NAMES = ["int8", "uint8", "int16", "uint16", "int32", "uint32", "int64", "uint64", "float32", "float64"]
 _WIDENED = {"bool": "uint8", "float16": "float32", "bfloat16": "float32"}
 _NIFTI_DTYPES = _WIDENED | {n: n for n in _NIFTI_NAMES}  # from an array's dtype to that of its file
+_COMMON = ("uint8", "int16", "int32", "uint32")  # in this order; the first three are in every reader, from ANALYZE on
 _MGH_DTYPES = _WIDENED | {"int8": "int16", "uint16": "int32"} | {n: n for n in ["uint8", "int16", "int32", "float32"]}
 
 
@@ -53,8 +54,7 @@ def read(path: Path) -> tuple[np.ndarray, Header]:
     The voxels begin on a 64-byte boundary, where `jax.device_put` on a CPU takes them without a copy.
     """
     file, proxy, stored, header = _open(path)
-    with _named(path):
-        voxels = _voxels(file, proxy.offset, math.prod(header.shape), stored)
+    voxels = _voxels(file, proxy.offset, math.prod(header.shape), stored, alone=not _is_pair(path))
     if not stored.isnative:
         voxels = voxels.byteswap(inplace=True).view(stored.newbyteorder("="))
     if _is_scaled(proxy):
@@ -68,11 +68,13 @@ def read(path: Path) -> tuple[np.ndarray, Header]:
 def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray, metadata: dict) -> None:
     """`medjax.io.write` for .nii and .nii.gz: NIfTI-1, or NIfTI-2 if it was so or an axis is longer than 32767.
 
-    bool is written as uint8, float16 and bfloat16 as float32, other dtypes as they are, without a scale. Of a NIfTI
-    header in the metadata are kept: units, TR, description, extensions; slice timing if the grid is the same; the
-    intent if the rank is; the codes of sform and qform, which are both made from the affine.
+    bool is written as uint8, float16 and bfloat16 as float32, other dtypes as they are, without a scale; but int64 and
+    uint64, which many programs do not read, as the first of uint8, int16, int32 and uint32 that holds all values, if
+    one does. Of a NIfTI header in the metadata are kept: units, TR, description, extensions; slice timing if the grid
+    is the same; the intent if the rank is; the codes of sform and qform, which are both made from the affine. Of an MGH
+    header, TR.
     """
-    dtype = storable(path, array.dtype, _NIFTI_DTYPES)
+    dtype = storable(array, _NIFTI_DTYPES)
     header = nifti_header(array.shape, dtype, affine, metadata.get("header"))
     with open(path, "wb") as file:
         # No time and no name inside: the same volume gives the same bytes.
@@ -84,39 +86,40 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray, metadata: dic
 
 
 def write_mgh(path: Path, array: np.ndarray, affine: np.ndarray, metadata: dict) -> None:
-    """`medjax.io.write` for .mgh and .mgz, TR, TE, TI, flip angle kept; dtypes are widened without loss or refused."""
+    """`medjax.io.write` for .mgh and .mgz: TR, TE, TI and flip angle of an MGH header are kept, TR of a NIfTI header.
+
+    dtypes are widened without loss or refused; int64 and uint64 are as in NIfTI, where a type of MGH holds the values.
+    """
     source = metadata.get("header")
     header = source.copy() if isinstance(source, MGHHeader) else MGHHeader()
-    dtype = storable(path, array.dtype, _MGH_DTYPES)
+    if isinstance(source, nib.Nifti1Header):
+        header["tr"] = 1e3 * repetition_time(source)
+    dtype = storable(array, _MGH_DTYPES)
     header.set_data_dtype(dtype)
     volume = array[0] if len(array) == 1 else np.moveaxis(array, 0, -1)
     nib.MGHImage(volume.astype(dtype, copy=False), affine, header).to_filename(path)
 
 
-@contextlib.contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turn what a damaged file makes a library raise into one ValueError that names the file."""
-    try:
-        yield
-    except (*_LIBRARY_ERRORS, EOFError, OSError, KeyError, TypeError, ValueError) as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            raise  # it could not be opened: the system's refusal, not the file's content
-        raise ValueError(f"{path} cannot be read, it is damaged or of another format: {error}") from error
+def _is_pair(path: Path) -> bool:
+    """Whether the header and the voxels are in files of their own, one of which this is."""
+    return path.name.lower().endswith(_PAIR)
 
 
-def _stream(file: Path) -> BufferedIOBase:
-    return gzip.GzipFile(file) if file.suffix.lower() in (".gz", ".mgz") else open(file, "rb")
+def _is_gzip(file: Path) -> bool:
+    """Whether a file is compressed: by its content, since names are wrong now and then."""
+    check_file(file)
+    with open(file, "rb") as stream:
+        return stream.read(len(_GZIP)) == _GZIP
+
+
+def _stream(file: Path, zipped: bool) -> Any:
+    return gzip.GzipFile(file) if zipped else open(file, "rb")
 
 
 def _open(path: Path) -> tuple[Path, Any, np.dtype, Header]:
     """The file of the voxels, how they lie in it, the dtype of its numbers (of one part, if RGB), and the header."""
-    with _named(path), _stream(path) as stream:  # opened here: nibabel calls a file it may not read one of unknown type
-        if path.suffix.lower() in (".mgh", ".mgz"):  # which nibabel would leave open
-            image = nib.MGHImage.from_file_map({"image": nib.FileHolder(str(path), stream)}, mmap=False)
-        else:
-            image = nib.load(path, mmap=False)
-        if not isinstance(image, nib.spatialimages.SpatialImage):
-            raise ValueError(f"a {type(image).__name__} is no volume")
+    with np.errstate(all="ignore"):  # what overflows is refused for what it became
+        image = _mgh_image(path) if path.suffix.lower() in (".mgh", ".mgz") else _nifti_image(path)
     header, proxy, affine = image.header, image.dataobj, image.affine
     if isinstance(header, nib.Nifti1Header):
         affine = in_mm(affine, header)
@@ -130,13 +133,75 @@ def _open(path: Path) -> tuple[Path, Any, np.dtype, Header]:
     return Path(image.file_map["image"].filename), proxy, stored, Header(shape, affine, dtype, {"header": header})
 
 
+def _mgh_image(path: Path) -> Any:
+    with _stream(path, _is_gzip(path)) as stream:  # which nibabel would leave open
+        return nib.MGHImage.from_file_map({"image": nib.FileHolder(str(path), stream)}, mmap=False)
+
+
+def _nifti_image(path: Path) -> Any:
+    """nibabel's image of a NIfTI or Analyze file, or pair of them, made of the bytes before the voxels alone."""
+    single = not _is_pair(path)
+    kinds = (nib.Nifti1Image, nib.Nifti2Image) if single else (nib.Nifti1Pair, nib.Nifti2Pair, nib.Spm2AnalyzeImage)
+    files = kinds[0].filespec_to_file_map(str(path))
+    place = "image" if single else "header"
+    file = Path(files[place].filename)
+    with _stream(file, _is_gzip(file)) as stream:
+        start = stream.read(kinds[1].header_class.sizeof_hdr)
+        kind = next((kind for kind in kinds if kind.header_class.may_contain_header(start)), None)
+        if kind is None:
+            raise ValueError("it begins with no header of NIfTI" + ("" if single else " or Analyze"))
+        size = kind.header_class.sizeof_hdr
+        header = _mended(kind.header_class(start[:size], check=False))
+        end = int(header["vox_offset"]) if single else file.stat().st_size * _DEFLATED
+        if single and end > file.stat().st_size * _DEFLATED:
+            raise EOFError(f"its voxels would begin at byte {end}")
+        extensions = start[size:] + stream.read(max(0, end - len(start)))
+    if isinstance(header, nib.Nifti1Header) and 3000 <= header["intent_code"] < 3100:
+        raise ValueError("a matrix of CIFTI is no volume")
+    files = kind.filespec_to_file_map(str(path))
+    files[place] = nib.FileHolder(str(file), io.BytesIO(header.binaryblock + extensions))
+    return kind.from_file_map(files, mmap=False)
+
+
+def _mended(header: Any) -> Any:
+    """A header of which nibabel takes what the standard, and ITK, allow.
+
+    Axes of length 0 at the end, behind the second, have length 1, as in NIfTI's own library. Voxels of a single file
+    begin behind its header, whatever `vox_offset` from 0 to there says (nifti1.h). A quaternion that is longer than 1
+    by rounding, up to 0.05 per cent, is half a turn. An sform of zeros beside a qform is none.
+    """
+    for axis in range(min(int(header["dim"][0]), 7), 2, -1):
+        if header["dim"][axis] not in (0, 1):
+            break
+        header["dim"][axis] = 1
+    if not isinstance(header, nib.Nifti1Header):
+        return header
+    if header.is_single and 0 <= header["vox_offset"] < header.single_vox_offset:
+        header["vox_offset"] = header.single_vox_offset
+    parts = ("quatern_b", "quatern_c", "quatern_d")
+    length = np.sqrt(sum(float(header[part]) ** 2 for part in parts))
+    if 1 < length <= 1.0005:
+        for part in parts:
+            header[part] = float(header[part]) / length
+    rows = np.stack([header[row] for row in ("srow_x", "srow_y", "srow_z")])
+    if header["sform_code"] > 0 and header["qform_code"] > 0 and not rows[:, :3].any():
+        header["sform_code"] = 0
+    return header
+
+
 def _is_scaled(proxy: Any) -> bool:
     return not proxy.dtype.names and (proxy.slope, proxy.inter) != (1, 0)
 
 
 def volume_shape(path: Path | str, shape: tuple[int, ...], parts: int) -> tuple[int, int, int, int]:
-    """(C, I, J, K) of a file's shape, whose fifth axis is that of vectors; `parts`: numbers in one (RGB) voxel."""
-    match shape:
+    """(C, I, J, K) of a file's shape, whose fifth axis is that of vectors; `parts`: numbers in one (RGB) voxel.
+
+    Axes of length 1 at the end count for nothing.
+    """
+    axes = tuple(int(n) for n in shape)  # of NumPy's kind they would overflow
+    while len(axes) > 2 and axes[-1] == 1:
+        axes = axes[:-1]
+    match axes:
         case (i, j):
             c, k = 1, 1
         case (i, j, k):
@@ -150,29 +215,36 @@ def volume_shape(path: Path | str, shape: tuple[int, ...], parts: int) -> tuple[
     return parts * c, i, j, k
 
 
-def _voxels(file: Path, offset: int, count: int, dtype: np.dtype) -> np.ndarray:
-    """(count,) numbers of a file from byte `offset` on, on a 64-byte boundary. Raises: EOFError if too few."""
-    size = count * dtype.itemsize
-    # Before memory is asked for: the shape may be that of a damaged header. A byte of deflate stands for 1032 at most.
-    if offset + size > file.stat().st_size * 1032:
-        raise EOFError(f"it is too short for {size} bytes of voxels")
+def _voxels(file: Path, offset: int, count: int, dtype: np.dtype, alone: bool) -> np.ndarray:
+    """(count,) numbers of a file from byte `offset` on, on a 64-byte boundary. Raises: EOFError if too few.
+
+    alone: the header lies in the same file. Voxels of a pair may begin with the bytes of gzip by chance, so such a file
+    is compressed if it says so by its name too, or is too short.
+    """
+    size, there = count * dtype.itemsize, file.stat().st_size
+    zipped = _is_gzip(file) and (alone or file.suffix.lower() == ".gz" or offset + size > there)
+    # Before memory is asked for: the shape may be that of a damaged header.
+    if offset < 0 or offset + size > there * (_DEFLATED if zipped else 1):
+        raise EOFError(f"it is too short for {size} bytes of voxels from byte {offset} on")
     buffer, filled = memory.empty((size,), np.dtype(np.uint8)), 0
-    with _stream(file) as stream:
+    with _stream(file, zipped) as stream:
         stream.seek(offset)
         while filled < size and (got := stream.readinto(buffer.data[filled:])):
             filled += got
         if filled < size:
             raise EOFError(f"it ends after {filled} of {size} bytes of voxels")
-        while stream.read(1 << 20):
+        while zipped and stream.read(1 << 20):
             pass  # the checksum of a gzip file stands at its end
     return buffer.view(dtype)
 
 
 def _scaled(voxels: np.ndarray, slope: float, inter: float, dtype: np.dtype) -> np.ndarray:
+    """slope * voxels + inter. Raises: FloatingPointError if a number becomes too large for the dtype."""
     result = memory.empty(voxels.shape, dtype)
     step = 1 << 16  # float64 values of one step stay in the cache
-    for start in range(0, voxels.size, step):
-        result[start : start + step] = voxels[start : start + step] * np.float64(slope) + inter
+    with np.errstate(over="raise", invalid="ignore"):
+        for start in range(0, voxels.size, step):
+            result[start : start + step] = voxels[start : start + step] * np.float64(slope) + inter
     return result
 
 
@@ -183,7 +255,7 @@ def in_mm(affine: np.ndarray, header: Any) -> np.ndarray:
 
 
 def _forms_differ(header: Any) -> bool:
-    """Whether sform and qform are both set and place some corner of the volume more than 1e-3 mm apart.
+    """Whether sform and qform are both set and place some corner of the volume more than 1e-3 voxels apart.
 
     More where float32 holds the qform no better: the quaternion's a = sqrt(1 - b^2 - c^2 - d^2) is not stored, which
     leaves the angle open by 5e-7 / a: near half a turn forms that nibabel wrote from one affine were 1.6 mm apart.
@@ -194,11 +266,10 @@ def _forms_differ(header: Any) -> bool:
         a, sform, qform = header.get_qform_quaternion()[0], header.get_sform(), header.get_qform()
     except (ValueError, HeaderDataError):
         return False  # a qform that is no rotation is no second opinion
-    last = np.array((*header.get_data_shape(), 1, 1)[:3]) - 1
-    corners = np.vstack([np.indices((2, 2, 2)).reshape(3, 8) * last[:, None], np.ones(8)])
-    gap = np.linalg.norm((in_mm(sform - qform, header) @ corners)[:3], axis=0).max()
-    reach = np.linalg.norm(in_mm(sform, header)[:3, :3] @ last)
-    return bool(gap > 1e-3 + reach * 5e-7 / max(a, 3e-4))
+    shape = (*header.get_data_shape(), 1, 1)[:3]
+    with np.errstate(all="ignore"):  # an sform with an axis of no length is refused later
+        reach = apart(sform, sform * [0, 0, 0, 1], shape)  # of the farthest corner from the first voxel, in voxels
+        return bool(apart(sform, qform, shape) > 1e-3 + reach * 5e-7 / max(a, 3e-4))
 
 
 def nifti_header(shape: tuple, dtype: np.dtype, affine: np.ndarray, source: Any) -> Any:
@@ -208,11 +279,14 @@ def nifti_header(shape: tuple, dtype: np.dtype, affine: np.ndarray, source: Any)
     header.set_data_shape((*grid, c) if c > 1 else grid)
     header.set_data_dtype(dtype)
     if not isinstance(source, nib.Nifti1Header):
+        tr = float(source["tr"]) / 1e3 if isinstance(source, MGHHeader) else 0.0
         source = nib.Nifti1Header()
-        source.set_xyzt_units("mm")
+        source.set_xyzt_units("mm", "sec" if tr > 0 else None)
+        if tr > 0:
+            source["pixdim"][4] = tr
     old = source.get_data_shape()
     kept = _ALWAYS
-    if tuple(grid) == old[:3] and np.allclose(in_mm(source.get_best_affine(), source), affine, atol=1e-3):
+    if tuple(grid) == old[:3] and same_grid(in_mm(source.get_best_affine(), source), affine, grid):
         kept += _OF_THE_GRID
     if len(old) <= 4 and (c > 1) == (math.prod(old[3:]) > 1):
         kept += _OF_THE_VALUES
@@ -234,13 +308,45 @@ def nifti_header(shape: tuple, dtype: np.dtype, affine: np.ndarray, source: Any)
     return header
 
 
-def storable(path: Path, dtype: np.dtype, table: dict[str, str] = _NIFTI_DTYPES) -> np.dtype:
-    """The dtype in which one is written; raises ValueError where the format has none."""
-    if dtype.name not in table:
-        raise ValueError(f"{path}: dtype {dtype} is not stored in this format; convert to one of {', '.join(table)}.")
-    return np.dtype(table[dtype.name])
+def repetition_time(header: Any) -> float:
+    """TR in seconds as a NIfTI header says it, or 0 if it does not.
+
+    Of a volume without a time axis only if the unit is set: all headers hold some number in its place.
+    """
+    unit, step = int(header["xyzt_units"]) & 0o70, float(header["pixdim"][4])
+    said = unit in _TO_SECONDS and (unit or header["dim"][0] > 3) and np.isfinite(step) and step > 0
+    return step * _TO_SECONDS[unit] if said else 0.0
+
+
+def slice_axis(metadata: dict[str, Any]) -> int | None:
+    """The voxel axis along which slices were taken one after the other, if a header says when each was; else None."""
+    header: Any = metadata.get("header")
+    if not isinstance(header, nib.Nifti1Header) or not (header["slice_code"] or header["slice_duration"]):
+        return None
+    axis = header.get_dim_info()[2]
+    return 2 if axis is None else axis
+
+
+def without_slice_times(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of an image whose slices are no longer those that were taken."""
+    header = metadata["header"].copy()
+    for name in ("slice_start", "slice_end", "slice_code", "slice_duration"):
+        header[name] = 0
+    return {**metadata, "header": header}
+
+
+def storable(array: np.ndarray, table: dict[str, str] = _NIFTI_DTYPES) -> np.dtype:
+    """The dtype in which an array is written; raises ValueError where the format has none."""
+    name = array.dtype.name
+    if name in ("int64", "uint64"):
+        low, high = int(array.min()), int(array.max())
+        held = (n for n in _COMMON if n in table and np.iinfo(n).min <= low and high <= np.iinfo(n).max)
+        name = next(held, name)
+    if name not in table:
+        raise ValueError(f"dtype {array.dtype} is not stored in this format; convert to one of {', '.join(table)}.")
+    return np.dtype(table[name])
 
 
 register(Format("NIfTI", (".nii", ".nii.gz"), read_header, read, write_nifti))
 register(Format("MGH", (".mgh", ".mgz"), read_header, read, write_mgh))
-register(Format("Analyze or NIfTI pair", (".hdr", ".img", ".hdr.gz", ".img.gz"), read_header, read))
+register(Format("Analyze or NIfTI pair", _PAIR, read_header, read))

@@ -1,13 +1,26 @@
 """Which format reads or writes a path, and what all formats have in common."""
 
+import contextlib
 import errno
 import os
+import platform
+import re
+import shutil
+import stat
 import tempfile
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from medjax.io.affines import check_affine
+
+DRAFT = ".medjax-"
+"""How the name of a folder begins in which a file is written before it takes its place."""
+ABANDONED = 24 * 3600.0
+"""Seconds after which a draft belongs to nobody, wherever its process ran."""
 
 
 class Header(NamedTuple):
@@ -32,7 +45,7 @@ class Format(NamedTuple):
     suffixes: lower case with the leading dot (".nii.gz"); "/" stands for a folder.
     read_header, read, write: as the functions of this module, but called with an existing `Path`
         (`write`: with a path to create, a (C, I, J, K) array and a sound affine).
-        A file that cannot be read is a ValueError that names it. write=None: the format is only read.
+        Whatever they raise, the functions of this module say of which file. write=None: the format is only read.
     magic: where and what bytes stand in every such file; it takes files whose suffix belongs to no format.
     """
 
@@ -81,12 +94,14 @@ def read_header(path: str | os.PathLike) -> Header:
     The affine follows nibabel where a NIfTI file holds two: sform if its code is above 0, else qform
     (https://nipy.org/nibabel/nifti_images.html, "The NIfTI affines"); a UserWarning tells if the two differ.
 
-    Raises: FileNotFoundError; ValueError if no format takes the path, or if the file is damaged, has no shape
+    Raises: FileNotFoundError, PermissionError and the like of the system; ImportError for a missing extra; ValueError
+        if no format takes the path, or if it is a pipe or a device, or the file is damaged, has no shape
         (C, I, J, K), holds complex numbers or an affine that is singular or not finite. Each names the file.
     """
     path, reader = _reader(path)
-    header = reader.read_header(path)
-    _check_affine(header.affine, path)
+    with named(path):
+        header = reader.read_header(path)
+    check_affine(header.affine, path)
     return header
 
 
@@ -99,8 +114,9 @@ def read(path: str | os.PathLike) -> tuple[np.ndarray, Header]:
     Raises: as `read_header`. A truncated file never gives partial data.
     """
     path, reader = _reader(path)
-    array, header = reader.read(path)
-    _check_affine(header.affine, path)
+    with named(path):
+        array, header = reader.read(path)
+    check_affine(header.affine, path)
     return array, header
 
 
@@ -111,31 +127,116 @@ def write(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray, metada
     affine: (4, 4), voxel index to RAS+ world mm.
     metadata: of a `Header`, or {}; what still holds for this array is written back.
 
-    Raises: FileNotFoundError if the folder is missing; ValueError if the format is not written, cannot store the
-        dtype, or the array or the affine is unsound. Each names the path.
+    A file that is there is replaced and its permissions are kept; through a symbolic link, what the link points to.
+    It belongs to whoever writes, and its other hard links keep the old content. A file that may not be written to
+    stays. What a process that was killed while it wrote left behind in the folder is removed.
+
+    Raises: FileNotFoundError if the folder is missing; PermissionError; ValueError if the format is not written, cannot
+        store the dtype, or the array or the affine is unsound. Each names the path.
     """
     path = Path(path).expanduser()
     target = _match(path)
     if target is None or target.write is None:
         writable = _listing([known for known in _registered() if known.write])
         raise ValueError(f"{path}: files of this kind are not written. Written are {writable}.")
-    if not path.parent.is_dir():
-        raise FileNotFoundError(errno.ENOENT, "No such folder to write to", str(path.parent))
-    array, affine = np.asarray(array), np.asarray(affine, dtype=np.float64)
+    final = Path(os.path.realpath(path))
+    if not final.parent.is_dir():
+        raise FileNotFoundError(errno.ENOENT, "No such folder to write to", str(final.parent))
+    array = np.asarray(array)
     if array.ndim != 4 or array.size == 0:
         raise ValueError(
             f"{path}: an array (C, I, J, K) with at least one voxel is written, not one of shape {array.shape}."
         )
-    _check_affine(affine, path)
+    affine = check_affine(affine, path)
+    old = final.stat() if final.exists() else None
+    if old is not None and not os.access(final, os.W_OK):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+    _sweep(final.parent)
     # The draft lies in a folder of its own, so that it bears its final name (writers look at the suffix)
     # and a search for files beside it does not find it half written.
-    with tempfile.TemporaryDirectory(prefix=".medjax-", dir=path.parent) as folder:
+    with (
+        _written_as(path, final.parent),
+        tempfile.TemporaryDirectory(prefix=f"{DRAFT}{_here()}-{os.getpid()}-", dir=final.parent) as folder,
+    ):
         draft = Path(folder) / path.name
         target.write(draft, array, affine, metadata)
+        if old is not None:
+            draft.chmod(stat.S_IMODE(old.st_mode))
         for part in Path(folder).iterdir():  # some formats have their voxels in a second file: it comes first
             if part != draft:
-                os.replace(part, path.with_name(part.name))
-        os.replace(draft, path)
+                os.replace(part, final.with_name(part.name))
+        os.replace(draft, final)
+
+
+@contextlib.contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Whatever a library raises over a file becomes one error that names the file.
+
+    What the system says of a file (it is missing, may not be read, cannot be read from its disk) stays an OSError, a
+    missing library an ImportError, too little memory a MemoryError; anything else is a ValueError.
+    """
+    try:
+        yield
+    except Warning:
+        raise  # a user's filter made it an error
+    except (ImportError, MemoryError) as error:
+        kind = ImportError if isinstance(error, ImportError) else MemoryError
+        raise kind(f"{path}: {error}") from error
+    except Exception as error:
+        if isinstance(error, OSError) and error.filename is not None:
+            raise
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error
+        text = str(error) or type(error).__name__
+        if isinstance(error, ValueError) and str(path) in text:
+            raise
+        raise ValueError(f"{path} cannot be read, it is damaged or of another format: {text}") from error
+
+
+@contextlib.contextmanager
+def _written_as(path: Path, folder: Path) -> Iterator[None]:
+    """Errors of writing name the path that was asked for, never the draft in `folder`."""
+    try:
+        yield
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise OSError(error.errno, error.strerror, str(path)) from error  # of the subclass that the number says
+        kinds = (OSError, ValueError, TypeError, MemoryError)
+        kind = next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)
+        text = re.sub(re.escape(f"{folder}{os.sep}{DRAFT}") + r"[^/\\\s]*", lambda _: str(folder), str(error))
+        raise kind(f"{path}: {text}") from error
+
+
+def _here() -> str:
+    """Where process numbers mean what they mean here: the name of the machine, and the kernel's name space of them."""
+    try:
+        space = os.stat("/proc/self/ns/pid").st_ino
+    except OSError:
+        space = 0
+    return f"{platform.node()}-{space}"
+
+
+def _sweep(folder: Path) -> None:
+    """Remove the drafts whose process is gone, and those that are old; never one that may still be written to."""
+    for draft in folder.glob(DRAFT + "*"):
+        where, _, number = draft.name.removeprefix(DRAFT).rpartition("-")[0].rpartition("-")
+        gone = where == _here() and number.isdecimal() and not _runs(int(number))
+        with contextlib.suppress(OSError):  # another process may have removed it meanwhile
+            if gone or time.time() - draft.stat().st_mtime > ABANDONED:
+                shutil.rmtree(draft, ignore_errors=True)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this machine is alive, as far as can be told."""
+    if os.name != "posix":
+        return True  # elsewhere signal 0 is not a question
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return False
+    except (OSError, OverflowError):
+        return True  # it belongs to another user; or it is no number of a process
+    return True
 
 
 def _reader(path: str | os.PathLike) -> tuple[Path, Format]:
@@ -148,7 +249,14 @@ def _reader(path: str | os.PathLike) -> tuple[Path, Format]:
         )
     if not path.exists():
         raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(path))
+    check_file(path)
     return path, reader
+
+
+def check_file(path: Path) -> None:
+    """Raise a ValueError for what is there and is neither a file nor a folder: reading a pipe would wait for ever."""
+    if path.exists() and not (path.is_file() or path.is_dir()):
+        raise ValueError(f"{path} is a pipe, a device or a socket; only files are read")
 
 
 def _match(path: Path) -> Format | None:
@@ -174,12 +282,3 @@ def _registered() -> list[Format]:
 
 def _listing(known: list[Format]) -> str:
     return "; ".join(f"{one.name} ({', '.join(one.suffixes)})" for one in known)
-
-
-def _check_affine(affine: np.ndarray, path: Path) -> None:
-    if affine.shape != (4, 4) or not np.isfinite(affine).all() or not np.array_equal(affine[3], (0, 0, 0, 1)):
-        raise ValueError(f"{path}: the affine must be 4 x 4, finite, with last row 0 0 0 1:\n{affine}")
-    columns = affine[:3, :3]
-    # Relative to the spacing; an affine that was singular before it was rounded to float32 is singular still.
-    if abs(np.linalg.det(columns)) <= 1e-6 * np.prod(np.linalg.norm(columns, axis=0)):
-        raise ValueError(f"{path}: the affine is singular, so voxels have no volume:\n{affine}")

@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from medjax import keys
 from medjax.errors import needs_key
-from medjax.image import ElementVoxels, Image, LabelMap, ScalarImage
+from medjax.image import ElementVoxels, Image, LabelMap, ScalarImage, admitted
 from medjax.subject import Subject, batch_size
 from medjax.transforms import inverse
 from medjax.transforms.gate import looped
@@ -41,7 +41,7 @@ def call(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
     """Transform one subject, image, array or dict of arrays."""
     subject, restore = as_subject(x, labels)
     key = key_for(t, key, keys.as_key)
-    subject = subject.load()
+    subject = through_gate(subject.load())
     check_subject(t, subject)
     if is_traced(t, subject, key):
         return restore(looped(one, t, subject, key))
@@ -52,7 +52,7 @@ def call(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
 def batch(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
     """Transform a batch, an element after the other in one program: cost follows p, and memory is that of one."""
     subject, restore = as_subject(x, labels, leading=1)
-    size = batch_size(subject)
+    subject, size = through_gate(subject), batch_size(subject)
     key = key_for(t, key, partial(keys.as_keys, size=size))
     check_subject(t, subject)
     if is_traced(t, subject, key):
@@ -75,7 +75,7 @@ def sample(t: Any, key: Any, x: Any) -> Params:
 def replay(t: Any, x: Any, params: Params) -> Any:
     """What a call with these params does."""
     subject, restore = as_subject(x, ())
-    subject = subject.load()
+    subject = through_gate(subject.load())
     check_subject(t, subject)
     if is_traced(t, subject, params):
         steps = flatten(t)
@@ -197,6 +197,21 @@ def as_subject(x: Any, labels: Sequence[str], leading: int = 0) -> tuple[Subject
     raise TypeError(f"a transform takes a Subject, an Image, an array or a dict of arrays, got {type(x).__name__}")
 
 
+def through_gate(subject: Subject) -> Subject:
+    """The subject, with what came past the doors of its images brought to what these let in.
+
+    Past them come maps over a tree, and images that were made where JAX had 64 bits. Raises ValueError, naming the
+    image, for what is not let in.
+    """
+    brought = {}
+    for name, image in subject.images.items():
+        data = image.held()[0]
+        if isinstance(data, np.ndarray) and (data.dtype.itemsize > 4 or not data.dtype.isnative):
+            new = admitted(data, type(image), name)
+            brought |= {name: image.replace(data=new)} if new is not data else {}
+    return subject.replace(**brought) if brought else subject
+
+
 def updated(subject: Subject, result: Subject) -> Subject:
     """A subject with the images of another, and where its points and directions have come to."""
     moved = {n: subject[n].replace(xyz=item.xyz) for n, item in result.annotations.items()}
@@ -204,9 +219,9 @@ def updated(subject: Subject, result: Subject) -> Subject:
 
 
 def wrap(array: Any, cls: type[Image], name: str, leading: int) -> Image:
-    """A bare array as an image with the identity affine."""
+    """A bare array as an image with the identity affine; what an image does not take is refused."""
     if not isinstance(array, (np.ndarray, jax.Array)) or array.ndim != 4 + leading:
         axes = "(B, C, I, J, K)" if leading else "(C, I, J, K)"
         raise ValueError(f"{name} must be an array {axes}, got {keys.describe(array)}")
     affine = np.broadcast_to(np.eye(4), (*array.shape[:leading], 4, 4))
-    return cls.of(array, affine)
+    return cls.of(admitted(array, cls, name), affine)

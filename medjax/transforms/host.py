@@ -4,7 +4,8 @@ Metadata goes around, affines are planned again in float64, and a shape that dep
 and then cut.
 """
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -12,8 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from medjax import io
 from medjax.errors import about
-from medjax.geometry import Grid, check_overlap
+from medjax.geometry import Grid, Linear, check_overlap
+from medjax.image import Image
 from medjax.subject import Subject
 from medjax.transforms import buckets, fuse
 from medjax.transforms.fuse import Known, Place, Step
@@ -68,6 +71,7 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
     steps, flat = flatten(t), [dict(p) for p in flatten_params(t, params)]
     host = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if seen_on_host(step.transform)}
     metadata = metadata_after(steps, {name: image.metadata for name, image in subject.images.items()}, host)
+    assumed = {name for name, image in subject.images.items() if image.assumed and not changes_grids(steps)}
     pending: list[tuple[Group, tuple[tuple[str, Known], ...]]] = []
     places, kinds = start_all(subject), kinds_of(subject)
 
@@ -85,7 +89,7 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
         )  # fmt: skip
         verify([steps[i] for i in used], seen)
         record.update((used[i], found) for i, found in seen.items())
-        return settled(result, places)
+        return settled(result, places, assumed)
 
     for group in groups_of(steps):
         first = steps[group[0]].transform
@@ -107,6 +111,7 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
             continue
         if group[0] == 0 and ends_fixed(steps, group, host, places):
             subject = bucketed(subject)
+        metadata = metadata | slice_times(metadata, places, ends)
         known = {name: known_shape(place) for name, place in ends.items()}
         pending.append((group, tuple(known.items())))
         places = {name: concrete(place) for name, place in ends.items()}
@@ -127,6 +132,30 @@ def metadata_after(steps: Sequence[Step], metadata: dict[str, Any], params: dict
             drawn = params[index]["draw"]
             metadata |= {name: t.retime(metadata[name], drawn[name]) for name in drawn}
     return metadata
+
+
+def changes_grids(steps: Sequence[Step]) -> bool:
+    """Whether a pipeline has a step that may give images other affines."""
+    return any(step.transform.kind == "spatial" for step in steps)
+
+
+def slice_times(
+    metadata: dict[str, dict[str, Any]], begin: dict[str, Place], end: dict[str, Place]
+) -> dict[str, dict[str, Any]]:
+    """The metadata of those images whose header says when each slice was taken, which holds no longer.
+
+    It holds where each slice is where it was before: after a flip or a turn within the slices, and after no move at
+    all. What crops and resampling do to slices is seen in the grid, when a file is written.
+    """
+    found = {}
+    for name, place in end.items():
+        axis = io.slice_axis(metadata.get(name, {}))
+        if axis is None or not place.moves or place.cost == fuse.NOTHING_DONE:
+            continue
+        known = name in begin and all(isinstance(move, Linear) for move in place.moves)
+        if not known or not np.allclose(fuse.linear_part(begin[name], place)[axis], np.eye(4)[axis], atol=1e-4):
+            found[name] = io.without_slice_times(metadata[name])
+    return found
 
 
 def start_all(subject: Subject) -> dict[str, Place]:
@@ -187,15 +216,15 @@ def ends_fixed(steps: Sequence[Step], group: Group, params: dict[int, Params], p
     return all(place.grid.fixed for place in places.values())
 
 
-def settled(subject: Subject, places: dict[str, Place]) -> Subject:
-    """The images with their float64 affines, cut to their true shapes."""
+def settled(subject: Subject, places: dict[str, Place], assumed: Collection[str] = ()) -> Subject:
+    """The images with their float64 affines, cut to their true shapes; `assumed` names those that nobody gave one."""
     images = {}
     for name, image in subject.images.items():
         grid = places[name].grid
         data, shape = image.data, tuple(int(n) for n in grid.shape)
         if image.spatial_shape != shape:
             data = data[(slice(None), *map(slice, shape))]
-        images[name] = type(image).of(data, np.asarray(grid.affine))
+        images[name] = type(image).of(data, np.asarray(grid.affine), assumed=name in assumed)
     return subject.replace(**images)
 
 
@@ -248,7 +277,7 @@ def after_batch(
     kept: list[dict[str, Any]] = []
     for i in range(size):
         params, found = jax.tree.map(lambda leaf, i=i: leaf[i], (record["params"], record["record"]))
-        here = start_all(element_grids(subject, i))
+        starts = here = start_all(element_grids(subject, i))
         with about(who[i] if who else f"element {i}"):
             verify(steps, found)
             for group in groups:
@@ -260,7 +289,8 @@ def after_batch(
         places.append(here)
         known = {name: image.metadata for name, image in subject.images.items()}
         known = {name: found[i] if isinstance(found, tuple) else found for name, found in known.items()}
-        kept.append(metadata_after(steps, known, params))
+        known = metadata_after(steps, known, params)
+        kept.append(known | slice_times(known, starts, here))
     images = {}
     for name, image in result.images.items():
         affine = np.stack([np.asarray(here[name].grid.affine) for here in places])
@@ -292,13 +322,14 @@ def check_subject(t: Any, subject: Subject) -> None:
     """Raise a ValueError for what a subject lacks, or has already, before anything is computed."""
     steps = flatten(t)
     moved = dict.fromkeys(list(subject.images)[:1])
-    kinds, given, made = kinds_of(subject), set(subject), {}
+    kinds, taken, made = kinds_of(subject), set(subject), {}
+    given: set[str] = set()
     for name, image in subject.images.items():
         buckets.check_count(image.spatial_shape, f"image {name!r}")
     for step in steps:
         inner = step.transform
         for old, new in inner.copies:
-            if new in given:
+            if new in taken:
                 raise ValueError(f"{type(inner).__name__} makes an image {new!r}, a name that the subject has already")
             if made.setdefault(new, old) != old:
                 raise ValueError(f"the name {new!r} is given to copies of both {made[new]!r} and {old!r}")
@@ -309,12 +340,15 @@ def check_subject(t: Any, subject: Subject) -> None:
         subject = subject.replace(**{new: copied(subject[old], inner) for old, new in inner.copies})
         inner.check_subject(subject)
         if inner.kind == "spatial":
-            moved |= {n: None for n, image in subject.images.items() if fuse.included(inner, n, is_label(image))}
+            here = [n for n, image in subject.images.items() if fuse.included(inner, n, is_label(image))]
+            moved |= dict.fromkeys(here)
+            given |= set(here) if inner.relabels else set()
     for group in groups_of(steps):
         check_fills(steps, group, kinds)
         kinds = kinds_after(steps, group, kinds)
     images = {name: subject[name] for name in moved}
     if len(images) > 1 and not is_traced([image.affine for image in images.values()]):
+        warn_of_assumed(images, given)
         check_overlap({n: Grid(i.affine, i.spatial_shape if i.extent is None else i.extent) for n, i in images.items()})
 
 
@@ -351,3 +385,22 @@ def check_fills(steps: Sequence[Step], group: Group, kinds: Kinds) -> None:
         asked = fuse.asked_of([steps[i] for i in group if fuse.included(steps[i].transform, name, label)])[0]
         for fill in (asked.label_fill, asked.label_pad) if label else (asked.fill, asked.pad):
             check_fill(fill, f"{'label map' if label else 'image'} {name!r}", dtype)
+
+
+def warn_of_assumed(images: dict[str, Image], given: Collection[str]) -> None:
+    """Warn of an image whose affine nobody gave, beside one of the same shape that has another: they will part.
+
+    given: names of the images to which the pipeline itself gives an affine.
+    """
+    for name, image in images.items():
+        for other, beside in images.items() if image.assumed and name not in given else ():
+            same = image.spatial_shape == beside.spatial_shape and not beside.assumed and other not in given
+            if same and not np.allclose(beside.affine, np.eye(4)):
+                warnings.warn(
+                    f"{name} was given without an affine, so it lies where the identity puts it, but {other}, of the "
+                    f"same shape, has an affine: what moves {other} will not take {name} along. If they are on one "
+                    f"grid, give {name} the affine of {other}: replace(affine=subject[{other!r}].affine), or "
+                    f"CopyAffine({other!r}) first.",
+                    stacklevel=5,
+                )
+                return

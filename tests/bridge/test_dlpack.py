@@ -11,6 +11,8 @@ from bridge.shared import files, tensors, voxels
 from bridge.shared import time_limit as time_limit
 
 import torch_bridge as tio
+from medjax import io
+from torch_bridge import dlpack
 
 SHARED = [torch.float32, torch.float16, torch.bfloat16, torch.int16, torch.int32, torch.uint8, torch.bool]
 
@@ -149,3 +151,79 @@ def test_what_others_keep_is_not_written_to():
     for image in (tio.ScalarImage(tensor=array), tio.ScalarImage("kept", reader=lambda path: kept)):
         image.data.fill_(0)
     assert jax.device_get(array).max() == 23 and kept.all()
+
+
+# -- the gate, as medjax has it
+
+
+VALUES = {
+    torch.int64: [0, 2**31 - 1, 2**31, -(2**31) - 1, 2**40, 16777217],
+    torch.uint64: [0, 2**31, 2**32 - 1, 2**32, 2**64 - 1],
+    torch.float64: [0, 0.1, 2.0**24 + 1, 2.0**24 + 2, 3.4e38, 3.5e38, float("inf"), float("nan")],
+}
+
+
+@pytest.mark.parametrize("labels", [False, True])
+@pytest.mark.parametrize("dtype, value", [(d, v) for d, values in VALUES.items() for v in values], ids=str)
+def test_tensors_are_narrowed_by_the_rule_of_medjax(dtype, value, labels):
+    tensor = torch.tensor([1, value, 0], dtype=dtype).reshape(1, 3, 1, 1)
+    try:
+        expected = io.narrowed(tensor.numpy(), "it", labels)
+    except ValueError:
+        with pytest.raises(ValueError, match="renumber"):
+            dlpack.narrowed(tensor, labels)
+        return
+    found = dlpack.narrowed(tensor, labels).numpy()
+    assert found.dtype == (np.float32 if expected.dtype == np.float64 else expected.dtype)
+    np.testing.assert_array_equal(found, expected.astype(found.dtype))
+
+
+def test_labels_of_64_bits_are_refused_and_intensities_are_not(tmp_path):
+    tensor = torch.tensor([0, 2**40]).reshape(1, 2, 1, 1)
+    flip = tio.Flip(axes=0)
+    assert torch.equal(flip(tio.ScalarImage(tensor=tensor)).data, tensor.flip(1).float())
+    assert torch.equal(flip(tensor), tensor.flip(1).float())
+    assert torch.equal(flip({"a": tensor})["a"], tensor.flip(1).float())
+    for call in (lambda: flip(tio.LabelMap(tensor=tensor)), lambda: flip({"a": tensor}, labels=["a"])):
+        with pytest.raises(ValueError, match=str(2**40)):
+            call()
+    odd = torch.tensor([0.0, 2.0**24 + 1], dtype=torch.float64).reshape(1, 2, 1, 1)
+    with pytest.raises(ValueError, match="16777217"):
+        flip(tio.LabelMap(tensor=odd))
+    # In a file: the tensor is what is stored, whatever JAX makes of it later.
+    tio.LabelMap(tensor=tensor).save(tmp_path / "a.nii")
+    image = tio.LabelMap(tmp_path / "a.nii")
+    assert torch.equal(image.data, tensor)
+    with pytest.raises(ValueError, match=str(2**40)):
+        flip(tio.LabelMap(tmp_path / "a.nii"))
+
+
+@pytest.mark.parametrize("make", [tio.ScalarImage, tio.LabelMap])
+def test_tensors_that_are_no_voxels_are_refused(make):
+    cube = torch.zeros(1, 2, 2, 2)
+    for tensor in (cube.to(torch.complex64), cube.to_sparse()):
+        with pytest.raises(ValueError, match="tensor must hold real numbers"):
+            make(tensor=tensor)
+        with pytest.raises(ValueError, match="tensor must hold real numbers"):
+            make(tensor=cube).set_data(tensor)
+    with pytest.raises(ValueError, match="no voxels"):
+        make(tensor=cube[:, :0])
+    with pytest.raises(ValueError, match="complex64"):
+        tio.Flip(axes=0)(cube.to(torch.complex64))
+    for dtype in ("c8", "O", [("R", "u1"), ("G", "f4")]):
+        with pytest.raises(ValueError, match="tensor is of dtype"):
+            make(tensor=np.zeros((1, 2, 2, 2), dtype))
+    for dtype in (">i2", ">f4", "g", "u4"):
+        assert torch.equal(make(tensor=np.ones((1, 2, 2, 2), dtype)).data.double(), torch.ones(1, 2, 2, 2).double())
+
+
+def test_a_tensor_without_an_affine_beside_an_image_with_one_is_warned_of():
+    subject = tensors()
+    affine = np.diag([1, 1, 1, 1.0]) + 3 * np.eye(4, k=3)
+    subject = tio.Subject(
+        t1=tio.ScalarImage(tensor=subject.t1.data, affine=affine), seg=tio.LabelMap(tensor=subject.label.data)
+    )
+    collated = torch.utils.data.default_collate
+    for given in (subject, copy.deepcopy(subject), collated([tio.SubjectsDataset([subject])[0]] * 2)):
+        with pytest.warns(UserWarning, match="seg was given without an affine"):
+            (tio.Flip(axes=0) if isinstance(given, tio.Subject) else tio.Flip(axes=0).batch)(given)

