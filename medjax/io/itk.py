@@ -37,7 +37,7 @@ def read(path: Path) -> tuple[np.ndarray, Header]:
 
 def write(path: Path, array: np.ndarray, affine: np.ndarray, metadata: dict) -> None:
     """`medjax.io.write` by SimpleITK, compressed; several channels become a vector. Raises ValueError on shear."""
-    dtype = nifti.storable(path, array.dtype)
+    dtype = nifti.storable(array)
     with _named(path):
         objects.sitk().WriteImage(objects.to_sitk(array.astype(dtype, copy=False), affine), str(path), True)
 
