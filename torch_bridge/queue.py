@@ -215,7 +215,7 @@ def separated(batch: mj.Subject, device: Any) -> list[Subject]:
     tensors = {name: placed(image.data, None, device, owners) for name, image in batch.images.items()}
     affines = {name: np.asarray(image.affine, np.float64) for name, image in batch.images.items()}
     locations = torch.from_numpy(np.array(batch[LOCATION], np.int64))
-    words = np.array(jax.random.key_data(batch[KEY]), np.int64)
+    words = np.array(keys.words_of(batch[KEY]), np.int64)
     made = []
     for i, note in enumerate(notes):
         items: dict[str, Any] = {}

@@ -106,7 +106,7 @@ class Schedule:
 
 def numbers(key: Key, name: str, epoch: int = 0) -> np.random.Generator:
     """Random numbers on the host, by the name of what is drawn, in an epoch."""
-    return np.random.default_rng(np.asarray(random.key_data(keys.for_step(keys.for_name(key, name), epoch))))
+    return np.random.default_rng(np.asarray(keys.words_of(keys.for_step(keys.for_name(key, name), epoch))))
 
 
 class Volume(NamedTuple):
@@ -241,7 +241,7 @@ class PatchQueue:
             due = self.order.patches(batch)
             slots = np.array([slot_of.pop(int(patch)) for patch in due])
             free.extend(slots.tolist())
-            patches, times = taken(pool, slots)
+            patches, times = taken(pool, slots, self.key)
             kept = [metadata[int(patch) // self.order.samples] for patch in due]
             yield with_metadata(patches, self.after(kept, times))
             waiting = {patch // self.order.samples for patch in slot_of}
@@ -290,7 +290,7 @@ def patch_of(
     place = partial(located, sampler, keys.for_name(key, "patch"), tables)
     patch = box.boxed(steps, parts, params, ready, place, sampler.patch_size, margin)
     times = {i: params[i] for i, step in enumerate(steps) if step.transform.retimes}
-    return {"patch": host.bare(patch), LOCATION: patch[LOCATION], KEY: random.key_data(key), "times": times}
+    return {"patch": host.bare(patch), LOCATION: patch[LOCATION], KEY: keys.words_of(key), "times": times}
 
 
 def located(sampler: Sampler, key: Key, tables: Any, subject: Subject, places: dict[str, Place]) -> Int[Array, "3"]:
@@ -349,10 +349,10 @@ def check_same(patch: Subject, pool: Subject) -> None:
 
 
 @jax.jit
-def taken(pool: Any, slots: Array) -> tuple[Subject, dict[int, Params]]:
-    """The patches in some slots, as a batch, and what was drawn that their metadata hang on."""
+def taken(pool: Any, slots: Array, like: Key) -> tuple[Subject, dict[int, Params]]:
+    """The patches in some slots, as a batch, and what was drawn that their metadata hang on; their keys as `like`."""
     batch = jax.tree.map(lambda leaf: leaf[slots], pool)
-    patches = batch["patch"].replace(**{LOCATION: batch[LOCATION], KEY: random.wrap_key_data(batch[KEY])})
+    patches = batch["patch"].replace(**{LOCATION: batch[LOCATION], KEY: keys.of_words(batch[KEY], like)})
     return patches, batch["times"]
 
 

@@ -73,7 +73,7 @@ class Sampler:
 
     def batch(self, subject: Subject, key: Any, n: int) -> Subject:
         """A batch of n patches, each by its own key: (n,) keys, or one that its number is folded into."""
-        subject, many = self.checked(subject), compiled_keys(key, n)
+        subject, many = self.checked(subject), keys.as_keys(key, n)
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((subject, many))):
             return patches(self, subject, many)[0]
         result, seen = compiled_patches(self, bare(subject), many)
@@ -276,10 +276,6 @@ def patches(sampler: Sampler, subject: Subject, many: Key) -> tuple[Subject, Par
     tables = sampler.prepare(subject)
     starts = jax.vmap(lambda key: sampler.place(key, tables, subject))(many)
     return cut_all(subject, starts, sampler.patch_size), tables["seen"]
-
-
-compiled_keys = jax.jit(keys.as_keys, static_argnums=1)
-"""`keys.as_keys`, which is slow outside of a program."""
 
 
 @partial(jax.jit, static_argnums=0)

@@ -74,7 +74,9 @@ def draw(t: Any, key: Key | None, subject: Subject, element: Element | None = No
 
     element: which element of a batch the subject is, and of how many.
     """
-    places = {name: fuse.start(image, jnp) for name, image in subject.images.items()}
+    # Their affines in float32, as they are without x64: what hangs on a grid must not hang on that.
+    images = {n: image.replace(affine=jnp.asarray(image.affine, jnp.float32)) for n, image in subject.images.items()}
+    places = {name: fuse.start(image, jnp) for name, image in images.items()}
     return draw_tree(t, key, places, True, element)[0]
 
 
