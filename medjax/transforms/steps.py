@@ -22,9 +22,17 @@ Element = tuple[jax.Array, int]
 Shapes = Sequence[tuple[tuple[str, Known], ...]]
 
 
+def is_certain(p: Any) -> bool:
+    """Whether a p is 1 by structure, so that it is known while tracing too; what a leaf holds is never asked.
+
+    A p that was given as the number 1 is kept as a Python float and is no leaf (see `transform.chance`).
+    """
+    return type(p) is float and p == 1.0
+
+
 def flatten(t: Any, certain: bool = True) -> list[Step]:
     """The members of a pipeline, nests opened, in order."""
-    certain = certain and type(t.p) is float and t.p == 1.0
+    certain = certain and is_certain(t.p)
     if t.kind != "group":
         return [Step(t, certain)]
     return [step for member in t.members for step in flatten(member, certain and not t.chooses)]
@@ -34,7 +42,7 @@ def flatten_params(t: Any, params: Params, on: Any = True) -> list[dict[str, Any
     """The params of each step, with the coins of the nests above it joined into its own."""
     if t.kind != "group":
         return [{**params, "on": both(on, params["on"])}]
-    if t.p != 1.0:
+    if not is_certain(t.p):
         on = both(on, params["on"])
     members = enumerate(zip(t.members, params["members"], strict=True))
     parts = [flatten_params(m, inner, both(on, t.taken(params["draw"], i))) for i, (m, inner) in members]
@@ -57,10 +65,9 @@ def seen_on_host(t: Any) -> bool:
 
 
 def is_random(t: Any) -> bool:
-    """Whether a key is needed: something is drawn, or a coin is thrown."""
-    uncertain = isinstance(t.p, Tracer) or float(t.p) != 1.0
+    """Whether a key is needed: something is drawn, or a coin is thrown; the same inside of a trace as outside."""
     inner = any(is_random(member) for member in t.members) if t.kind == "group" else False
-    return uncertain or inner or t.random
+    return not is_certain(t.p) or inner or t.random
 
 
 def is_traced(*trees: Any) -> bool:
@@ -82,7 +89,7 @@ def draw(t: Any, key: Key | None, subject: Subject, element: Element | None = No
 
 def draw_tree(t: Any, key: Key | None, places: dict[str, Place], certain: bool, element: Element | None):
     """(params, places after it) of a step or of a nest of them."""
-    certain = certain and type(t.p) is float and t.p == 1.0
+    certain = certain and is_certain(t.p)
     on = jnp.asarray(True) if certain or key is None else keys.coin(key, t.p)
     if t.kind == "group":
         choice = t.choose(key, element)
