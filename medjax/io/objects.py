@@ -4,6 +4,7 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.spatialimages import SpatialImage
@@ -25,8 +26,10 @@ def from_object(source: Any) -> tuple[Any, np.ndarray | None, dict[str, Any]]:
         return from_nibabel(source)
     if type(source).__module__.startswith("SimpleITK"):
         return from_sitk(source)
+    if isinstance(source, jax.Array):  # a tracer is one, and must not be asked what attributes it has
+        return source, None, {}
     if hasattr(source, "dtype") and hasattr(source, "shape"):
-        return (source if hasattr(source, "addressable_shards") else np.asarray(source)), None, {}
+        return np.asarray(source), None, {}
     if isinstance(source, (list, tuple)):
         return np.asarray(source), None, {}
     raise TypeError(

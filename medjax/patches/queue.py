@@ -27,7 +27,7 @@ from medjax.data.dataset import SubjectsDataset
 from medjax.data.loader import BatchIterator, as_target, in_order
 from medjax.errors import about, needs_extra
 from medjax.patches.samplers import Sampler, check_shapes
-from medjax.subject import KEY, LOCATION, Subject
+from medjax.subject import KEY, LOCATION, Subject, is_array, stack_others
 from medjax.transforms import box, host
 from medjax.transforms.box import Parts
 from medjax.transforms.compose import Compose
@@ -237,7 +237,7 @@ class PatchQueue:
                     slots[i] = slot_of[int(patches[i])] = free.pop()
                 with about(volume.name):
                     pool = self.make(volume, wanted, slots, pool)
-                metadata[volume.number] = Subject(volume.subject.metadata | images_metadata(volume.subject))
+                metadata[volume.number] = Subject(beside_images(volume.subject))
             due = self.order.patches(batch)
             slots = np.array([slot_of.pop(int(patch)) for patch in due])
             free.extend(slots.tolist())
@@ -356,17 +356,17 @@ def taken(pool: Any, slots: Array, like: Key) -> tuple[Subject, dict[int, Params
     return patches, batch["times"]
 
 
-def images_metadata(subject: Subject) -> dict[str, Any]:
-    """The metadata of the images, under their names."""
-    return {name: image.metadata for name, image in subject.images.items()}
+def beside_images(subject: Subject) -> dict[str, Any]:
+    """The metadata of the images, under their names, and the subject's own arrays and metadata."""
+    others = {n: i for n, i in subject.items() if is_array(i) or n in subject.metadata}
+    return others | {name: image.metadata for name, image in subject.images.items()}
 
 
 def with_metadata(batch: Subject, kept: Sequence[Subject]) -> Subject:
-    """A batch with the metadata of each patch's subject."""
+    """A batch with the arrays and metadata of each patch's subject."""
     images = {
         name: image.replace(metadata=tuple(subject.metadata.get(name, {}) for subject in kept))
         for name, image in batch.images.items()
     }
-    names = dict.fromkeys(name for subject in kept for name in subject if name not in images)
-    rest = {name: tuple(subject.metadata.get(name) for subject in kept) for name in names}
-    return Subject({**dict(batch.items()), **images, **{n: v for n, v in rest.items() if n not in batch}})
+    rest = stack_others([Subject({n: i for n, i in subject.items() if n not in batch}) for subject in kept])
+    return Subject({**dict(batch.items()), **images, **rest})

@@ -17,7 +17,7 @@ from medjax.geometry import Grid, window
 from medjax.image import Image, LabelMap
 from medjax.ops import draw
 from medjax.ops.statistics import extent_mask
-from medjax.subject import LOCATION, Subject
+from medjax.subject import LOCATION, Subject, is_array, stack_values
 from medjax.transforms.host import bare
 from medjax.transforms.spatial.crop import sizes
 from medjax.typing import Key, Params, Shape3, Tracer
@@ -291,7 +291,7 @@ def compiled_cut(subject: Subject, start: Int[Array, "3"], size: Shape3) -> Subj
 
 
 def placed(subject: Subject, result: Subject, n: int | None = None) -> Subject:
-    """Patches with float64 affines and the metadata of the subject; a tuple of n for a batch."""
+    """Patches with float64 affines, and the arrays and metadata of the subject; n of them for a batch."""
     starts = np.asarray(result[LOCATION], np.float64).reshape(-1, 6)[:, :3]
 
     def repeated(value: Any) -> Any:
@@ -310,4 +310,6 @@ def placed(subject: Subject, result: Subject, n: int | None = None) -> Subject:
             items[name] = result[name].replace(affine=affine, metadata=repeated(item.metadata))
         else:
             items[name] = result[name] if name in result else None if item is None else repeated(item)
+    if n is not None:
+        items |= {name: stack_values([item] * n, name) for name, item in subject.items() if is_array(item)}
     return Subject({**items, LOCATION: result[LOCATION]})

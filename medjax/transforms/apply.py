@@ -22,7 +22,7 @@ from medjax.image import ElementVoxels, Image, LabelMap, ScalarImage
 from medjax.subject import Subject, batch_size
 from medjax.transforms import inverse
 from medjax.transforms.gate import looped
-from medjax.transforms.host import after_batch, check_subject, compiled_draw, fixed_shapes, on_host, outline
+from medjax.transforms.host import after_batch, bare, check_subject, compiled_draw, fixed_shapes, on_host, outline
 from medjax.transforms.steps import (
     draw,
     execute,
@@ -173,7 +173,7 @@ def as_subject(x: Any, labels: Sequence[str], leading: int = 0) -> tuple[Subject
         if not x.images:
             raise ValueError("the subject has no images")
         check_leading(x, leading)
-        return x, lambda s: updated(x, s)
+        return bare(x), lambda s: updated(x, s)
     if isinstance(x, Image):
         check_leading(Subject(image=x), leading)
         return Subject(image=x), lambda s: s["image"]
@@ -217,7 +217,7 @@ def refuse_leading(name: str, shape: Any, leading: int) -> NoReturn:
 
 
 def updated(subject: Subject, result: Subject) -> Subject:
-    """A subject with the images of another, and where its points and directions have come to."""
+    """A subject with the images of another, and where its points and directions have come to; the rest goes around."""
     moved = {n: subject[n].replace(xyz=item.xyz) for n, item in result.annotations.items()}
     return Subject({**dict(subject.items()), **result.images, **moved})
 
