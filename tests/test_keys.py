@@ -58,14 +58,23 @@ def test_raw_keys_become_typed_ones_as_jax_takes_them(default):
 
 NOISE = mj.Compose([mj.RandomNoise(p=0.6), mj.RandomFlip((0, 1, 2))])
 DATASET = mj.SubjectsDataset([small_subject(shape=(8, 7, 6), seed=i) for i in range(3)], NOISE)
+COMPILED = jax.jit(NOISE)
+SAMPLER = mj.UniformSampler(4)  # one, for which programs are kept
+
+
+def patches(key):
+    """The first batch of a queue of patches."""
+    return next(iter(mj.PatchQueue(DATASET, SAMPLER, 2, key, samples_per_volume=2, max_length=3)))
+
+
 DOORS = {
     "call": lambda key: NOISE(DATASET.read(0), key),
-    "jit": lambda key: jax.jit(NOISE)(DATASET.read(0), keys.as_key(key)),
+    "jit": lambda key: COMPILED(DATASET.read(0), keys.as_key(key)),
     "batch": lambda key: NOISE.batch(mj.stack([DATASET.read(i) for i in range(3)]), key),
     "loader": lambda key: next(iter(mj.loader(DATASET, 2, key))),
-    "queue": lambda key: next(iter(mj.PatchQueue(DATASET, mj.UniformSampler(4), 2, key))),
-    "sampler": lambda key: mj.UniformSampler(4)(DATASET.read(0), key),
-    "sampler.batch": lambda key: mj.UniformSampler(4).batch(DATASET.read(0), key, 3),
+    "queue": patches,
+    "sampler": lambda key: SAMPLER(DATASET.read(0), key),
+    "sampler.batch": lambda key: SAMPLER.batch(DATASET.read(0), key, 3),
 }
 
 
@@ -96,7 +105,7 @@ def test_every_door_takes_keys_of_every_implementation_whatever_the_default(door
 
 def test_the_keys_of_patches_are_of_the_queues_implementation_and_repeat_them():
     for impl in IMPLEMENTATIONS:
-        batch = next(iter(mj.PatchQueue(DATASET, mj.UniformSampler(4), 2, jax.random.key(5, impl=impl))))
+        batch = patches(jax.random.key(5, impl=impl))
         assert jax.random.key_impl(batch["key"]) == impl
         whole = [mj.Subject(NOISE(DATASET.read(i), batch["key"][0]).images) for i in range(3)]
         (i0, j0, k0), (i1, j1, k1) = np.asarray(batch[mj.LOCATION][0]).reshape(2, 3)
@@ -104,11 +113,15 @@ def test_the_keys_of_patches_are_of_the_queues_implementation_and_repeat_them():
         assert min(np.abs(box - batch.t1.data[0]).max() for box in boxes) < 1e-6
 
 
+def logits(subject):
+    return subject.t1.data
+
+
 def test_tta_takes_several_keys_typed_or_raw_and_no_other():
     subject = DATASET.read(0)
 
     def mean(many):
-        return plain(mj.tta(lambda x: x.t1.data, subject, NOISE, many))
+        return plain(mj.tta(logits, subject, NOISE, many))
 
     for impl in IMPLEMENTATIONS:
         many = jax.random.split(jax.random.key(5, impl=impl), 2)

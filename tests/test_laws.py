@@ -14,6 +14,7 @@ from conftest import OBLIQUE, compilations, small_subject
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import medjax as mj
+from medjax.transforms.steps import is_random
 from medjax.transforms.transform import REGISTRY
 
 SHAPE = (9, 10, 8)
@@ -224,8 +225,10 @@ def same(one, other, tolerance=1e-5):
 
 
 def law_jit_is_eager(name):
+    """As an argument of a compiled function too, where its numbers are traced; without a key if it draws nothing."""
     t, s = transform_of(name), subject_of()
-    same(jax.jit(t)(s, key()), t(s, key()))
+    given = (key(),) if is_random(t) else ()
+    same(jax.jit(lambda t, s, *given: t(s, *given))(t, s, *given), t(s, *given))
 
 
 def law_vmap_is_loop(name):
@@ -244,6 +247,18 @@ def law_vmap_is_loop(name):
 def law_replay_exact(name):
     t, s = transform_of(name), subject_of()
     same(t.apply(s, t.sample(key(), s)), t(s, key()), tolerance=0)
+
+
+def law_draws_do_not_hang_on_x64(name):
+    certain = "law_gated_out_is_bit_identical" in CASES[name].skip
+    t, s = mj.Compose([transform_of(name, **({} if certain else {"p": 0.5}))], p=1.0 if certain else 0.5), subject_of()
+    keys = jax.random.split(key(), 8)
+    drawn = [t.sample(k, s) for k in keys]
+    with jax.enable_x64(True):
+        wide = [t.sample(k, s) for k in keys]
+    for a, b in zip(jax.tree.leaves(drawn), jax.tree.leaves(wide), strict=True):
+        assert a.dtype == b.dtype
+    assert_equal(drawn, wide)
 
 
 def law_gated_out_is_bit_identical(name):
@@ -347,6 +362,7 @@ LAWS = [
     law_jit_is_eager,
     law_vmap_is_loop,
     law_replay_exact,
+    law_draws_do_not_hang_on_x64,
     law_gated_out_is_bit_identical,
     law_gradient_is_central_difference,
     law_second_call_compiles_nothing,
@@ -378,4 +394,5 @@ def test_every_public_transform_has_a_row():
 
 def test_no_row_skips_what_none_may():
     never = {"law_jit_is_eager", "law_vmap_is_loop", "law_replay_exact", "law_config_round_trip", "law_labels"}
+    never.add("law_draws_do_not_hang_on_x64")
     assert not any(never & set(case.skip) for case in CASES.values())
