@@ -184,7 +184,9 @@ def orientation(affine: Any) -> tuple[str, str, str]:
     Raises TypeError for an affine that is traced, ValueError for those of a batch.
     """
     if is_traced(affine):
-        needs_concrete("the orientation of an image", "ask before jit, grad or vmap, or bring it to one by ToCanonical()")
+        needs_concrete(
+            "the orientation of an image", "ask before jit, grad or vmap, or bring it to one by ToCanonical()"
+        )
     if np.ndim(affine) != 2:
         raise ValueError(f"affine must be (4, 4), got {np.shape(affine)}: medjax.unstack gives the subjects of a batch")
     axes, signs = world_axes(np.asarray(affine, np.float64))

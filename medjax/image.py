@@ -46,8 +46,9 @@ class Image:
     when first asked for, and it pickles as its path. A 4D series has time on C. `affine` defaults to the file's, or
     to the identity. `reader(path)` gives an array, or an array and an affine. Everything else is metadata.
 
-    Arrays are not copied and must not be written to afterwards; they may be traced, and the affine too. Raises ValueError for voxels that are not 4D, for an
-    affine that is singular, not finite or not (4, 4), and for files that cannot be read (with their path).
+    Arrays are not copied and must not be written to afterwards; they may be traced, and the affine too. Raises
+    ValueError for voxels that are not 4D, for an affine that is singular, not finite or not (4, 4), and for files that
+    cannot be read (with their path).
     """
 
     __slots__ = ("_affine", "_data", "_extent", "_full", "_metadata", "_offset", "_paths", "_reader")

@@ -28,8 +28,8 @@ class Subject:
     which they were given; the first is the reference of spatial transforms. Immutable: `replace` gives a copy.
 
     Arrays of numbers, NumPy's scalars among them, are leaves of the pytree: `y=np.int32(3)` goes into compiled
-    functions, and is (B,) in a batch. All else is metadata (see `medjax.metadata`): `y=3` never compiles anything again,
-    is a tuple of B in a batch, and stays outside of compiled functions.
+    functions, and is (B,) in a batch. All else is metadata (see `medjax.metadata`): `y=3` compiles nothing again, is a
+    tuple of B in a batch, and stays outside of compiled functions.
     """
 
     __slots__ = ("_items", "_known")
@@ -217,8 +217,8 @@ def stack_values(values: Sequence[Any], name: str) -> Any:
     kinds = list(dict.fromkeys(f"{v.dtype} {v.shape}" if is_array(v) else repr(v) for v in values))
     if len(kinds) > 1:
         raise ValueError(
-            f"{name} is {kinds[0]} in one subject and {kinds[1]} in another: they do not stack; what is of no one shape "
-            "is metadata as a list"
+            f"{name} is {kinds[0]} in one subject and {kinds[1]} in another: they do not stack; what has no shape of "
+            "its own is metadata as a list"
         )
     return geometry.namespace(*values).stack(values)
 

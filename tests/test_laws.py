@@ -44,9 +44,7 @@ CASES = {
         strength=dict(degrees=5, scales=0.2),
     ),
     # Turned, for at 0 degrees voxels lie on planes of the grid, where linear interpolation has a kink.
-    "RandomVoxelAffine": Case(
-        dict(degrees=8, scales=(0.7, 1.4), p_per_axis=0.5), strength=dict(degrees=5, scales=0.2)
-    ),
+    "RandomVoxelAffine": Case(dict(degrees=8, scales=(0.7, 1.4), p_per_axis=0.5), strength=dict(degrees=5, scales=0.2)),
     "ElasticDeformation": Case(dict(control_points=rng.uniform(-1, 1, (5, 4, 6, 3)), max_displacement=0.5)),
     "RandomElasticDeformation": Case(
         dict(num_control_points=5, max_displacement=1.0), strength=dict(max_displacement=0.5)

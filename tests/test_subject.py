@@ -442,7 +442,13 @@ def test_metadata_that_is_not_there_says_why(reads, path):
 
 
 def test_what_is_an_array_of_numbers_and_what_is_metadata():
-    arrays = {"a": np.float64(1), "b": np.bool_(True), "c": np.zeros((2, 0)), "d": jnp.arange(3), "e": jax.random.key(0)}
+    arrays = {
+        "a": np.float64(1),
+        "b": np.bool_(True),
+        "c": np.zeros((2, 0)),
+        "d": jnp.arange(3),
+        "e": jax.random.key(0),
+    }
     other = {"f": 1, "g": 2.0, "h": "x", "i": np.array(["x"]), "j": np.array([{}], object), "k": [np.zeros(2)], "l": np.str_("x")}  # fmt: skip
     subject = mj.Subject(t1=mj.ScalarImage(volume()), **arrays, **other)
     assert subject.metadata == other and len(jax.tree.leaves(subject)) == 2 + len(arrays)
@@ -456,7 +462,12 @@ def test_what_is_an_array_of_numbers_and_what_is_metadata():
 def test_a_leaf_stays_one_whatever_stands_in_its_place():
     """JAX puts shapes, axes and shardings in place of arrays, and asks for the same tree again."""
     subject = labelled(1)
-    for put in (lambda x: 0, lambda x: "axis", lambda x: jax.ShapeDtypeStruct(np.shape(x), jnp.float32), lambda x: None):
+    for put in (
+        lambda x: 0,
+        lambda x: "axis",
+        lambda x: jax.ShapeDtypeStruct(np.shape(x), jnp.float32),
+        lambda x: None,
+    ):
         other = jax.tree.map(put, subject)
         assert list(other) == list(subject)
         if put(0) is not None:
@@ -611,7 +622,11 @@ def host_voxels(x, a):
 
 
 def points(x, a):
-    return mj.Points(x[0, 0, :, :3]).xyz, mj.Points([[a[0, 3], 1.0, 2.0]]).xyz, mj.Points.of_box(a[:3, 3], [1, 2, 3]).xyz
+    return (
+        mj.Points(x[0, 0, :, :3]).xyz,
+        mj.Points([[a[0, 3], 1.0, 2.0]]).xyz,
+        mj.Points.of_box(a[:3, 3], [1, 2, 3]).xyz,
+    )
 
 
 def directions(x, a):

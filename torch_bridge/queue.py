@@ -117,9 +117,9 @@ NOTES = "torch_bridge"
 
 
 class Notes(NamedTuple):
-    """What medjax does not know of a volume: the types of its voxels, its key if it was transformed whole, and the rest.
+    """What medjax does not know of a volume: the types of its voxels, and its key if it was transformed whole.
 
-    To the torch user arrays are metadata: they may differ in shape, and each patch gets that of its volume.
+    And what it need not know: to the torch user arrays are metadata, which may differ in shape.
     """
 
     dtypes: dict[str, torch.dtype]
