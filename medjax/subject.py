@@ -99,7 +99,9 @@ class Subject:
 
     def replace(self, **items: Any) -> "Subject":
         """A copy with other items; new names go to the end."""
-        return Subject({**self._items, **items})
+        given, copied = Subject(items), object.__new__(Subject)
+        copied._fill({**self._items, **items}, (self._known - items.keys()) | given._known)
+        return copied
 
     def load(self) -> "Subject":
         """A copy with every image read; this subject keeps nothing."""
@@ -214,13 +216,19 @@ def stack_others(subjects: Sequence[Subject]) -> dict[str, Any]:
 
 def stack_values(values: Sequence[Any], name: str) -> Any:
     """Arrays of several subjects as one; NumPy's stay on the host."""
-    kinds = list(dict.fromkeys(f"{v.dtype} {v.shape}" if is_array(v) else repr(v) for v in values))
-    if len(kinds) > 1:
-        raise ValueError(
-            f"{name} is {kinds[0]} in one subject and {kinds[1]} in another: they do not stack; what has no shape of "
-            "its own is metadata as a list"
-        )
+    for value in values:
+        check_values(values[0], value, "two subjects", name)
     return geometry.namespace(*values).stack(values)
+
+
+def check_values(one: Any, other: Any, which: str, name: str) -> None:
+    """Raise a ValueError for an array that does not stack with what another subject has under its name."""
+    texts = [f"{item.dtype} {item.shape}" if is_array(item) else repr(item) for item in (one, other)]
+    if (is_array(one) or is_array(other)) and texts[0] != texts[1]:
+        raise ValueError(
+            f"{which} do not stack: {name} is {texts[0]} in one and {texts[1]} in the other; an array is of one type "
+            "and shape in all subjects, and anything else is metadata in a list"
+        )
 
 
 def compare(first: Subject, other: Subject, which: str, padded: Collection[str]) -> None:
@@ -234,6 +242,8 @@ def compare(first: Subject, other: Subject, which: str, padded: Collection[str])
 
     if kinds(first) != kinds(other):
         raise ValueError(f"{which} differ in their images and do not stack: {texts(first)} against {texts(other)}")
+    for name in dict.fromkeys((*first, *other)):
+        check_values(first._items.get(name), other._items.get(name), which, name)
     for name, image in first.images.items():
         a, b = image.data, other[name].data
         if a.dtype != b.dtype or a.shape[0] != b.shape[0] or (name not in padded and a.shape != b.shape):

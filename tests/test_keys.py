@@ -103,6 +103,15 @@ def test_every_door_takes_keys_of_every_implementation_whatever_the_default(door
                 assert_equal(plain(run(jax.random.PRNGKey(5, impl=impl))), want[stands_for(impl, default)])
 
 
+@pytest.mark.parametrize("door", DOORS)
+def test_places_orders_and_keys_do_not_hang_on_x64(door):
+    want = plain(DOORS[door](KEY))
+    with jax.enable_x64(True):
+        found = plain(DOORS[door](KEY))
+    for (kind, a), (_, b) in zip(found, want, strict=True):
+        np.testing.assert_allclose(a, b, atol=0 if a.dtype.kind in "iu" else 1e-5, err_msg=kind)
+
+
 def test_the_keys_of_patches_are_of_the_queues_implementation_and_repeat_them():
     for impl in IMPLEMENTATIONS:
         batch = patches(jax.random.key(5, impl=impl))

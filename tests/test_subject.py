@@ -478,17 +478,19 @@ def test_a_leaf_stays_one_whatever_stands_in_its_place():
 
 
 @pytest.mark.parametrize("one, other, message", [
-    (np.int32(1), np.zeros(2, np.int32), r"y is int32 \(\) in one subject and int32 \(2,\) in another"),
-    (np.int32(1), np.float32(1), r"y is int32 \(\) in one subject and float32 \(\) in another"),
-    (np.int32(1), 1, r"y is int32 \(\) in one subject and 1 in another"),
+    (np.int32(1), np.zeros(2, np.int32), r"y is int32 \(\) in one and int32 \(2,\) in the other"),
+    (np.int32(1), np.float32(1), r"y is int32 \(\) in one and float32 \(\) in the other"),
+    (np.int32(1), 1, r"y is int32 \(\) in one and 1 in the other"),
 ])  # fmt: skip
 def test_arrays_that_do_not_stack_are_named(one, other, message):
     made = [small_subject(np.eye(4), (3, 3, 3), y=y) for y in (one, other)]
-    for subjects in (made, made[::-1]):
-        with pytest.raises(ValueError, match=message if subjects is made else "y is .* do not stack.* as a list"):
-            mj.stack(subjects)
-    with pytest.raises(ValueError, match="y is .* and None in another"):
-        mj.stack([made[0], small_subject(np.eye(4), (3, 3, 3))])
+    with pytest.raises(ValueError, match=f"subjects 0 and 2 do not stack: {message}; .* metadata in a list"):
+        mj.stack([made[0], made[0], made[1]])
+    with pytest.raises(ValueError, match="subjects 0 and 1 do not stack: y is .* in one and int32"):
+        mj.stack(made[::-1])
+    for pair in ([made[0], made[0].replace(t1=None)], [made[0], small_subject(np.eye(4), (3, 3, 3))]):
+        with pytest.raises(ValueError, match="subjects 0 and 1 .*do not stack"):
+            mj.stack(pair)
     assert mj.stack([s.replace(y=[s.y]) for s in made]).y == ([one], [other])
 
 

@@ -139,7 +139,7 @@ def compute_many(t: mj.Transform, x: mj.Subject, keys: Any, who: Sequence[str]) 
     host.check_subject(t, x)
     keys = None if keys is None else as_keys(keys, len(who))
     try:
-        result, record = apply.compiled_each(t, x, keys, None)
+        result, record = apply.compiled_each(t, host.bare(x), keys, None)
     except UnknownShape:
         UNBATCHED.add(given)
         return None

@@ -222,7 +222,7 @@ class LabelSampler(Sampler):
             """Looked at again, so that no mask is kept."""
             data, (a, b, c) = jnp.asarray(image.data), (n // 2 for n in self.patch_size)
             size = (len(data), 1, 1, data.shape[3] - self.patch_size[2] + 1)
-            voxels = jax.lax.dynamic_slice(data, (0, i + a, j + b, c), size)
+            voxels = jax.lax.dynamic_slice(data, (jnp.int32(0), i + a, j + b, jnp.int32(c)), size)
             found = jnp.stack([mask[0, 0] for mask in self.masks(voxels)])[which]
             if image.extent is None:
                 return found
@@ -265,7 +265,7 @@ def cut_all(subject: Subject, starts: Int[Array, "N 3"], size: Shape3) -> Subjec
 def cut_image(image: Image, start: Int[Array, "3"], size: Shape3) -> Image:
     """The patch of one image."""
     data = jnp.asarray(image.data)
-    data = jax.lax.dynamic_slice(data, (0, *start), (data.shape[0], *size))
+    data = jax.lax.dynamic_slice(data, (jnp.int32(0), *start), (data.shape[0], *size))
     affine = jnp.asarray(image.affine)
     grid = window(Grid(affine, jnp.asarray(size, jnp.int32)), start, jnp.asarray(size, jnp.int32), size)
     return type(image).of(data, grid.affine)
