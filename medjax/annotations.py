@@ -5,12 +5,13 @@ from pathlib import Path
 from typing import Any, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Float
 
 from medjax import io
-from medjax.geometry import direction, matmul, namespace, nearest_rotation
-from medjax.metadata import Box, carried
+from medjax.geometry import direction, is_traced, matmul, namespace, nearest_rotation
+from medjax.metadata import Box, carried, leading_axes
 from medjax.ranges import as_floats
 
 
@@ -47,6 +48,11 @@ class Annotation:
         """A copy with other vectors and the same labels."""
         return self.of(xyz, self.labels)
 
+    @property
+    def leading(self) -> tuple[int, ...] | None:
+        """The axes of a batch, () for those of one subject; None where JAX has put something else in their place."""
+        return leading_axes(self.xyz, 2)
+
     def __len__(self) -> int:
         return self.xyz.shape[0]
 
@@ -72,10 +78,11 @@ class Points(Annotation):
     @classmethod
     def of_box(cls, low: Any, high: Any) -> "Points":
         """The eight corners of the box from `low` (3,) to `high` (3,), world mm."""
-        ends = np.stack([np.asarray(low, np.float32), np.asarray(high, np.float32)])
-        if ends.shape != (2, 3):
+        corners = as_floats("low", low), as_floats("high", high)
+        if any(corner.shape != (3,) for corner in corners):
             raise ValueError(f"low and high must be three numbers each, got {low!r} and {high!r}")
-        return cls(np.stack(np.meshgrid(*ends.T, indexing="ij"), -1).reshape(8, 3))
+        xp = namespace(*corners)
+        return cls(xp.stack(xp.meshgrid(*xp.stack(corners, 1), indexing="ij"), -1).reshape(8, 3))
 
     def box(self) -> tuple[Any, Any]:
         """The least and the greatest coordinates, (3,) each: the box around the points as they lie now."""
@@ -94,14 +101,15 @@ class Directions(Annotation):
     @classmethod
     def from_fsl(cls, bvecs: Any, affine: Any) -> "Directions":
         """From FSL's b-vectors, (3, N) or (N, 3): along voxel axes, the first reversed if the affine's det > 0."""
-        vectors = np.asarray(bvecs, np.float64)
+        vectors, affine = precise(bvecs, affine)
         vectors = vectors.T if vectors.ndim == 2 and vectors.shape[0] == 3 and vectors.shape[1] != 3 else vectors
-        return cls(vectors * fsl_signs(affine) @ direction(np.asarray(affine, np.float64)).T)
+        return cls(matmul(vectors * fsl_signs(affine), direction(affine).T))
 
-    def to_fsl(self, affine: Any) -> np.ndarray:
+    def to_fsl(self, affine: Any) -> Any:
         """FSL's b-vectors, (3, N), for an image of this affine."""
-        along = np.linalg.inv(direction(np.asarray(affine, np.float64)))
-        return (np.asarray(self.xyz, np.float64) @ along.T * fsl_signs(affine)).T
+        vectors, affine = precise(self.xyz, affine)
+        along = namespace(affine).linalg.inv(direction(affine))
+        return (matmul(vectors, along.T) * fsl_signs(affine)).T
 
 
 def dicom_gradients(
@@ -120,9 +128,18 @@ def dicom_gradients(
     return bvals, Directions(directions)
 
 
-def fsl_signs(affine: Any) -> np.ndarray:
-    """FSL reverses the first axis of images that are not stored radiologically."""
-    return np.array([-1.0 if np.linalg.det(np.asarray(affine)[:3, :3]) > 0 else 1.0, 1.0, 1.0])
+def precise(*arrays: Any) -> tuple[Any, ...]:
+    """Arrays in float64 on the host; in float32 if any is traced."""
+    if is_traced(*arrays):
+        return tuple(jnp.asarray(array, jnp.float32) for array in arrays)
+    return tuple(np.asarray(array, np.float64) for array in arrays)
+
+
+def fsl_signs(affine: Any) -> Any:
+    """FSL reverses the first axis of images that are not stored radiologically; (1, 3)."""
+    xp = namespace(affine)
+    radiological = xp.linalg.det(affine[:3, :3]) <= 0
+    return xp.where(radiological, xp.ones((1, 3), affine.dtype), xp.asarray([[-1, 1, 1]], affine.dtype))
 
 
 def turned(directions: Any, linear: Any) -> Any:
@@ -134,13 +151,14 @@ def register_annotation(cls: type[Annotation]) -> None:
     """Make a kind of annotation a pytree."""
 
     def flatten(item: Annotation):
-        return (item.xyz,), Box(item.labels)
+        return (item.xyz,), Box(item.labels, item.leading)
 
     def flatten_with_keys(item: Annotation):
-        return ((jax.tree_util.GetAttrKey("xyz"), item.xyz),), Box(item.labels)
+        children, box = flatten(item)
+        return ((jax.tree_util.GetAttrKey("xyz"), *children),), box
 
     def unflatten(box: Box, children: tuple[Any, ...]) -> Annotation:
-        return cls.of(children[0], carried(box, children))
+        return cls.of(children[0], carried(box, children, leading_axes(children[0], 2)))
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 

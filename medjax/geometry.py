@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax.typing import Affine, Shape3
+from medjax.errors import needs_concrete
+from medjax.typing import Affine, Shape3, Tracer, working
 
 AXIS_CODES = (("L", "R"), ("P", "A"), ("I", "S"))
 
@@ -134,11 +135,22 @@ def check_overlap(grids: dict[str, Grid]) -> None:
             )
 
 
-def check_affine(affine: Any, what: str = "affine") -> np.ndarray:
-    """A float64 (4, 4) array; raises ValueError if it is not one, not finite or singular."""
-    matrix = np.array(affine, np.float64)
+def is_traced(*values: Any) -> bool:
+    """Whether any of these numbers, or arrays, or sequences of them, is known only while tracing."""
+    return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))
+
+
+def check_affine(affine: Any, what: str = "affine") -> Any:
+    """A float64 (4, 4) array; raises ValueError if it is not one, not finite or singular.
+
+    One that is traced stays a JAX array, float32 unless it is float64, and only its shape can be checked.
+    """
+    known = not is_traced(affine)
+    matrix = np.array(affine, np.float64) if known else jnp.asarray(affine)
     if matrix.shape != (4, 4):
         raise ValueError(f"{what} must have shape (4, 4), got {matrix.shape}")
+    if not known:
+        return matrix.astype(working(matrix.dtype))
     if not np.isfinite(matrix).all():
         raise ValueError(f"{what} is not finite: {matrix.tolist()}")
     if abs(np.linalg.det(matrix[:3, :3])) < 1e-12 * max(np.abs(matrix[:3, :3]).max(), 1e-30) ** 3:
@@ -205,7 +217,16 @@ def own_axes(grid: Grid) -> tuple[Any, Any]:
 
 
 def orientation(affine: Any) -> tuple[str, str, str]:
-    """The anatomical directions in which the voxel axes run, as ('R', 'A', 'S'); needs a concrete affine."""
+    """The anatomical directions in which the voxel axes run, as ('R', 'A', 'S').
+
+    Raises TypeError for an affine that is traced, ValueError for those of a batch.
+    """
+    if is_traced(affine):
+        needs_concrete(
+            "the orientation of an image", "ask before jit, grad or vmap, or bring it to one by ToCanonical()"
+        )
+    if np.ndim(affine) != 2:
+        raise ValueError(f"affine must be (4, 4), got {np.shape(affine)}: medjax.unstack gives the subjects of a batch")
     axes, signs = world_axes(np.asarray(affine, np.float64))
     codes = [""] * 3
     for world, (voxel, sign) in enumerate(zip(axes, signs, strict=True)):

@@ -8,7 +8,7 @@ import numpy as np
 
 from medjax import geometry, io
 from medjax.errors import one_of
-from medjax.metadata import Box, carried
+from medjax.metadata import Box, carried, leading_axes
 from medjax.typing import Affine, Index, Shape3, Tracer, Voxels
 
 
@@ -48,10 +48,11 @@ class Image:
     defaults to the file's, or to the identity. `reader(path)` gives what `source` may be but for a path, or a pair of
     that and an affine (None: the identity). Everything else is metadata.
 
-    Arrays are not copied, but for their byte order and for what follows, and must not be written to afterwards. JAX
-    computes in 32 bits unless jax_enable_x64 is set: int64 becomes int32 and uint64 uint32 when it is given or read.
-    Where a number does not fit, a ScalarImage becomes float32 and a LabelMap is refused. float64 stays and is rounded
-    to float32 where JAX computes; a LabelMap with a whole number that this would change, beyond 2^24, is refused.
+    Arrays may be traced, and the affine too. They are not copied, but for their byte order and for what follows, and
+    must not be written to afterwards. JAX computes in 32 bits unless jax_enable_x64 is set: int64 becomes int32 and
+    uint64 uint32 when it is given or read. Where a number does not fit, a ScalarImage becomes float32 and a LabelMap is
+    refused. float64 stays and is rounded to float32 where JAX computes; a LabelMap with a whole number that this would
+    change, beyond 2^24, is refused.
     Raises ValueError for voxels that are not 4D or none, complex numbers, records (colours of nibabel's images are
     channels) and objects, for an affine that is singular, not finite or not (4, 4), and for files that cannot be read
     (with their path).
@@ -232,6 +233,13 @@ class Image:
         """(C, I, J, K), without reading voxels."""
         return self._header().shape if self._told_by_header() else tuple(self._held().shape)
 
+    @property
+    def leading(self) -> tuple[int, ...] | None:
+        """The axes of a batch, () for one image; None where JAX has put something else in place of its arrays."""
+        if self._data is None and self._paths:
+            return ()
+        return leading_axes(self._affine, 2) if self._data is None else leading_axes(self._data, 4)
+
     def held(self) -> tuple[Any, ...]:
         """The leaves as they are, without reading: None for voxels and an affine that are still in a file."""
         return self._data, self._affine, self._extent, self._offset, self._full
@@ -277,19 +285,21 @@ class Image:
 
     @property
     def orientation(self) -> tuple[str, str, str]:
-        """Directions in which the voxel axes run, as ('R', 'A', 'S')."""
+        """Directions in which the voxel axes run, as ('R', 'A', 'S'); raises TypeError while the affine is traced."""
         return geometry.orientation(self.affine)
 
     @property
-    def bounds(self) -> np.ndarray:
-        """World positions of the centres of the first and of the last voxel, (2, 3), mm."""
-        last = geometry.transform_point(np.asarray(self.affine), np.asarray(self.spatial_shape) - 1.0)
-        return np.stack([np.asarray(self.affine)[:3, 3], last])
+    def bounds(self) -> Any:
+        """World positions of the centres of the first and of the last voxel, (2, 3), mm; (B, 2, 3) in a batch."""
+        affine, xp = self.affine, geometry.namespace(self.affine)
+        last = xp.broadcast_to(xp.asarray(self.spatial_shape, affine.dtype) - 1, (*affine.shape[:-2], 1, 3))
+        first = affine[..., :3, 3]
+        return xp.stack([first, (affine[..., :3, :3] * last).sum(-1) + first], -2)
 
     @property
     def center(self) -> Any:
         """World position of the middle of the grid, mm."""
-        return plain(self.bounds.mean(0))
+        return plain(self.bounds.mean(-2))
 
     def numpy(self) -> np.ndarray:
         """Voxels as an array on the host."""
@@ -362,14 +372,15 @@ def register_image(cls: type[Image]) -> None:
     def flatten(image: Image):
         data = image.data  # read first: the affine of a file comes with it
         children = (data, image.affine, image._extent, image._offset, image._full)
-        return children, Box((image._metadata, image._assumed))
+        return children, Box((image._metadata, image._assumed), image.leading)
 
     def flatten_with_keys(image: Image):
         children, box = flatten(image)
         return tuple((jax.tree_util.GetAttrKey(n), c) for n, c in zip(LEAVES, children, strict=True)), box
 
     def unflatten(box: Box, children: tuple[Any, ...]) -> Image:
-        metadata, assumed = carried(box, children) or ({}, False)
+        image = cls.of(*children)
+        metadata, assumed = carried(box, children, image.leading) or ({}, False)
         return cls.of(*children, metadata=metadata, assumed=assumed)
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)

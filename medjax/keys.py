@@ -6,6 +6,8 @@ changes no other draw, and the coin, the angle and the noise of a transform neve
 """
 
 import zlib
+from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -13,6 +15,9 @@ import numpy as np
 from jax import random
 
 from medjax.typing import Key
+
+IMPLEMENTATIONS = {2: ("threefry2x32",), 4: ("rbg", "unsafe_rbg")}
+"""Which implementations have keys of so many words."""
 
 
 def as_key(key: object) -> Key:
@@ -24,20 +29,71 @@ def as_key(key: object) -> Key:
             raise TypeError(
                 f"one key is due, got an array of keys of shape {key.shape}; use pipeline.batch or jax.vmap"
             )
-        if key.dtype == np.uint32 and key.ndim == 1 and key.shape[0] in (2, 4):
-            return random.wrap_key_data(jnp.asarray(key), impl="threefry2x32" if key.shape[0] == 2 else "rbg")
+        if is_raw(key, 1):
+            return typed(key)
     raise TypeError(f"key must be one key, as jax.random.key(0) makes, got {describe(key)}")
 
 
 def as_keys(key: object, size: int) -> Key:
     """The keys of a batch of `size`: (B,) keys as they are, one key folded with each element's place."""
-    if isinstance(key, jax.Array) and jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 1:
-        if key.shape[0] != size:
-            raise TypeError(f"key holds {key.shape[0]} keys for a batch of {size}")
-        return key
-    if isinstance(key, (jax.Array, np.ndarray)) and key.dtype == np.uint32 and key.ndim == 2:
-        return as_keys(jax.vmap(as_key)(jnp.asarray(key)), size)
-    return jax.vmap(random.fold_in, (None, 0))(as_key(key), jnp.arange(size, dtype=jnp.uint32))
+    if not are_many(key):
+        return for_places(as_key(key), size)
+    many = as_many(key)
+    if many.shape[0] != size:
+        raise TypeError(f"key holds {many.shape[0]} keys for a batch of {size}")
+    return many
+
+
+def as_many(key: Any) -> Key:
+    """Typed keys (N,) from typed or raw ones; raises TypeError for anything else, or for one."""
+    if not are_many(key):
+        raise TypeError(f"keys must be several, as jax.random.split(key, 2) makes, got {describe(key)}")
+    return typed(key) if is_raw(key, 2) else key
+
+
+def are_many(key: object) -> bool:
+    """Whether these are (N,) keys, typed or raw."""
+    if not isinstance(key, (jax.Array, np.ndarray)):
+        return False
+    return is_raw(key, 2) or (jnp.issubdtype(key.dtype, jax.dtypes.prng_key) and key.ndim == 1)
+
+
+@partial(jax.jit, static_argnums=1)
+def for_places(key: Key, size: int) -> Key:
+    """Keys of the elements of a batch of `size`, by their places; compiled, for it is slow outside of a program."""
+    return jax.vmap(random.fold_in, (None, 0))(key, jnp.arange(size, dtype=jnp.uint32))
+
+
+def of_seed(seed: int) -> Key:
+    """The key of a seed, of which 32 bits count; the same for every default implementation and on x64."""
+    return random.key(np.uint32(seed % 2**32), impl="threefry2x32")
+
+
+def is_raw(key: jax.Array | np.ndarray, ndim: int) -> bool:
+    """Whether an array is one raw key, or with 2 axes many of them."""
+    return key.dtype == np.uint32 and key.ndim == ndim and key.shape[-1] in IMPLEMENTATIONS
+
+
+def typed(words: jax.Array | np.ndarray) -> Key:
+    """Typed keys of raw ones, (..., words): as in JAX they are of the process's default implementation.
+
+    Where that has another number of words they are of the first that has theirs. Never to be asked inside of a compiled
+    function of medjax: JAX does not compile again for another default.
+    """
+    config: Any = jax.config
+    fitting = IMPLEMENTATIONS[words.shape[-1]]
+    impl = config.jax_default_prng_impl if config.jax_default_prng_impl in fitting else fitting[0]
+    return random.wrap_key_data(jnp.asarray(words), impl=impl)
+
+
+def words_of(key: Key) -> jax.Array:
+    """The words of keys, (..., words) uint32, for what holds plain numbers alone; `of_words` is the way back."""
+    return random.key_data(key)
+
+
+def of_words(words: jax.Array | np.ndarray, like: Key) -> Key:
+    """Keys of their words, which do not say it themselves: of the implementation of the key `like`."""
+    return random.wrap_key_data(jnp.asarray(words), impl=random.key_impl(like))
 
 
 def for_step(key: Key, index: int) -> Key:
@@ -60,9 +116,9 @@ def for_element(key: Key, epoch: int, index: int) -> Key:
     return random.fold_in(random.fold_in(key, epoch), index)
 
 
-def coin(key: Key, p: jax.Array | np.ndarray) -> jax.Array:
-    """True with probability p."""
-    return random.uniform(for_name(key, "coin"), (), jnp.asarray(p).dtype) < p
+def coin(key: Key, p: jax.Array | np.ndarray | float) -> jax.Array:
+    """True with probability p. Drawn in float32 whatever p is, or the coins of a static p would hang on x64."""
+    return random.uniform(for_name(key, "coin"), (), jnp.float32) < jnp.asarray(p, jnp.float32)
 
 
 def describe(value: object) -> str:

@@ -126,9 +126,9 @@ def as_floats(name: str, value: Any) -> Any:
     """A float32 array: NumPy, or JAX's if that was given."""
     if isinstance(value, jax.Array):
         return value.astype(jnp.float32)
-    if isinstance(value, (list, tuple)) and any(isinstance(v, jax.Array) for v in value):
-        return jnp.stack([jnp.asarray(v, jnp.float32) for v in value])
     try:
+        if isinstance(value, (list, tuple)) and any(isinstance(v, jax.Array) for v in jax.tree.leaves(value)):
+            return jnp.asarray(value, jnp.float32)
         return np.asarray(value, np.float32)
     except (TypeError, ValueError):
         raise TypeError(f"{name} must be made of numbers, got {value!r}") from None

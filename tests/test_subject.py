@@ -319,6 +319,188 @@ def test_metadata_is_carried_through_a_batch():
         np.testing.assert_allclose(got.t1.numpy(), want.t1.numpy() ** 2, atol=1e-6)
 
 
+def labelled(i, shape=(6, 5, 4)):
+    """A subject with a class label and a weight as arrays, and a name as metadata."""
+    kind = np.int32(i) if i % 2 else np.asarray(i, np.int32)  # a scalar of NumPy's is as good as an array
+    weight = np.array([i, 2.0 * i], np.float32)
+    subject = small_subject(np.eye(4), shape, seed=i, y=kind, weight=weight, name=f"s{i}")
+    return subject.replace(t1=subject.t1.replace(data=np.full((1, *shape), i, np.float32), metadata={"i": i}))
+
+
+LABELLED = [labelled(i) for i in range(4)]
+IDENTITY = mj.Compose([mj.Flip(0), mj.Flip(0), mj.Clamp(0, 99)])
+"""It changes no voxel, and goes through programs."""
+
+
+def first_batch(dataset):
+    return next(iter(dataset))
+
+
+def batches():
+    """Each way to a batch of the four subjects, in any order."""
+    import grain
+
+    data, sampler = mj.SubjectsDataset(LABELLED, IDENTITY), mj.UniformSampler(3)
+    own = mj.SubjectsDataset(LABELLED)
+    return {
+        "stack": lambda: mj.stack(LABELLED),
+        "tree.map": lambda: jax.tree.map(lambda *x: np.stack(x), *LABELLED),
+        "grain": lambda: first_batch(grain.MapDataset.source(own).batch(4).to_iter_dataset()),
+        "loader": lambda: first_batch(mj.loader(data, 4, jax.random.key(1))),
+        "loader without a transform": lambda: first_batch(mj.loader(own, 4, jax.random.key(1))),
+        "queue": lambda: first_batch(mj.PatchQueue(data, sampler, 4, jax.random.key(1), samples_per_volume=1)),
+        "batch": lambda: IDENTITY.batch(mj.stack(LABELLED)),
+        "jit(batch)": lambda: jax.jit(IDENTITY.batch)(mj.stack(LABELLED)),
+        "jit(vmap)": lambda: jax.jit(jax.vmap(IDENTITY))(mj.stack(LABELLED)),
+        "called": lambda: mj.stack([IDENTITY(subject) for subject in LABELLED]),
+        "sampled": lambda: mj.stack([sampler(subject, jax.random.key(0)) for subject in LABELLED]),
+        "unstacked": lambda: mj.stack(mj.unstack(mj.stack(LABELLED))),
+        "device_put": lambda: jax.device_put(mj.stack(LABELLED)),
+        "pickled": lambda: pickle.loads(pickle.dumps(mj.stack(LABELLED))),
+    }
+
+
+@pytest.mark.parametrize("way", batches())
+def test_a_class_label_that_is_an_array_reaches_a_compiled_step_beside_its_voxels(way):
+    batch = batches()[way]()
+    y, weight, voxels = jax.jit(lambda b: (b.y, b.weight, b.t1.data.reshape(4, -1)))(batch)
+    assert y.shape == (4,) and sorted(y.tolist()) == [0, 1, 2, 3] and jnp.issubdtype(y.dtype, jnp.integer)
+    np.testing.assert_array_equal(np.asarray(voxels), np.repeat(np.asarray(y, np.float32)[:, None], voxels.shape[1], 1))
+    np.testing.assert_array_equal(weight, np.outer(y, [1, 2]))
+
+
+def test_patches_of_one_subject_have_its_arrays_each():
+    sampler, subject = mj.UniformSampler(3), LABELLED[2]
+    for batch in (
+        sampler.batch(subject, jax.random.key(0), 5),
+        jax.jit(lambda s: sampler.batch(s, jax.random.key(0), 5))(subject),
+    ):
+        np.testing.assert_array_equal(batch.y, [2] * 5)
+        np.testing.assert_array_equal(batch.weight, [[2, 4]] * 5)
+    assert all(patch.y == 2 for patch in mj.GridSampler(subject, 3))
+
+
+def test_another_label_compiles_nothing_and_an_epoch_is_one_program():
+    traces = []
+
+    @jax.jit
+    def step(batch):
+        traces.append(1)
+        return batch.y.sum()
+
+    for i in range(3):
+        assert step(mj.stack([labelled(2 * i), labelled(2 * i + 1)])) == 4 * i + 1
+    assert traces == [1]
+
+
+def stacked_by_numpy(subjects):
+    return jax.tree.map(lambda *x: np.stack(x), *subjects)
+
+
+def test_metadata_of_one_subject_does_not_stand_for_a_batch():
+    """Of the subject, of its images, of its points: dropped where leaves are stacked, taken apart or cut by JAX."""
+
+    def made(i):
+        points = mj.Points(np.full((2, 3), i), labels=(f"a{i}", f"b{i}"))
+        image = mj.ScalarImage(np.full((1, 3, 3, 3), i, np.float32), i=i)
+        return mj.Subject(t1=image, ac=points, y=i)
+
+    subjects = [made(i) for i in range(4)]
+    batch = mj.stack(subjects)
+    for other in (
+        stacked_by_numpy(subjects),
+        jax.tree.map(lambda x: x[1], batch),
+        jax.tree.map(lambda x: x[:2], batch),
+        jax.tree.map(lambda x: x[None], subjects[3]),
+        jax.tree.map(lambda *x: np.concatenate(x), batch, batch),
+    ):
+        assert other.metadata == {} and other.t1.metadata == {} and other.ac.labels is None
+    for other in (jax.device_put(batch), jax.tree.map(lambda x: x * 2, batch), batch):
+        assert other.y == (0, 1, 2, 3) and other.t1.metadata[2] == {"i": 2} and other.ac.labels[3] == ("a3", "b3")
+    kept = jax.tree.map(lambda x: x * 2, subjects[2])
+    assert kept.y == 2 and kept.t1.metadata == {"i": 2} and kept.ac.labels == ("a2", "b2")
+
+
+def test_images_in_files_are_told_from_batches_before_they_are_read(path):
+    subjects = [mj.Subject(t1=mj.ScalarImage(path, note=i), y=i) for i in range(2)]
+    for subject in (subjects[0], subjects[0].load()):
+        assert jax.tree.map(lambda x: x * 1, subject).y == 0
+        batch = stacked_by_numpy([subject, subjects[1]])
+        assert batch.metadata == {} and batch.t1.metadata == {} and batch.t1.shape == (2, 1, *SHAPE)
+
+
+def test_metadata_that_is_not_there_says_why(reads, path):
+    subject = small_subject(np.eye(4), (3, 3, 3), y=3)
+    for inside in (jax.jit, jax.vmap, jax.grad):
+        x = mj.stack([subject, subject]) if inside is jax.vmap else subject.replace(label=None)
+        with pytest.raises(AttributeError, match=r"no 'y'; it has t1, label. Metadata does not enter.*y=np.int32\(3\)"):
+            inside(lambda x: x.y * 1.0)(x)
+    with pytest.raises(AttributeError, match=r"no 'y'.*Only medjax.stack makes batches that keep metadata.*y=np.int32"):
+        stacked_by_numpy([subject, subject]).y  # noqa: B018
+    with pytest.raises(KeyError, match="no 'z'; it has t1, y.$"):
+        mj.Subject(t1=mj.ScalarImage(path), y=3)["z"]
+    assert reads == []
+
+
+def test_what_is_an_array_of_numbers_and_what_is_metadata():
+    arrays = {
+        "a": np.float64(1),
+        "b": np.bool_(True),
+        "c": np.zeros((2, 0)),
+        "d": jnp.arange(3),
+        "e": jax.random.key(0),
+    }
+    other = {"f": 1, "g": 2.0, "h": "x", "i": np.array(["x"]), "j": np.array([{}], object), "k": [np.zeros(2)], "l": np.str_("x")}  # fmt: skip
+    subject = mj.Subject(t1=mj.ScalarImage(volume()), **arrays, **other)
+    assert subject.metadata == other and len(jax.tree.leaves(subject)) == 2 + len(arrays)
+    batch = mj.stack([subject, subject])
+    assert all(batch[name].shape == (2, *np.shape(item)) for name, item in arrays.items())
+    assert all(isinstance(batch[name], np.ndarray) for name in "abc") and batch.metadata["h"] == ("x", "x")
+    back = mj.unstack(batch)[1]
+    assert back.metadata == other and all(np.shape(back[name]) == np.shape(item) for name, item in arrays.items())
+
+
+def test_a_leaf_stays_one_whatever_stands_in_its_place():
+    """JAX puts shapes, axes and shardings in place of arrays, and asks for the same tree again."""
+    subject = labelled(1)
+    for put in (
+        lambda x: 0,
+        lambda x: "axis",
+        lambda x: jax.ShapeDtypeStruct(np.shape(x), jnp.float32),
+        lambda x: None,
+    ):
+        other = jax.tree.map(put, subject)
+        assert list(other) == list(subject)
+        if put(0) is not None:
+            assert jax.tree.structure(other) == jax.tree.structure(subject)
+            assert jax.tree.leaves(other) == [put(leaf) for leaf in jax.tree.leaves(subject)]
+    axes = jax.tree.map(lambda x: 0, mj.stack([subject, subject]))
+    assert jax.vmap(lambda s: s.y, in_axes=(axes,))(mj.stack([subject, subject])).tolist() == [1, 1]
+
+
+@pytest.mark.parametrize("one, other, message", [
+    (np.int32(1), np.zeros(2, np.int32), r"y is int32 \(\) in one and int32 \(2,\) in the other"),
+    (np.int32(1), np.float32(1), r"y is int32 \(\) in one and float32 \(\) in the other"),
+    (np.int32(1), 1, r"y is int32 \(\) in one and 1 in the other"),
+])  # fmt: skip
+def test_arrays_that_do_not_stack_are_named(one, other, message):
+    made = [small_subject(np.eye(4), (3, 3, 3), y=y) for y in (one, other)]
+    with pytest.raises(ValueError, match=f"subjects 0 and 2 do not stack: {message}; .* metadata in a list"):
+        mj.stack([made[0], made[0], made[1]])
+    with pytest.raises(ValueError, match="subjects 0 and 1 do not stack: y is .* in one and int32"):
+        mj.stack(made[::-1])
+    for pair in ([made[0], made[0].replace(t1=None)], [made[0], small_subject(np.eye(4), (3, 3, 3))]):
+        with pytest.raises(ValueError, match="subjects 0 and 1 .*do not stack"):
+            mj.stack(pair)
+    assert mj.stack([s.replace(y=[s.y]) for s in made]).y == ([one], [other])
+
+
+def test_metadata_that_is_given_to_a_batch_as_one_is_that_of_every_subject():
+    batch = mj.stack([small_subject(np.eye(4), (3, 3, 3), age=i) for i in range(2)]).replace(site="ab", scale=0.5)
+    for i, subject in enumerate(mj.unstack(batch)):
+        assert subject.metadata == {"age": i, "site": "ab", "scale": 0.5}
+
+
 @pytest.mark.parametrize("again", [copy.deepcopy, copy.copy, lambda s: pickle.loads(pickle.dumps(s))])
 def test_subjects_copy_and_pickle(again):
     subject = mj.Subject(small_subject(age=45), seg=None)
@@ -408,6 +590,120 @@ def test_a_missing_image_goes_through_transforms_and_batches():
     batch = mj.Flip(0).batch(mj.stack([subject, subject]))
     assert batch.t2 is None and mj.unstack(batch)[1].t2 is None
     assert jax.jit(mj.Flip(0))(subject).t2 is None
+
+
+# -- inside of compiled functions
+
+
+X, MATRIX = volume(), OBLIQUE.astype(np.float32)
+
+
+def seen(image):
+    """All that is known of an image without its values."""
+    known = image.data, image.affine, image.spacing, image.origin, image.direction, image.bounds, image.center
+    return [jnp.asarray(value, jnp.float32) for value in known]
+
+
+def scalar(x, a):
+    return seen(mj.ScalarImage(x, a))
+
+
+def label(x, a):
+    return seen(mj.LabelMap(x, a))
+
+
+def identity(x, a):
+    return seen(mj.ScalarImage(x))
+
+
+def nested(x, a):
+    return seen(mj.ScalarImage(x, [[a[i, j] for j in range(4)] for i in range(4)]))
+
+
+def host_voxels(x, a):
+    return seen(mj.ScalarImage(X, a))
+
+
+def points(x, a):
+    return (
+        mj.Points(x[0, 0, :, :3]).xyz,
+        mj.Points([[a[0, 3], 1.0, 2.0]]).xyz,
+        mj.Points.of_box(a[:3, 3], [1, 2, 3]).xyz,
+    )
+
+
+def directions(x, a):
+    there = mj.Directions.from_fsl(x[0, 0, :, :3], a)
+    return there.xyz, there.to_fsl(a)
+
+
+def stacked_and_back(x, a):
+    subjects = [mj.Subject(t1=mj.ScalarImage(x + i, a), ac=mj.Points(x[0, 0, :, :3]), y=x[0, 0, 0, 0]) for i in (0, 1)]
+    batch = mj.stack(subjects)
+    one = mj.unstack(batch)[1]
+    return seen(batch.t1), batch.y, batch.ac.xyz, seen(one.t1), one.y, one.ac.xyz
+
+
+def stacked_with_padding(x, a):
+    image = mj.stack([mj.Subject(t1=mj.ScalarImage(x, a))] * 2, shape=(8, 8, 9)).t1
+    return image.data, image.affine, image.extent
+
+
+def channels(x, a):
+    both = mj.Subject(a=mj.ScalarImage(x, a), b=mj.ScalarImage(x * 2, a))
+    return mj.concat_channels(both, ["b", "a"], "c").c.data
+
+
+def transformed(x, a):
+    return seen(mj.ZNormalization()(mj.Subject(t1=mj.ScalarImage(x, a))).t1)
+
+
+INSIDE = [scalar, label, identity, nested, host_voxels, points, directions, stacked_and_back, stacked_with_padding,
+          channels, transformed]  # fmt: skip
+
+
+@pytest.mark.parametrize("make", INSIDE, ids=lambda f: f.__name__)
+def test_images_and_subjects_are_made_inside_of_jit_vmap_and_grad_as_outside(make):
+    want = make(X, OBLIQUE)
+    batched = jax.vmap(make)(np.stack([X] * 2), np.stack([MATRIX] * 2))
+    for got in (jax.jit(make)(X, MATRIX), jax.tree.map(lambda leaf: leaf[1], batched)):
+        for a, b in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-3)
+
+    def total(x, a):
+        return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(make(x, a)) if jnp.issubdtype(leaf.dtype, jnp.floating))
+
+    assert all(np.isfinite(g).all() for g in jax.grad(total, (0, 1))(X, MATRIX))
+
+
+def test_what_cannot_be_known_while_tracing_is_refused_by_a_sentence():
+    def orientation(x, a):
+        return mj.ScalarImage(x, a).orientation
+
+    def unpadded(x, a):
+        return mj.unstack(jax.jit(lambda s: s)(mj.stack([mj.Subject(t1=mj.ScalarImage(x, a))] * 2, shape=(8, 8, 8))))
+
+    with pytest.raises(TypeError, match="the orientation of an image depends on values that are not known.*jit"):
+        jax.jit(orientation)(X, MATRIX)
+    with pytest.raises(TypeError, match="the shape of t1, which is padded, depends on values that are not known"):
+        jax.jit(unpadded)(X, MATRIX)
+    for affine, message in ((MATRIX[:3], r"affine must have shape \(4, 4\)"), (np.stack([MATRIX] * 2), "affine must")):
+        with pytest.raises(ValueError, match=message):
+            jax.jit(lambda a: mj.ScalarImage(X, a).data)(affine)
+    for wrong in (X[0], X[None]):
+        with pytest.raises(ValueError, match=r"source must be an array \(C, I, J, K\), got shape"):
+            jax.jit(lambda x: mj.ScalarImage(x).data)(wrong)
+
+
+def test_the_geometry_of_a_batch_is_that_of_its_subjects():
+    affines = [OBLIQUE, oriented("PIR", (1, 2, 3), (10, -500, 90))]
+    subjects = [mj.Subject(t1=mj.ScalarImage(volume(seed=i), a)) for i, a in enumerate(affines)]
+    batch = mj.stack(subjects).t1
+    for name in ("spacing", "origin", "direction", "bounds", "center"):
+        want = [np.asarray(getattr(s.t1, name)) for s in subjects]
+        np.testing.assert_allclose(np.asarray(getattr(batch, name)), want, atol=1e-9)
+    with pytest.raises(ValueError, match="medjax.unstack gives the subjects of a batch"):
+        batch.orientation  # noqa: B018
 
 
 # -- channels

@@ -25,8 +25,7 @@ from torch.utils.data._utils.collate import default_collate_fn_map
 import medjax as mj
 from medjax.data.loader import keys_of
 from medjax.errors import UnknownShape, about
-from medjax.keys import as_key
-from medjax.patches.samplers import compiled_keys
+from medjax.keys import as_key, as_keys, words_of
 from medjax.transforms import apply, host
 from medjax.transforms.steps import is_random
 from torch_bridge import forked
@@ -138,9 +137,9 @@ def compute_many(t: mj.Transform, x: mj.Subject, keys: Any, who: Sequence[str]) 
     if given in UNBATCHED:
         return None
     host.check_subject(t, x)
-    keys = None if keys is None else compiled_keys(keys, len(who))
+    keys = None if keys is None else as_keys(keys, len(who))
     try:
-        result, record = apply.compiled_each(t, x, keys, None)
+        result, record = apply.compiled_each(t, host.bare(x), keys, None)
     except UnknownShape:
         UNBATCHED.add(given)
         return None
@@ -351,7 +350,7 @@ class Finish:
 def element_keys(seed: np.ndarray, epoch: int, indices: Sequence[int]) -> np.ndarray:
     """The keys of elements of a data set in an epoch, (B, 2)."""
     found = keys_of(as_key(seed), np.uint32(epoch), np.array(indices, np.uint32))
-    return np.asarray(jax.random.key_data(found))
+    return np.asarray(words_of(found))
 
 
 def ahead(batches: Iterator[Any]) -> Iterator[Any]:

@@ -117,10 +117,14 @@ NOTES = "torch_bridge"
 
 
 class Notes(NamedTuple):
-    """What medjax does not know of a volume: the types of its voxels, and its key if it was transformed whole."""
+    """What medjax does not know of a volume: the types of its voxels, and its key if it was transformed whole.
+
+    And what it need not know: to the torch user arrays are metadata, which may differ in shape.
+    """
 
     dtypes: dict[str, torch.dtype]
     key: np.ndarray | None
+    rest: dict[str, Any]
 
 
 class Volumes(mj.SubjectsDataset):
@@ -156,9 +160,9 @@ class Volumes(mj.SubjectsDataset):
             x = x.replace(**{name: image.stored() for name, image in x.images.items()})
             for name, image in subject.get_images_dict().items():
                 dtypes[name] = torch_type(x[name].dtype) if image._tensor is None else image._tensor.dtype
-            return mj.Subject(
-                {**dict(x.items()), **{n: own(i) for n, i in x.images.items()}, NOTES: Notes(dtypes, key)}
-            )
+            seen = {**x.annotations, **{n: own(i) for n, i in x.images.items()}}
+            rest = {n: item for n, item in x.items() if n not in seen and item is not None}
+            return mj.Subject({**seen, NOTES: Notes(dtypes, key, rest)})
 
     def transformed(self, number: int, index: int) -> tuple[Subject, np.ndarray | None]:
         """A subject as its data set has it, and the key that it was transformed by, if that was still to be done."""
@@ -217,7 +221,7 @@ def separated(batch: mj.Subject, device: Any) -> list[Subject]:
     tensors = {name: placed(image.data, None, device, owners) for name, image in batch.images.items()}
     affines = {name: np.asarray(image.affine, np.float64) for name, image in batch.images.items()}
     locations = torch.from_numpy(np.array(batch[LOCATION], np.int64))
-    words = np.array(jax.random.key_data(batch[KEY]), np.int64)
+    words = np.array(keys.words_of(batch[KEY]), np.int64)
     made = []
     for i, note in enumerate(notes):
         items: dict[str, Any] = {}
@@ -229,7 +233,7 @@ def separated(batch: mj.Subject, device: Any) -> list[Subject]:
             elif name not in (NOTES, KEY, LOCATION):
                 items[name] = element(item, i)
         key = torch.from_numpy(words[i] if note.key is None else note.key.astype(np.int64))
-        made.append(Subject({**items, LOCATION: locations[i], KEY: key}))
+        made.append(Subject({**items, **note.rest, LOCATION: locations[i], KEY: key}))
     return made
 
 

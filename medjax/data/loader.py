@@ -46,8 +46,9 @@ def loader(
 ) -> "Loader":
     """Batches of a data set, read by threads and transformed as batches on a device.
 
-    batch_size: B; images are (B, C, I, J, K), metadata tuples of B.  key: what shuffles and what transforms draw from;
-    None if neither does.  shuffle: a new order in each epoch.  drop_last: leave out a last batch of fewer than B.
+    batch_size: B; images are (B, C, I, J, K), arrays of subjects (B, ...), metadata tuples of B.  key: what shuffles
+    and what transforms draw from; None if neither does.  shuffle: a new order in each epoch.  drop_last: leave out a
+    last batch of fewer than B.
     epochs: how often all subjects are given; batches do not cross epochs.  num_threads: that read and decode.
     prefetch: batches that are decoded ahead.  device: a `jax.Device`, or a `jax.sharding.Sharding` that splits the
     batch axis over devices; None for JAX's default.

@@ -10,6 +10,7 @@ import numpy as np
 from jax.typing import ArrayLike, DTypeLike
 from jaxtyping import Array, Float, UInt32
 
+from medjax import keys
 from medjax.typing import Key, Shape3
 
 Shape4 = tuple[int, int, int, int]
@@ -54,7 +55,7 @@ def counters(shape: Shape4, offset: ArrayLike | Shape3) -> Words:
 
 def threefry_words(key: Key) -> Words:
     """The two words of a threefry key; the data of a longer key (rbg's has four words) are hashed into two."""
-    data = jax.random.key_data(key)
+    data = keys.words_of(key)
     words = data[0], data[1]
     for index in range(2, data.shape[0], 2):
         words = threefry(words, data[index], data[index + 1])

@@ -272,9 +272,10 @@ def added(
         if real is not None:
             i = jnp.where(real[b], i, 0)
         weight = (i[:, None, None] * j[None, :, None] * k[None, None, :])[None]
-        patch = jax.lax.dynamic_slice(batch[b], (0, *skip), (len(volume), *weight.shape[1:])).astype(volume.dtype)
+        zero = jnp.zeros_like(skip[0])  # of the type of the others: on x64 a bare 0 is of another
+        patch = jax.lax.dynamic_slice(batch[b], (zero, *skip), (len(volume), *weight.shape[1:])).astype(volume.dtype)
         begin = first[b] + skip
-        at = (0, begin[0] - origin, begin[1], begin[2])
+        at = (zero, begin[0] - origin, begin[1], begin[2])
         there = jax.lax.dynamic_slice(volume, at, patch.shape)
         there = jnp.where(weight > 0, patch, there) if crop else there + weight * patch
         return jax.lax.dynamic_update_slice(volume, there, at)

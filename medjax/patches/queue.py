@@ -27,7 +27,7 @@ from medjax.data.dataset import SubjectsDataset
 from medjax.data.loader import BatchIterator, as_target, in_order
 from medjax.errors import about, needs_extra
 from medjax.patches.samplers import Sampler, check_shapes
-from medjax.subject import KEY, LOCATION, Subject
+from medjax.subject import KEY, LOCATION, Subject, is_array, stack_others
 from medjax.transforms import box, host
 from medjax.transforms.box import Parts
 from medjax.transforms.compose import Compose
@@ -106,7 +106,7 @@ class Schedule:
 
 def numbers(key: Key, name: str, epoch: int = 0) -> np.random.Generator:
     """Random numbers on the host, by the name of what is drawn, in an epoch."""
-    return np.random.default_rng(np.asarray(random.key_data(keys.for_step(keys.for_name(key, name), epoch))))
+    return np.random.default_rng(np.asarray(keys.words_of(keys.for_step(keys.for_name(key, name), epoch))))
 
 
 class Volume(NamedTuple):
@@ -237,11 +237,11 @@ class PatchQueue:
                     slots[i] = slot_of[int(patches[i])] = free.pop()
                 with about(volume.name):
                     pool = self.make(volume, wanted, slots, pool)
-                metadata[volume.number] = Subject(volume.subject.metadata | images_metadata(volume.subject))
+                metadata[volume.number] = Subject(beside_images(volume.subject))
             due = self.order.patches(batch)
             slots = np.array([slot_of.pop(int(patch)) for patch in due])
             free.extend(slots.tolist())
-            patches, times = taken(pool, slots)
+            patches, times = taken(pool, slots, self.key)
             kept = [metadata[int(patch) // self.order.samples] for patch in due]
             yield with_metadata(patches, self.after(kept, times))
             waiting = {patch // self.order.samples for patch in slot_of}
@@ -290,7 +290,7 @@ def patch_of(
     place = partial(located, sampler, keys.for_name(key, "patch"), tables)
     patch = box.boxed(steps, parts, params, ready, place, sampler.patch_size, margin)
     times = {i: params[i] for i, step in enumerate(steps) if carries(step.transform)}
-    return {"patch": host.bare(patch), LOCATION: patch[LOCATION], KEY: random.key_data(key), "times": times}
+    return {"patch": host.bare(patch), LOCATION: patch[LOCATION], KEY: keys.words_of(key), "times": times}
 
 
 def located(sampler: Sampler, key: Key, tables: Any, subject: Subject, places: dict[str, Place]) -> Int[Array, "3"]:
@@ -349,24 +349,24 @@ def check_same(patch: Subject, pool: Subject) -> None:
 
 
 @jax.jit
-def taken(pool: Any, slots: Array) -> tuple[Subject, dict[int, Params]]:
-    """The patches in some slots, as a batch, and what was drawn that their metadata hang on."""
+def taken(pool: Any, slots: Array, like: Key) -> tuple[Subject, dict[int, Params]]:
+    """The patches in some slots, as a batch, and what was drawn that their metadata hang on; their keys as `like`."""
     batch = jax.tree.map(lambda leaf: leaf[slots], pool)
-    patches = batch["patch"].replace(**{LOCATION: batch[LOCATION], KEY: random.wrap_key_data(batch[KEY])})
+    patches = batch["patch"].replace(**{LOCATION: batch[LOCATION], KEY: keys.of_words(batch[KEY], like)})
     return patches, batch["times"]
 
 
-def images_metadata(subject: Subject) -> dict[str, Any]:
-    """The metadata of the images, under their names."""
-    return {name: image.metadata for name, image in subject.images.items()}
+def beside_images(subject: Subject) -> dict[str, Any]:
+    """The metadata of the images, under their names, and the subject's own arrays and metadata."""
+    others = {n: i for n, i in subject.items() if is_array(i) or n in subject.metadata}
+    return others | {name: image.metadata for name, image in subject.images.items()}
 
 
 def with_metadata(batch: Subject, kept: Sequence[Subject]) -> Subject:
-    """A batch with the metadata of each patch's subject."""
+    """A batch with the arrays and metadata of each patch's subject."""
     images = {
         name: image.replace(metadata=tuple(subject.metadata.get(name, {}) for subject in kept))
         for name, image in batch.images.items()
     }
-    names = dict.fromkeys(name for subject in kept for name in subject if name not in images)
-    rest = {name: tuple(subject.metadata.get(name) for subject in kept) for name in names}
-    return Subject({**dict(batch.items()), **images, **{n: v for n, v in rest.items() if n not in batch}})
+    rest = stack_others([Subject({n: i for n, i in subject.items() if n not in batch}) for subject in kept])
+    return Subject({**dict(batch.items()), **images, **rest})

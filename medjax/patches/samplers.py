@@ -17,7 +17,7 @@ from medjax.geometry import Grid, window
 from medjax.image import Image, LabelMap
 from medjax.ops import draw
 from medjax.ops.statistics import extent_mask
-from medjax.subject import LOCATION, Subject
+from medjax.subject import LOCATION, Subject, is_array, stack_values
 from medjax.transforms.host import bare
 from medjax.transforms.spatial.crop import sizes
 from medjax.typing import Key, Params, Shape3, Tracer
@@ -73,7 +73,7 @@ class Sampler:
 
     def batch(self, subject: Subject, key: Any, n: int) -> Subject:
         """A batch of n patches, each by its own key: (n,) keys, or one that its number is folded into."""
-        subject, many = self.checked(subject), compiled_keys(key, n)
+        subject, many = self.checked(subject), keys.as_keys(key, n)
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((subject, many))):
             return patches(self, subject, many)[0]
         result, seen = compiled_patches(self, bare(subject), many)
@@ -222,7 +222,7 @@ class LabelSampler(Sampler):
             """Looked at again, so that no mask is kept."""
             data, (a, b, c) = jnp.asarray(image.data), (n // 2 for n in self.patch_size)
             size = (len(data), 1, 1, data.shape[3] - self.patch_size[2] + 1)
-            voxels = jax.lax.dynamic_slice(data, (0, i + a, j + b, c), size)
+            voxels = jax.lax.dynamic_slice(data, (jnp.int32(0), i + a, j + b, jnp.int32(c)), size)
             found = jnp.stack([mask[0, 0] for mask in self.masks(voxels)])[which]
             if image.extent is None:
                 return found
@@ -265,7 +265,7 @@ def cut_all(subject: Subject, starts: Int[Array, "N 3"], size: Shape3) -> Subjec
 def cut_image(image: Image, start: Int[Array, "3"], size: Shape3) -> Image:
     """The patch of one image."""
     data = jnp.asarray(image.data)
-    data = jax.lax.dynamic_slice(data, (0, *start), (data.shape[0], *size))
+    data = jax.lax.dynamic_slice(data, (jnp.int32(0), *start), (data.shape[0], *size))
     affine = jnp.asarray(image.affine)
     grid = window(Grid(affine, jnp.asarray(size, jnp.int32)), start, jnp.asarray(size, jnp.int32), size)
     return type(image).of(data, grid.affine)
@@ -276,10 +276,6 @@ def patches(sampler: Sampler, subject: Subject, many: Key) -> tuple[Subject, Par
     tables = sampler.prepare(subject)
     starts = jax.vmap(lambda key: sampler.place(key, tables, subject))(many)
     return cut_all(subject, starts, sampler.patch_size), tables["seen"]
-
-
-compiled_keys = jax.jit(keys.as_keys, static_argnums=1)
-"""`keys.as_keys`, which is slow outside of a program."""
 
 
 @partial(jax.jit, static_argnums=0)
@@ -295,7 +291,7 @@ def compiled_cut(subject: Subject, start: Int[Array, "3"], size: Shape3) -> Subj
 
 
 def placed(subject: Subject, result: Subject, n: int | None = None) -> Subject:
-    """Patches with float64 affines and the metadata of the subject; a tuple of n for a batch."""
+    """Patches with float64 affines, and the arrays and metadata of the subject; n of them for a batch."""
     starts = np.asarray(result[LOCATION], np.float64).reshape(-1, 6)[:, :3]
 
     def repeated(value: Any) -> Any:
@@ -314,4 +310,6 @@ def placed(subject: Subject, result: Subject, n: int | None = None) -> Subject:
             items[name] = result[name].replace(affine=affine, metadata=repeated(item.metadata))
         else:
             items[name] = result[name] if name in result else None if item is None else repeated(item)
+    if n is not None:
+        items |= {name: stack_values([item] * n, name) for name, item in subject.items() if is_array(item)}
     return Subject({**items, LOCATION: result[LOCATION]})

@@ -8,7 +8,7 @@ cost follows what was drawn and its memory is that of one element.
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import Any, NoReturn
 
 import jax
 import jax.numpy as jnp
@@ -22,7 +22,7 @@ from medjax.image import ElementVoxels, Image, LabelMap, ScalarImage, admitted
 from medjax.subject import Subject, batch_size
 from medjax.transforms import inverse
 from medjax.transforms.gate import looped
-from medjax.transforms.host import after_batch, check_subject, compiled_draw, fixed_shapes, on_host, outline
+from medjax.transforms.host import after_batch, bare, check_subject, compiled_draw, fixed_shapes, on_host, outline
 from medjax.transforms.near import brought_near, shifted, taken_back
 from medjax.transforms.steps import (
     draw,
@@ -179,12 +179,14 @@ def batch_sharding(subject: Subject) -> NamedSharding | None:
 
 
 def as_subject(x: Any, labels: Sequence[str], leading: int = 0) -> tuple[Subject, Callable[[Subject], Any]]:
-    """`x` as a Subject, and the way back to its type."""
+    """`x` as a Subject, and the way back to its type; `leading` is 1 for a batch, and 0 for one subject."""
     if isinstance(x, Subject):
         if not x.images:
             raise ValueError("the subject has no images")
-        return x, lambda s: updated(x, s)
+        check_leading(x, leading)
+        return bare(x), lambda s: updated(x, s)
     if isinstance(x, Image):
+        check_leading(Subject(image=x), leading)
         return Subject(image=x), lambda s: s["image"]
     if isinstance(x, dict):
         for name in labels:
@@ -212,14 +214,44 @@ def through_gate(subject: Subject) -> Subject:
     return subject.replace(**brought) if brought else subject
 
 
+def check_leading(subject: Subject, leading: int) -> None:
+    """Raise a ValueError for a batch where one subject is due, and the reverse; reads no file.
+
+    A question of rank alone: under `vmap` an element has no axis of the batch, so it is one subject there as well.
+    """
+    for name, image in subject.images.items():
+        data, affine, *_ = image.held()
+        if data is None and leading:
+            refuse_leading(name, "what a file holds", leading)
+        if data is not None and data.ndim == 5 - leading:
+            refuse_leading(name, tuple(data.shape), leading)
+        if affine is not None and affine.ndim == 3 - leading:
+            refuse_leading(f"the affine of {name}", tuple(affine.shape), leading)
+
+
+def refuse_leading(name: str, shape: Any, leading: int) -> NoReturn:
+    """Raise the error of a batch where one subject is due, or of one subject where a batch is."""
+    if leading:
+        raise ValueError(
+            f"this is one subject: call it, pipeline(subject, key). In a batch images are (B, C, I, J, K) and their "
+            f"affines (B, 4, 4); {name} is {shape}"
+        )
+    raise ValueError(
+        f"this is a batch of {shape[0]}: use pipeline.batch(batch, key). In one subject images are (C, I, J, K) and "
+        f"their affines (4, 4); {name} is {shape}"
+    )
+
+
 def updated(subject: Subject, result: Subject) -> Subject:
-    """A subject with the images of another, and where its points and directions have come to."""
+    """A subject with the images of another, and where its points and directions have come to; the rest goes around."""
     moved = {n: subject[n].replace(xyz=item.xyz) for n, item in result.annotations.items()}
     return Subject({**dict(subject.items()), **result.images, **moved})
 
 
 def wrap(array: Any, cls: type[Image], name: str, leading: int) -> Image:
     """A bare array as an image with the identity affine; what an image does not take is refused."""
+    if isinstance(array, (np.ndarray, jax.Array)) and array.ndim == 5 - leading:
+        refuse_leading(name, array.shape, leading)
     if not isinstance(array, (np.ndarray, jax.Array)) or array.ndim != 4 + leading:
         axes = "(B, C, I, J, K)" if leading else "(C, I, J, K)"
         raise ValueError(f"{name} must be an array {axes}, got {keys.describe(array)}")

@@ -22,9 +22,17 @@ Element = tuple[jax.Array, int]
 Shapes = Sequence[tuple[tuple[str, Known], ...]]
 
 
+def is_certain(p: Any) -> bool:
+    """Whether a p is 1 by structure, so that it is known while tracing too; what a leaf holds is never asked.
+
+    A p that was given as the number 1 is kept as a Python float and is no leaf (see `transform.chance`).
+    """
+    return type(p) is float and p == 1.0
+
+
 def flatten(t: Any, certain: bool = True) -> list[Step]:
     """The members of a pipeline, nests opened, in order."""
-    certain = certain and type(t.p) is float and t.p == 1.0
+    certain = certain and is_certain(t.p)
     if t.kind != "group":
         return [Step(t, certain)]
     return [step for member in t.members for step in flatten(member, certain and not t.chooses)]
@@ -34,7 +42,7 @@ def flatten_params(t: Any, params: Params, on: Any = True) -> list[dict[str, Any
     """The params of each step, with the coins of the nests above it joined into its own."""
     if t.kind != "group":
         return [{**params, "on": both(on, params["on"])}]
-    if t.p != 1.0:
+    if not is_certain(t.p):
         on = both(on, params["on"])
     members = enumerate(zip(t.members, params["members"], strict=True))
     parts = [flatten_params(m, inner, both(on, t.taken(params["draw"], i))) for i, (m, inner) in members]
@@ -62,10 +70,9 @@ def carries(t: Any) -> bool:
 
 
 def is_random(t: Any) -> bool:
-    """Whether a key is needed: something is drawn, or a coin is thrown."""
-    uncertain = isinstance(t.p, Tracer) or float(t.p) != 1.0
+    """Whether a key is needed: something is drawn, or a coin is thrown; the same inside of a trace as outside."""
     inner = any(is_random(member) for member in t.members) if t.kind == "group" else False
-    return uncertain or inner or t.random
+    return not is_certain(t.p) or inner or t.random
 
 
 def is_traced(*trees: Any) -> bool:
@@ -79,13 +86,15 @@ def draw(t: Any, key: Key | None, subject: Subject, element: Element | None = No
 
     element: which element of a batch the subject is, and of how many.
     """
-    places = {name: fuse.start(image, jnp) for name, image in subject.images.items()}
+    # Their affines in float32, as they are without x64: what hangs on a grid must not hang on that.
+    images = {n: image.replace(affine=jnp.asarray(image.affine, jnp.float32)) for n, image in subject.images.items()}
+    places = {name: fuse.start(image, jnp) for name, image in images.items()}
     return draw_tree(t, key, places, True, element)[0]
 
 
 def draw_tree(t: Any, key: Key | None, places: dict[str, Place], above: Any, element: Element | None):
     """(params, places after it) of a step or of a nest of them; above: whether what it stands in is on."""
-    certain = above is True and type(t.p) is float and t.p == 1.0
+    certain = above is True and is_certain(t.p)
     coin = jnp.asarray(True) if certain or key is None else keys.coin(key, t.p)
     on = above if certain else both(above, coin)
     if t.kind == "group":

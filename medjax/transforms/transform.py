@@ -16,11 +16,12 @@ import numpy as np
 from medjax.errors import in_range
 from medjax.geometry import Grid, Map
 from medjax.image import Image
-from medjax.ranges import as_floats, leaf, number, uniform
+from medjax.ranges import as_floats, check, leaf, number, traced, uniform
 from medjax.subject import Subject
 from medjax.transforms import apply
 from medjax.transforms.fuse import Place
 from medjax.transforms.spatial.sampling import NOTHING, Sampling
+from medjax.transforms.steps import is_certain
 from medjax.typing import Key, Params, Shape3, Tracer
 
 T = TypeVar("T")
@@ -32,9 +33,31 @@ def static(*, default: Any = MISSING, convert: Callable[[str, Any], Any] | None 
     return field(default=default, kw_only=kw_only, metadata={"static": True, "convert": convert})
 
 
+def chance_of(name: str, value: Any) -> Any:
+    """A number from 0 to 1 as a float32 array; the number 1 as a Python float, a JAX array never."""
+    p = as_floats(name, value)
+    if np.ndim(p):
+        raise ValueError(f"{name} must be one number, got shape {np.shape(p)}")
+    check(name, p, 0.0, 1.0)
+    return 1.0 if isinstance(p, np.ndarray) and p == 1 else p
+
+
+def chance(*, default: float, kw_only: Literal[True] = True) -> Any:
+    """The field p: a leaf, unless it is given as the number 1, which is structure.
+
+    Whether there is a coin decides whether a key is needed and what program is compiled, so it must be known while
+    tracing, and a leaf is not. So there is no leaf to be traced, stepped by an optimiser or mapped away from 1; another
+    p comes by `replace`. A schedule that comes to the number 1 is one program more, and to `jnp.asarray(1.0)` none.
+    """
+    return leaf(default=default, convert=chance_of, kw_only=kw_only)
+
+
 def probability(name: str, value: Any) -> float:
     """A number from 0 to 1."""
-    p = float(as_floats(name, value))
+    p = as_floats(name, value)
+    if traced(p):
+        raise TypeError(f"{name} must be known while tracing here, got {value!r}: what hangs on it is structure")
+    p = float(p)
     in_range(name, np.asarray(p), 0.0, 1.0)
     return p
 
@@ -51,13 +74,13 @@ def certain(name: str, value: Any) -> float:
     return 1.0
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(static, always, leaf, number, uniform))
+@dataclass_transform(frozen_default=True, field_specifiers=(static, always, chance, leaf, number, uniform))
 def abstract(cls: type[T]) -> type[T]:
     """Make a class that transforms inherit fields from: a frozen dataclass, compared by identity."""
     return dataclass(frozen=True, eq=False, repr=False)(cls)
 
 
-@dataclass_transform(frozen_default=True, field_specifiers=(static, always, leaf, number, uniform))
+@dataclass_transform(frozen_default=True, field_specifiers=(static, always, chance, leaf, number, uniform))
 def transform(cls: type[T]) -> type[T]:
     """Make a class a transform: a frozen dataclass, compared by identity, a pytree, and known by its name."""
     made = abstract(cls)
@@ -67,12 +90,16 @@ def transform(cls: type[T]) -> type[T]:
 
 
 def register(cls: Any) -> None:
-    """Register the pytree of a transform. Unflattening bypasses `__init__`, which would check tracers."""
+    """Register the pytree of a transform. Unflattening bypasses `__init__`, which would check tracers.
+
+    The p that is 1 by structure is None among the children: no leaf, and a node of another kind than a leaf.
+    """
     leaves = tuple(f.name for f in fields(cls) if not f.metadata.get("static"))
     statics = tuple(f.name for f in fields(cls) if f.metadata.get("static"))
 
     def flatten(t: Any):
-        return tuple(getattr(t, n) for n in leaves), tuple(getattr(t, n) for n in statics)
+        children = tuple(None if n == "p" and is_certain(t.p) else getattr(t, n) for n in leaves)
+        return children, tuple(getattr(t, n) for n in statics)
 
     def flatten_with_keys(t: Any):
         children, aux = flatten(t)
@@ -81,7 +108,7 @@ def register(cls: Any) -> None:
     def unflatten(aux: tuple[Any, ...], children: tuple[Any, ...]) -> Any:
         t = object.__new__(cls)
         for name, value in (*zip(statics, aux, strict=True), *zip(leaves, children, strict=True)):
-            object.__setattr__(t, name, value)
+            object.__setattr__(t, name, 1.0 if name == "p" and value is None else value)
         return t
 
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
@@ -110,12 +137,12 @@ def renamed(name: str, value: Any) -> tuple[tuple[str, str], ...] | None:
 class Transform:
     """Abstract. Called with a subject and a key it gives the transformed subject; nothing is changed in place.
 
-    p: probability that the transform is applied, once per subject.
+    p: probability that the transform is applied, once per subject; the number 1 is structure, any other p a leaf.
     include, exclude: names of the images it is limited to, or that it leaves alone.
     keep: {image: name} stores what an image was before under a new name.
     """
 
-    p: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
+    p: float = chance(default=1.0)
     include: Sequence[str] | None = static(default=None, convert=names, kw_only=True)
     exclude: Sequence[str] | None = static(default=None, convert=names, kw_only=True)
     keep: dict[str, str] | None = static(default=None, convert=renamed, kw_only=True)

@@ -8,7 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax.image import ScalarImage
+from medjax.keys import as_many
 from medjax.subject import Subject
+from medjax.transforms.apply import check_leading
 from medjax.transforms.host import bare, check_subject
 from medjax.transforms.inverse import invert
 from medjax.transforms.steps import draw, execute, flatten, flatten_params, groups_of
@@ -16,18 +18,19 @@ from medjax.transforms.transform import Transform
 from medjax.typing import Key, Params
 
 
-def tta(apply_fn: Callable[[Subject], Any], subject: Subject, pipeline: Transform, keys: Key) -> ScalarImage:
+def tta(apply_fn: Callable[[Subject], Any], subject: Subject, pipeline: Transform, keys: Any) -> ScalarImage:
     """The mean of the softmax of a network's predictions for N augmented copies of a subject, on its own grid.
 
     apply_fn: takes a batch of N subjects, as `jax.vmap` of a network does, and gives logits (N, K, I, J, K') on the
-    grid of their first image.  keys: (N,), one for each copy.  pipeline: ends in a shape that does not depend on
-    values.  Each prediction is brought back by `invert`, linearly, and a voxel's mean is over the copies that show it;
-    one that none shows is 0 for every class.
+    grid of their first image.  keys: (N,), typed or raw, one for each copy.  pipeline: ends in a shape that does not
+    depend on values.  Each prediction is brought back by `invert`, linearly, and a voxel's mean is over the copies that
+    show it; one that none shows is 0 for every class.
 
     Gives a ScalarImage (K, ...) float32 on the grid of the subject's first image.
-    Raises ValueError for logits that are not (N, K, I, J, K').
+    Raises ValueError for logits that are not (N, K, I, J, K'), and for a batch; TypeError for one key.
     """
-    subject = subject.load()
+    subject, keys = subject.load(), as_many(keys)
+    check_leading(subject, 0)
     check_subject(pipeline, subject)
     params, copies = compiled_copies(pipeline, bare(subject), keys)
     first = next(iter(copies.images.values()))

@@ -7,6 +7,7 @@ import time
 from collections import Counter
 from itertools import islice
 
+import jax
 import numpy as np
 import pytest
 import torch
@@ -375,3 +376,35 @@ def test_it_refuses(subjects):
         queue(subjects).load_state_dict({"seed": [1, 2], "epoch": 0, "order": None, "given": 13, "whole": False})
     with pytest.raises(RuntimeError, match="num_workers=0"):
         next(iter(DataLoader(queue(subjects), num_workers=1)))
+
+
+IMPLEMENTATIONS = ("threefry2x32", "rbg", "unsafe_rbg")
+
+
+def test_the_process_may_have_any_default_kind_of_key(subjects):
+    """What is drawn from torch's generator means the same, and a patch repeats by its key."""
+    want = list(islice(queue(subjects, AUGMENTATION), 5))
+    for default in IMPLEMENTATIONS:
+        with jax.default_prng_impl(default):
+            found = list(islice(queue(subjects, AUGMENTATION), 5))
+            assert same(found, want) and all(torch.equal(a["key"], b["key"]) for a, b in zip(found, want))
+            volume = AUGMENTATION(subjects[found[0].number], words(found[0]))
+            i0, j0, k0, i1, j1, k1 = found[0][tio.LOCATION].tolist()
+            torch.testing.assert_close(found[0].t1.data, volume.t1.data[:, i0:i1, j0:j1, k0:k1], atol=2e-4, rtol=0)
+
+
+def test_samplers_take_keys_of_every_kind():
+    subject, places = tensors(), set()
+    for impl in IMPLEMENTATIONS:
+        key = jax.random.key(3, impl=impl)
+        with jax.default_prng_impl(impl):
+            for one, other in zip(CUT(subject, 3, key=key), CUT(subject, 3, key=jax.random.key_data(key)), strict=True):
+                assert torch.equal(one[tio.LOCATION], other[tio.LOCATION])
+                places.add(tuple(one[tio.LOCATION].tolist()))
+    assert len(places) > 3
+
+
+def test_arrays_of_subjects_may_differ_in_shape():
+    made = [tensors(i, bvals=np.arange(i + 1), y=np.int32(i)) for i in range(3)]
+    for patch in queue(tio.SubjectsDataset(made)):
+        np.testing.assert_array_equal(patch.bvals, np.arange(int(patch.y) + 1))

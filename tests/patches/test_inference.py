@@ -45,6 +45,12 @@ def test_an_identity_network_returns_the_input(size, overlap, batch, mode, on_ho
     np.testing.assert_array_equal(result.affine, subject.t1.affine)
 
 
+def test_an_identity_network_returns_the_input_on_x64(subject):
+    with jax.enable_x64(True):
+        got = mj.sliding_window(lambda batch: batch.t1.data, subject, 12, 4)
+    np.testing.assert_allclose(got.numpy(), subject.t1.numpy(), atol=1e-5)
+
+
 def test_the_network_sees_a_batch_of_subjects(subject):
     seen = []
 

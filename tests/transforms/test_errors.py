@@ -1,6 +1,7 @@
 """Bad input gets one clear error that names the argument, before anything is computed."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import OBLIQUE, blobs, small_subject
@@ -203,7 +204,6 @@ def test_voxels_without_variance():
         (None, TypeError),
         ([blobs()], TypeError),
         (blobs(), ValueError),
-        (blobs()[None, None], ValueError),
         ({"t1": blobs()}, ValueError),
         ({"t1": 3}, ValueError),
         (mj.Subject(age=3), ValueError),
@@ -220,11 +220,61 @@ def test_labels_of_a_dict_that_are_not_there():
         mj.Flip(0)({"image": blobs()[None]}, labels=["seg"])
 
 
+def forms(subjects):
+    """A batch, or with one subject that one, as a subject, an image, an array and a dictionary of arrays."""
+    x = subjects[0] if len(subjects) == 1 else mj.stack(subjects)
+    return {"subject": x, "image": x.t1, "array": x.t1.numpy(), "dictionary": {"t1": jnp.asarray(x.t1.numpy())}}
+
+
+DOORS = {
+    "call": lambda t, x: t(x, jax.random.key(0)),
+    "sample": lambda t, x: t.sample(jax.random.key(0), x),
+    "apply": lambda t, x: t.apply(x, t.sample(jax.random.key(0), small_subject())),
+    "invert": lambda t, x: t.invert(x, t.sample(jax.random.key(0), small_subject()), like=small_subject()),
+    "jit": lambda t, x: jax.jit(t)(x, jax.random.key(0)),
+}
+ONE_OF_EACH_KIND = [mj.ZNormalization(), mj.Clamp(0, 50), mj.Affine(degrees=3), mj.CropOrPad(8), mj.RemoveLabels([1])]
+
+
+@pytest.mark.parametrize("form", forms([small_subject()]))
+@pytest.mark.parametrize("door", DOORS)
+def test_a_batch_where_one_subject_is_due(door, form):
+    batch = forms([small_subject(), small_subject()])[form]
+    for t in ONE_OF_EACH_KIND if door == "call" else ONE_OF_EACH_KIND[:1]:
+        with pytest.raises(ValueError, match=r"this is a batch of 2: use pipeline.batch\("):
+            DOORS[door](t, batch)
+
+
+@pytest.mark.parametrize("form", forms([small_subject()]))
+@pytest.mark.parametrize("transformed", [lambda t, x: t.batch(x), lambda t, x: jax.jit(t.batch)(x)], ids=["", "jit"])
+def test_one_subject_where_a_batch_is_due(form, transformed):
+    for t in ONE_OF_EACH_KIND:
+        with pytest.raises(ValueError, match=r"this is one subject: call it, pipeline\(subject, key\)"):
+            transformed(t, forms([small_subject()])[form])
+
+
+def test_batches_are_told_from_subjects_by_their_affines_too_and_files_are_not_read():
+    one, batch = small_subject().t1, mj.stack([small_subject()] * 2).t1
+    with pytest.raises(ValueError, match=r"batch of 2.*the affine of image is \(2, 4, 4\)"):
+        mj.Flip(0)(mj.ScalarImage.of(one.data, batch.affine))
+    with pytest.raises(ValueError, match=r"one subject.*the affine of image is \(4, 4\)"):
+        mj.Flip(0).batch(mj.ScalarImage.of(batch.data, one.affine))
+    with pytest.raises(ValueError, match=r"one subject.*t1 is what a file holds"):
+        mj.Flip(0).batch(mj.Subject(t1=mj.ScalarImage("absent.nii")))
+
+
+def test_under_vmap_an_element_is_one_subject():
+    batch = mj.stack([small_subject(seed=i) for i in range(2)])
+    got = jax.vmap(mj.ZNormalization())(batch).t1.data
+    want = [(x - x.mean()) / x.std(ddof=1) for x in np.asarray(batch.t1.data, np.float64)]
+    np.testing.assert_allclose(got, want, atol=1e-4)
+
+
 def test_what_is_no_batch():
-    with pytest.raises(ValueError, match=r"not a batch|must be an array"):
-        mj.Flip(0).batch(small_subject())
-    with pytest.raises(ValueError, match=r"\(B, C, I, J, K\)"):
-        mj.Flip(0).batch(blobs()[None])
+    with pytest.raises(ValueError, match="the array must be an array"):
+        mj.Flip(0).batch(blobs())
+    with pytest.raises(ValueError, match="not a batch"):
+        mj.Flip(0).batch({"a": blobs()[None, None], "b": np.stack([blobs()[None]] * 2)})
 
 
 # -- arguments

@@ -109,7 +109,7 @@ class LabelsToImage(IntensityTransform):
         check_label_key(self.label_key, self.used_labels, subject)
 
     def draw(self, key: Key, grid: Grid) -> Params:
-        return {"mean": jnp.asarray(self.mean), "std": jnp.asarray(self.std), "key": random.key(self.seed)}
+        return {"mean": jnp.asarray(self.mean), "std": jnp.asarray(self.std), "key": keys.of_seed(self.seed)}
 
     def apply_to(self, image: Image, params: Params) -> Image:
         return painted(image, params, self.used_labels)

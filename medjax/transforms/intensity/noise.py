@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax.numpy as jnp
-from jax import random
 from jaxtyping import Array
 
 from medjax import keys, ranges
@@ -73,7 +72,7 @@ class Noise(IntensityTransform):
     invertible = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
-        return {"mean": jnp.asarray(self.mean), "std": jnp.asarray(self.std), "key": random.key(self.seed)}
+        return {"mean": jnp.asarray(self.mean), "std": jnp.asarray(self.std), "key": keys.of_seed(self.seed)}
 
     def apply_to(self, image: Image, params: Params) -> Image:
         return noisy(image, params, self.distribution)
