@@ -17,10 +17,9 @@ from medjax.image import Image
 from medjax.ops import warp
 from medjax.subject import LOCATION, Subject
 from medjax.transforms import fuse
-from medjax.transforms.compose import Group
 from medjax.transforms.fuse import Place, Step
 from medjax.transforms.steps import Group as Indices
-from medjax.transforms.steps import execute, flatten, groups_of, is_random, keep, locate, run_single
+from medjax.transforms.steps import execute, flatten, groups_of, is_group, is_random, keep, locate, run_single
 from medjax.transforms.transform import Transform
 from medjax.typing import Params, Shape3
 
@@ -39,7 +38,7 @@ class Parts(NamedTuple):
 
 def chances(t: Transform, above: bool = False) -> list[bool]:
     """For each step of a pipeline whether what it does is random: it draws, or a coin or choice decides on it."""
-    if not isinstance(t, Group):
+    if not is_group(t):
         return [above or is_random(t)]
     above = above or float(t.p) != 1.0 or t.chooses
     return [chance for member in t.members for chance in chances(member, above)]

@@ -282,7 +282,7 @@ def verify(steps: Sequence[Step], record: dict[int, Any]) -> None:
         if t.kind != "spatial" and t.measures:
             found = jax.device_get(found)
             for name, measured in found["measured"].items() if found["on"] else ():
-                t.verify(measured[0], name)
+                t.for_image(name).verify(measured[0], name)
 
 
 def check_subject(t: Any, subject: Subject) -> None:

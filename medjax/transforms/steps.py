@@ -22,17 +22,22 @@ Element = tuple[jax.Array, int]
 Shapes = Sequence[tuple[tuple[str, Known], ...]]
 
 
+def is_group(t: Any) -> bool:
+    """Whether a transform stands for its members."""
+    return t.kind == "group"
+
+
 def flatten(t: Any, certain: bool = True) -> list[Step]:
     """The members of a pipeline, nests opened, in order."""
     certain = certain and type(t.p) is float and t.p == 1.0
-    if t.kind != "group":
+    if not is_group(t):
         return [Step(t, certain)]
     return [step for member in t.members for step in flatten(member, certain and not t.chooses)]
 
 
 def flatten_params(t: Any, params: Params, on: Any = True) -> list[dict[str, Any]]:
     """The params of each step, with the coins of the nests above it joined into its own."""
-    if t.kind != "group":
+    if not is_group(t):
         return [{**params, "on": both(on, params["on"])}]
     if t.p != 1.0:
         on = both(on, params["on"])
@@ -59,7 +64,7 @@ def seen_on_host(t: Any) -> bool:
 def is_random(t: Any) -> bool:
     """Whether a key is needed: something is drawn, or a coin is thrown."""
     uncertain = isinstance(t.p, Tracer) or float(t.p) != 1.0
-    inner = any(is_random(member) for member in t.members) if t.kind == "group" else False
+    inner = any(is_random(member) for member in t.members) if is_group(t) else False
     return uncertain or inner or t.random
 
 
@@ -82,7 +87,7 @@ def draw_tree(t: Any, key: Key | None, places: dict[str, Place], certain: bool, 
     """(params, places after it) of a step or of a nest of them."""
     certain = certain and type(t.p) is float and t.p == 1.0
     on = jnp.asarray(True) if certain or key is None else keys.coin(key, t.p)
-    if t.kind == "group":
+    if is_group(t):
         choice = t.choose(key, element)
         members = []
         for i, member in enumerate(t.members):
@@ -175,13 +180,13 @@ def run_single(
         raise ValueError(f"{name} changes the number of channels, so it cannot hang on a coin or a choice")
     images, record = {}, {}
     for name, drawn in params["draw"].items():
-        image = subject[name]
+        image, own = subject[name], t.for_image(name)
 
         @jax.checkpoint
-        def apply(data: jax.Array, image: Image = image, drawn: Params = drawn) -> tuple[jax.Array, Any]:
+        def apply(data: jax.Array, image: Image = image, drawn: Params = drawn, own: Any = own) -> tuple[Any, Any]:
             of = image.replace(data=data)
-            measured = (t.measure(of, subject),) if t.measures else ()
-            return t.apply_to(of, drawn, *measured).data, measured
+            measured = (own.measure(of, subject),) if own.measures else ()
+            return own.apply_to(of, drawn, *measured).data, measured
 
         data = jnp.asarray(image.data)
         if not is_label(image):

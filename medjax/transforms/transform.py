@@ -279,6 +279,11 @@ class VoxelTransform(Transform):
         del spacing
         return (0, 0, 0) if self.pointwise else None
 
+    def for_image(self, name: str) -> Self:
+        """The transform as it acts on one image: with the image's own numbers, where it holds some for each."""
+        del name
+        return self
+
     def measure(self, image: Image, subject: Subject) -> Params:
         """What `apply_to` needs of the whole image or of the subject, traced."""
         del image, subject
