@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax.errors import about
-from medjax.geometry import Grid, check_overlap
+from medjax.geometry import Grid, check_overlap, check_same_grid
 from medjax.subject import Subject
 from medjax.transforms import buckets, fuse
 from medjax.transforms.fuse import Known, Place, Step
@@ -91,6 +91,7 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
         first = steps[group[0]].transform
         places = fuse.copied(places, first)
         if first.kind != "spatial":
+            check_beside(first, places)
             pending.append((group, ()))
             continue
         if any(steps[index].transform.locates for index in group):
@@ -137,11 +138,18 @@ def planned(
     """The places after a run, in float64, every step checked."""
     for index in group:
         t, located = steps[index].transform, params[index].get("located", {})
-        grids = {name: place.grid for name, place in places.items() if fuse.included(t, name, place.label)}
+        grids = {n: p.grid for n, p in places.items() if fuse.included(t, n, p.label) or n == t.beside}
         if steps[index].certain or params[index]["on"]:
             t.check(grids, located)
         places = fuse.advance(places, steps[index], params[index], located)
     return places
+
+
+def check_beside(t: Any, places: dict[str, Place]) -> None:
+    """Raise a ValueError for an image that is not on the grid of the one that is read beside it."""
+    for name, place in places.items() if t.beside in places else ():
+        if fuse.included(t, name, place.label):
+            check_same_grid({name: place.grid, t.beside: places[t.beside].grid}, f"{type(t).__name__}({t.beside!r})")
 
 
 def shapes_after(t: Any, params: Params, subject: Subject) -> dict[str, Shape3]:
@@ -251,7 +259,9 @@ def after_batch(
             for group in groups:
                 first = steps[group[0]].transform
                 here = fuse.copied(here, first)
-                if first.kind == "spatial":
+                if first.kind != "spatial":
+                    check_beside(first, here)
+                else:
                     located = {i: {**params[i], "located": found[i]} for i in group if i in found}
                     here = planned(steps, group, {**params, **located}, here)
         places.append(here)

@@ -131,6 +131,8 @@ class Transform:
     """Whether `retime` changes what is known of an image beside its voxels and affine."""
     synthesises: ClassVar[bool] = False
     """Whether `copies` of label maps become scalar images."""
+    beside: ClassVar[str | None] = None
+    """Name of an image that is read voxel by voxel beside those that it changes, so that they must share a grid."""
 
     def __post_init__(self):
         for f in fields(self):
@@ -258,6 +260,9 @@ class SpatialTransform(Transform):
 class VoxelTransform(Transform):
     """Abstract. Changes the voxels of images where they are, each image on its own."""
 
+    masking_method = None
+    """Where it looks; a field of those that take one, so not annotated."""
+
     measures: ClassVar[bool] = False
     """Whether `apply_to` takes, as a third argument, what `measure` found in the whole image."""
     rechannels: ClassVar[bool] = False
@@ -266,6 +271,11 @@ class VoxelTransform(Transform):
     """Whether a voxel of the result depends on that voxel, its place in the whole grid and what was measured alone."""
     invertible: ClassVar[bool] = False
     """Whether `undo` takes back what `apply_to` did; else `invert` leaves the voxels as they are."""
+
+    @property
+    def beside(self) -> str | None:
+        """The mask, if it has a name."""
+        return self.masking_method if isinstance(self.masking_method, str) else None
 
     def channels(self, count: int) -> int:
         """How many channels the result has."""

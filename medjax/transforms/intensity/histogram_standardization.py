@@ -15,6 +15,7 @@ import numpy as np
 from jaxtyping import Array
 
 from medjax.errors import about, one_of
+from medjax.geometry import Grid, check_same_grid
 from medjax.image import Image, ScalarImage
 from medjax.ops import pointwise, statistics
 from medjax.ranges import as_floats, check, leaf, traced
@@ -279,6 +280,9 @@ def voxels_of(item: Any, method: Masking, labels: tuple[int, ...] | None) -> np.
     if len(names) != 1:
         raise ValueError(f"a subject to train on has one scalar image, this one has {', '.join(names) or 'none'}")
     check_masking(method, subject, labels=labels)
+    if isinstance(method, str) and method in subject.images:
+        check_same_grid({n: Grid(i.affine, i.spatial_shape) for n, i in subject.images.items() if n in (*names, method)},
+                        f"training by the mask {method!r}")  # fmt: skip
     subject = subject.load()
     image = subject[names[0]]
     data = np.asarray(image.data, working(image.dtype))

@@ -356,6 +356,10 @@ def test_training_says_which_image_is_no_good(tmp_path):
         train(volumes(1), masking_method=lambda x: x > 99, progress=False)
     with pytest.raises(ValueError, match="image 0: masking_method='brain' is no label map"):
         train(volumes(1), masking_method="brain", progress=False)
+    s = small_subject()
+    turned = s.replace(label=mj.LabelMap(s.label.numpy(), np.diag([-1.0, 1, 1, 1]) @ OBLIQUE))
+    with pytest.raises(ValueError, match="image 0: training by the mask 'label' needs images on one grid"):
+        train([turned], masking_method="label", progress=False)
     with pytest.raises(ValueError, match="image 0: a subject to train on has one scalar image, this one has t1, t2"):
         train([two_images()], progress=False)
     with pytest.raises(OSError, match=r"image 0 \(.*none.nii\)"):
