@@ -152,17 +152,19 @@ def check_beside(t: Any, places: dict[str, Place]) -> None:
             check_same_grid({name: place.grid, t.beside: places[t.beside].grid}, f"{type(t).__name__}({t.beside!r})")
 
 
-def shapes_after(t: Any, params: Params, subject: Subject) -> dict[str, Shape3]:
-    """The shape that each image has at the end of a pipeline, every step checked, without reading a voxel."""
-    steps, flat = flatten(t), flatten_params(t, params)
-    spatial = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if step.transform.kind == "spatial"}
+def places_after(
+    steps: Sequence[Step], groups: Sequence[Group], params: dict[int, Params], subject: Subject
+) -> dict[str, Place]:
+    """The places of images after some groups, every step checked, without reading a voxel."""
     places = start_all(subject)
-    for group in groups_of(steps):
+    for group in groups:
         first = steps[group[0]].transform
         places = fuse.copied(places, first)
         if first.kind == "spatial":
-            places = {name: concrete(place) for name, place in planned(steps, group, spatial, places).items()}
-    return {name: concrete(place).grid.fixed for name, place in places.items()}
+            places = {name: concrete(place) for name, place in planned(steps, group, params, places).items()}
+        else:
+            check_beside(first, places)
+    return places
 
 
 def concrete(place: Place) -> Place:

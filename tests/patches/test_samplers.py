@@ -269,7 +269,7 @@ def test_bad_patch_sizes(size):
 def test_bad_subjects(subject):
     with pytest.raises(ValueError, match=r"larger than the images.*CropOrPad"):
         mj.UniformSampler((24, 4, 4))(subject, KEY)
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="one grid"):
         mj.UniformSampler(2)(subject.replace(t2=mj.ScalarImage(np.zeros((1, 4, 4, 4)))), KEY)
     with pytest.raises(ValueError, match="no image"):
         mj.UniformSampler(2)(mj.Subject(age=3), KEY)

@@ -8,6 +8,8 @@ from conftest import OBLIQUE, small_subject
 
 import medjax as mj
 from medjax.transforms import box
+from medjax.transforms.fuse import start
+from medjax.transforms.inverse import trail
 from medjax.transforms.steps import draw, execute, flatten, flatten_params
 from medjax.transforms.transform import REGISTRY
 from tests.test_laws import CASES
@@ -20,7 +22,11 @@ AROUND = [mj.RandomFlip((0, 1)), mj.RandomNoise(p=0.7)]
 def patches(pipeline, subject, key, starts):
     """The boxes that begin at `starts`, without the rest; one program."""
     steps, parts = flatten(pipeline), box.split(pipeline)
-    margin = box.margin_of(steps, parts.box, np.asarray(subject.t1.spacing))
+    flat = flatten_params(pipeline, draw(pipeline, key, subject))
+    places = trail(steps, parts.head, flat, {name: start(i, jnp) for name, i in subject.images.items()})
+    places = places[-1][1] if places else {name: start(i, jnp) for name, i in subject.images.items()}
+    grids = box.ends(steps, parts, flat, places).end
+    margin = box.margin_of(steps, parts.box, grids, {name: name == "label" for name in grids})
 
     @jax.jit
     def run(subject, key, start):
