@@ -123,7 +123,7 @@ SAME_GRID = 0.5
 
 
 def corners_apart(first: Grid, other: Grid) -> np.ndarray:
-    """The most voxels of the first that two grids of one shape lie apart at a corner, (...); on the host, for batches."""
+    """The most voxels of the first that two grids of one shape lie apart at a corner, (...); for batches too."""
     ends = np.asarray(first.shape, np.float64)[..., None, :] - 1
     corners = np.indices((2, 2, 2)).reshape(3, 8).T * ends
     step = np.linalg.inv(np.asarray(first.affine, np.float64)) @ np.asarray(other.affine, np.float64)

@@ -55,7 +55,9 @@ class GridSampler:
     `stack(shape=)`, a patch larger than they are, and an overlap that is not smaller than it.
     """
 
-    def __init__(self, subject: Subject | Image | Voxels, patch_size: Any, patch_overlap: Any = 0, padding_mode: Any = None):
+    def __init__(
+        self, subject: Subject | Image | Voxels, patch_size: Any, patch_overlap: Any = 0, padding_mode: Any = None
+    ):
         self.patch_size = sizes("patch_size", patch_size)
         self.patch_overlap = overlap_of(patch_overlap, self.patch_size)
         self.padding = tuple(n // 2 for n in self.patch_overlap) if padding_mode is not None else (0, 0, 0)

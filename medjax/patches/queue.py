@@ -126,19 +126,21 @@ class PatchQueue:
     dataset: `SubjectsDataset(subjects, transform)`; every patch is the box `patch[mj.LOCATION]` of its volume
     transformed with `patch["key"]`, and of what the transform does to the rest as little is computed as can be:
     printing the queue shows what is done once per volume, on the volume for each patch, and on the box alone.
-    sampler: where patches lie, in the transformed volume; a label or weight is looked up before the last spatial
-    transforms, where a patch fits unless they move it, or else anywhere, followed through them, and the patch moved
-    into the volume where it would stick out; with nothing to look up there it lies anywhere.  batch_size: B; images are (B, C, *patch_size).  key: what all draws from.
-    samples_per_volume: S, or one number for each subject.  max_length: places over which the patches of a volume are
-    spread, at least S; no more than that many wait.  shuffle_subjects, shuffle_patches: a new order of volumes in each
-    epoch; mix patches of several.  epochs: how often all volumes are given, or the range of their numbers.
-    num_threads: that read and decode.  device: where patches are made.  order: the subjects of every epoch, as indices,
-    in this order and as often as they stand there, instead of all of them.
+    sampler: where patches lie, in the transformed volume. A label or weight is looked up before the last spatial
+    transforms, if it can be where a patch fits in the grid after them, and followed through them; a patch that would
+    stick out is moved into the volume, and lies anywhere if a transform has left nothing to look up.
+    batch_size: B; images are (B, C, *patch_size).  key: what all draws from.  samples_per_volume: S, or one number for
+    each subject.  max_length: places over which the patches of a volume are spread, at least S; no more than that many
+    wait.  shuffle_subjects, shuffle_patches: a new order of volumes in each epoch; mix patches of several.  epochs: how
+    often all volumes are given, or the range of their numbers.  num_threads: that read and decode.  device: where
+    patches are made.  order: the subjects of every epoch, as indices, in this order and as often as they stand there,
+    instead of all of them.
 
     Iterating again gives the same patches again, for any number of threads. The key of a patch is that of its epoch and
     subject, as the loader's, with its number in its volume folded in. Affines are float32. `iter(queue).get_state()` is
     a small dictionary, from which `set_state` goes on. Leaving a loop early, or `close()`, ends the threads.
-    Raises ImportError without the `loader` extra, TypeError and ValueError for arguments that make no sense; an error
+    Raises ImportError without the `loader` extra, TypeError and ValueError for arguments that make no sense, ValueError
+    for images that end on different grids (more than half a voxel apart at a corner) or smaller than a patch; an error
     while reading or transforming reaches the consumer and begins with the subject.
     """
 
@@ -290,12 +292,13 @@ class PatchQueue:
         for i in first_of_each({n: p["on"] for n, p in params.items()}):
             one = jax.tree.map(lambda leaf, i=i: leaf[i], params)
             places = host.places_after(steps, (*parts.whole, *parts.box), one, ready)
-        geometry.check_same_grid(ends.end, "PatchQueue")
+        last = {name: ends.end[name] for name in places}  # in order, in which a program does not give them
+        geometry.check_same_grid(last, "PatchQueue")
         name = self.sampler.looked_up(ready)
         begin, end = (grids[name] for grids in ends)
         i, j, k = end.shape.min(0).tolist()
         check_fits(self.sampler.patch_size, (i, j, k))
-        margin = box.margin_of(steps, parts.box, ends.end, {name: place.label for name, place in places.items()})
+        margin = box.margin_of(steps, parts.box, last, {name: place.label for name, place in places.items()})
         seen = any(steps[i].transform.locates for i in params)
         return Plan(margin, (np.zeros(3, np.int32), FAR) if seen else around(begin, end, self.sampler.patch_size))
 
@@ -317,7 +320,7 @@ def first_of_each(coins: dict[int, np.ndarray]) -> list[int]:
 
 
 def around(begin: Grid, end: Grid, size: Shape3) -> tuple[np.ndarray, np.ndarray]:
-    """The voxels [low, high) of the grid before a run around which, if nothing moves, a patch lies in the grid after it.
+    """The voxels [low, high) before a run around which, if nothing moves, a patch lies in the grid after it.
 
     Affines are (S, 4, 4): of all draws together, and of what is oblique the box.
     """
@@ -396,7 +399,9 @@ def located(sampler: Sampler, key: Key, tables: Any, subject: Subject, places: d
 @partial(jax.jit, static_argnames=("count", "sampler", "parts", "margin"))
 def empty_pool(t, outline, ready, around, key, *, count, sampler, parts, margin):
     """Room for patches; compiled, so that the next queue need not trace how one is made."""
-    shape = jax.eval_shape(partial(patch_of, sampler=sampler, parts=parts, margin=margin), t, outline, ready, around, key)
+    shape = jax.eval_shape(
+        partial(patch_of, sampler=sampler, parts=parts, margin=margin), t, outline, ready, around, key
+    )
     return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), shape)
 
 

@@ -30,6 +30,8 @@ def as_subject(x: Any) -> Subject:
 
     Raises TypeError for anything else, ValueError for a subject without an image and for a batch.
     """
+    if not isinstance(x, (Subject, Image, np.ndarray, jax.Array)):
+        raise TypeError(f"patches are cut from a Subject, an Image or an array (C, I, J, K), got {type(x).__name__}")
     subject = apply.as_subject(x, ())[0].load()
     for name, image in subject.images.items():
         if len(image.shape) != 4:

@@ -8,7 +8,7 @@ from conftest import OBLIQUE, small_subject
 
 import medjax as mj
 from medjax.transforms import box
-from medjax.transforms.fuse import start
+from medjax.transforms.fuse import start as place_of
 from medjax.transforms.inverse import trail
 from medjax.transforms.steps import draw, execute, flatten, flatten_params
 from medjax.transforms.transform import REGISTRY
@@ -23,9 +23,9 @@ def patches(pipeline, subject, key, starts):
     """The boxes that begin at `starts`, without the rest; one program."""
     steps, parts = flatten(pipeline), box.split(pipeline)
     flat = flatten_params(pipeline, draw(pipeline, key, subject))
-    places = trail(steps, parts.head, flat, {name: start(i, jnp) for name, i in subject.images.items()})
-    places = places[-1][1] if places else {name: start(i, jnp) for name, i in subject.images.items()}
-    grids = box.ends(steps, parts, flat, places).end
+    places = {name: place_of(image, jnp) for name, image in subject.images.items()}
+    way = trail(steps, parts.head, flat, places)
+    grids = box.ends(steps, parts, flat, way[-1][1] if way else places).end
     margin = box.margin_of(steps, parts.box, grids, {name: name == "label" for name in grids})
 
     @jax.jit

@@ -160,7 +160,9 @@ class HistogramStandardization(IntensityTransform):
         given = self.landmarks
         if isinstance(given, Mapping) and set(given) != {"landmarks", "percentiles"}:
             if self.include or self.exclude:
-                raise ValueError("the names of landmarks say which images they are for: no include, no exclude with them")
+                raise ValueError(
+                    "the names of landmarks say which images they are for: no include, no exclude with them"
+                )
             object.__setattr__(self, "include", tuple(given))
             object.__setattr__(self, "landmarks", tuple(landmarks_of(f"landmarks of {n}", v) for n, v in given.items()))
         super().__post_init__()
@@ -281,8 +283,8 @@ def voxels_of(item: Any, method: Masking, labels: tuple[int, ...] | None) -> np.
         raise ValueError(f"a subject to train on has one scalar image, this one has {', '.join(names) or 'none'}")
     check_masking(method, subject, labels=labels)
     if isinstance(method, str) and method in subject.images:
-        check_same_grid({n: Grid(i.affine, i.spatial_shape) for n, i in subject.images.items() if n in (*names, method)},
-                        f"training by the mask {method!r}")  # fmt: skip
+        grids = {n: Grid(subject[n].affine, subject[n].spatial_shape) for n in (*names, method)}
+        check_same_grid(grids, f"training by the mask {method!r}")
     subject = subject.load()
     image = subject[names[0]]
     data = np.asarray(image.data, working(image.dtype))
