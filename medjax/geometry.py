@@ -142,7 +142,8 @@ def check_same_grid(grids: dict[str, Grid], who: str, tolerance: float = SAME_GR
         first, other = grids[names[0]], grids[name]
         shapes = [np.reshape(grid.shape, (-1, 3)) for grid in (first, other)]
         unlike = (shapes[0] != shapes[1]).any(-1)
-        apart = np.reshape(corners_apart(first, other), -1) if known and not unlike.any() else np.zeros(1)
+        moved = known and not unlike.any() and not np.array_equal(first.affine, other.affine)
+        apart = np.reshape(corners_apart(first, other), -1) if moved else np.zeros(1)
         if unlike.any() or apart.max() > tolerance:
             worst = int(np.argmax(unlike if unlike.any() else apart))
             one, two = (tuple(int(n) for n in shape[worst]) for shape in shapes)

@@ -6,7 +6,7 @@ random one. The *box* part, a fused run and what is pointwise or local behind it
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -37,7 +37,7 @@ class Parts(NamedTuple):
     why: tuple[tuple[int, str], ...]
 
 
-def chances(t: Transform, above: bool = False) -> list[bool]:
+def chances(t: Any, above: bool = False) -> list[bool]:
     """For each step of a pipeline whether what it does is random: it draws, or a coin or choice decides on it."""
     if not is_group(t):
         return [above or is_random(t)]

@@ -165,7 +165,7 @@ def holds(case, counts=None):
         assume(False)
 
 
-@few(10)
+@few(4)
 @given(pipelines())
 def test_patches_of_any_pipeline_are_boxes(case):
     holds(case)
