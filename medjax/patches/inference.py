@@ -34,8 +34,8 @@ def sliding_window(
 
     subject: or an image, or an array (C, I, J, K), which apply_fn then gets as `batch.image`.
     apply_fn: a pure function of a batch of patches, a Subject (B, C, *patch_size), to an array (B, K, *out), or a
-    dictionary of such. `out` is the patch's size, or that divided by a whole number on each axis. An array that is more
-    evenly coarse with channels last, as flax gives it, than with channels first, is refused. Arrays of a pytree
+    dictionary of such. `out` is the patch's size, or that divided by a whole number on each axis. An array that is
+    evenly coarse if its channels are last, as flax gives it, and not if they are first, is refused. Arrays of a pytree
     that can be called, as `jax.tree_util.Partial(network, weights)`, may change without compiling again.
     patch_overlap: voxels that neighbours share, at least.  overlap_mode: as in `GridAggregator`.  batch_size: windows
     in one call; several devices share them, if their number divides it and no array is bound to one of them.
@@ -107,7 +107,7 @@ def aggregator_of(name: str, out: Any, grid: GridSampler, overlap_mode: str) -> 
     factors = coarser(out.shape[2:], grid.patch_size)
     # (B, 12, 12, 12, 3) of windows of 24 is 3 channels coarser by 2, and not 12 coarser by 2, 2 and 8.
     swapped = coarser(out.shape[1:4], grid.patch_size)
-    if swapped is not None and (factors is None or spread(swapped) < spread(factors)):
+    if is_even(swapped) and not is_even(factors):
         raise ValueError(
             f"{what} must be (B, K, I, J, K'), K its channels, got {out.shape} for patch_size={grid.patch_size}: "
             "if its channels are last, return jnp.moveaxis(out, -1, 1)"
@@ -126,9 +126,9 @@ def coarser(shape: Shape3, window: Shape3) -> Shape3 | None:
     return i, j, k
 
 
-def spread(factors: Shape3) -> float:
-    """The ratio of the largest factor to the smallest: 1 for an output that is evenly coarse."""
-    return max(factors) / min(factors)
+def is_even(factors: Shape3 | None) -> bool:
+    """Whether an output is as coarse along one axis as along the others."""
+    return factors is not None and len(set(factors)) == 1
 
 
 def state_of(output: Output, channels: int, shape: Shape3, depth: int, on_host: bool) -> State:
