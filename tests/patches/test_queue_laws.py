@@ -151,8 +151,8 @@ REFUSED = (
 )
 
 
-def holds(case, counts=None):
-    """Whether the queue gives boxes; what it refuses, the volume does not fit or cannot be known before it is seen."""
+def holds(case):
+    """The queue gives boxes, or refuses by name: what does not fit, and a shape that hangs on values."""
     pipeline, subject, sampler = case
     try:
         compare(pipeline, subject, sampler)
