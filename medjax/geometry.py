@@ -135,6 +135,42 @@ def check_overlap(grids: dict[str, Grid]) -> None:
             )
 
 
+SAME_GRID = 0.5
+"""Voxels that the corners of two grids may lie apart where a voxel of one has to be that of the other."""
+
+
+def corners_apart(first: Grid, other: Grid) -> np.ndarray:
+    """The most voxels of the first that two grids of one shape lie apart at a corner, (...); for batches too."""
+    ends = np.asarray(first.shape, np.float64)[..., None, :] - 1
+    corners = np.indices((2, 2, 2)).reshape(3, 8).T * ends
+    step = np.linalg.inv(np.asarray(first.affine, np.float64)) @ np.asarray(other.affine, np.float64)
+    moved = corners @ np.swapaxes(step[..., :3, :3], -1, -2) + step[..., None, :3, 3]
+    return np.abs(moved - corners).max((-1, -2))
+
+
+def check_same_grid(grids: dict[str, Grid], who: str, tolerance: float = SAME_GRID) -> None:
+    """Raise a ValueError unless all grids are the first, to `tolerance` of its voxels at the corners.
+
+    Grids may be batches: affines (..., 4, 4), shapes (..., 3). Affines that are traced are not compared.
+    """
+    names = list(grids)
+    known = not any(isinstance(grid.affine, Tracer) for grid in grids.values())
+    for name in names[1:]:
+        first, other = grids[names[0]], grids[name]
+        shapes = [np.reshape(grid.shape, (-1, 3)) for grid in (first, other)]
+        unlike = (shapes[0] != shapes[1]).any(-1)
+        moved = known and not unlike.any() and not np.array_equal(first.affine, other.affine)
+        apart = np.reshape(corners_apart(first, other), -1) if moved else np.zeros(1)
+        if unlike.any() or apart.max() > tolerance:
+            worst = int(np.argmax(unlike if unlike.any() else apart))
+            one, two = (tuple(int(n) for n in shape[worst]) for shape in shapes)
+            lie = "" if unlike.any() else f", corners up to {apart[worst]:.3g} voxels apart"
+            raise ValueError(
+                f"{who} needs images on one grid, but {names[0]!r} has shape {one} and {name!r} {two}{lie}: put "
+                f"ToCanonical() before it if their axes run along different directions, else Resample({names[0]!r})"
+            )
+
+
 def is_traced(*values: Any) -> bool:
     """Whether any of these numbers, or arrays, or sequences of them, is known only while tracing."""
     return any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves(values))

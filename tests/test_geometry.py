@@ -103,3 +103,24 @@ def test_unsound_affines_are_named():
     assert geometry.check_affine(np.diag([1e-4, 1e-4, 1e-4, 1])).dtype == np.float64
     with pytest.raises(ValueError, match="the affine of target is singular"):
         geometry.check_affine(np.zeros((4, 4)), "the affine of target")
+
+
+def test_how_far_two_grids_are_apart_at_a_corner():
+    """Against every voxel of both, in float64; a batch at once; whatever the unit."""
+    rng = np.random.default_rng(2)
+    shapes = rng.integers(1, 6, (5, 3))
+    affines = rng.normal(size=(5, 4, 4)) * (3, 2, 1, 100)
+    affines[:, 3] = 0, 0, 0, 1
+    others = affines + 0.1 * rng.normal(size=(5, 4, 4))
+    others[:, 3] = 0, 0, 0, 1
+    for scale in (1, 1e-4):
+        unit = np.diag([scale] * 3 + [1])
+        first, second = geometry.Grid(unit @ affines, shapes), geometry.Grid(unit @ others, shapes)
+        got = geometry.corners_apart(first, second)
+        for i, shape in enumerate(shapes):
+            index = np.indices(shape).reshape(3, -1)
+            moved = np.linalg.solve(affines[i], others[i] @ np.concatenate([index, np.ones((1, index.shape[1]))]))
+            np.testing.assert_allclose(got[i], np.abs(moved[:3] - index).max(), rtol=1e-6)
+        with pytest.raises(ValueError, match="all needs images on one grid, but 'a' .*'b'"):
+            geometry.check_same_grid({"a": first, "b": second}, "all", got.max() * 0.99)
+        geometry.check_same_grid({"a": first, "b": second}, "all", got.max() * 1.01)

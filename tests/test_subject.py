@@ -720,9 +720,24 @@ def test_several_images_of_one_grid_become_channels():
     np.testing.assert_array_equal(got.mri.numpy(), np.concatenate([t2.numpy(), t1.numpy()]))
     np.testing.assert_array_equal(got.mri.affine, OBLIQUE)
     moved = t2.replace(affine=OBLIQUE + 0.1 * np.eye(4, k=3))
-    for other in (moved, seg, mj.ScalarImage(volume()[:, 1:], OBLIQUE)):
-        with pytest.raises(ValueError, match="t1 and t2 are not on one grid"):
+    cut = mj.ScalarImage(volume()[:, 1:], OBLIQUE)
+    for other, message in ((moved, "one grid.*voxels apart"), (seg, "one kind.*LabelMap"), (cut, "one grid")):
+        with pytest.raises(ValueError, match=f"concat_channels.*{message}"):
             mj.concat_channels(mj.Subject(t1=t1, t2=other), ["t1", "t2"], "mri")
+
+
+@pytest.mark.parametrize("scale", [1.0, 1e-4])
+def test_channels_lie_on_one_grid_in_voxels_whatever_their_size(scale):
+    """A header rounded to float32 is the same grid; a turn that is small in each number moves the corner by voxels."""
+    affine = np.diag([scale] * 3 + [1.0]) @ OBLIQUE
+    t1 = mj.ScalarImage(volume(), affine)
+    rounded = mj.ScalarImage(volume(), affine.astype(np.float32))
+    assert mj.concat_channels(mj.Subject(t1=t1, t2=rounded), ["t1", "t2"], "mri").mri.shape[0] == 2
+    long, stretched = np.zeros((1, 400, 2, 2), np.uint8), affine.copy()
+    stretched[:3, :3] *= 1.0009
+    with pytest.raises(ValueError, match="0.359 voxels apart"):
+        images = {"t1": mj.ScalarImage(long, affine), "t2": mj.ScalarImage(long, stretched)}
+        mj.concat_channels(mj.Subject(images), ["t1", "t2"], "mri")
 
 
 @pytest.mark.parametrize("xp", [np, jnp])

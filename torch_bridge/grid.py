@@ -21,7 +21,7 @@ class GridSampler(Dataset):
     subject by half the overlap on each side first (see `Pad`); locations are then those of the padded volume.
 
     `patch[tio.LOCATION]`, (6,) int64, holds the first voxel of a patch and the one after its last; `.locations` all of
-    them, (N, 6). Patches are copies. Raises ValueError for images of different shapes, a patch larger than they are,
+    them, (N, 6). Patches are copies. Raises ValueError for images on different grids, a patch larger than they are,
     and an overlap that is not smaller.
     """
 

@@ -12,11 +12,11 @@ from jaxtyping import Array, Bool, Int, Num
 from medjax.errors import one_of
 from medjax.geometry import homogeneous
 from medjax.image import Image, LabelMap, ScalarImage
-from medjax.patches.samplers import UNROLL, bare, common_shape, compiled_cut, placed
+from medjax.patches.samplers import UNROLL, as_subject, bare, common_shape, compiled_cut, placed
 from medjax.subject import Subject
 from medjax.transforms.spatial.crop import sizes
 from medjax.transforms.spatial.pad import Pad
-from medjax.typing import Shape3, Tracer
+from medjax.typing import Shape3, Tracer, Voxels
 
 OVERLAP_MODES = ("crop", "average", "hann", "gaussian")
 SIGMA = 0.125
@@ -45,22 +45,25 @@ def starts_along(length: int, size: int, overlap: int) -> np.ndarray:
 class GridSampler:
     """All patches of a subject on a regular grid: a sequence of subjects.
 
+    subject: or an image, or an array (C, I, J, K), which patches then hold as "image".
     patch_size: one size or three.  patch_overlap: voxels that neighbours share, at least.  padding_mode: pads the
     subject by half the overlap on each side first (see `Pad`); locations are then those of the padded volume.
     The last patch along an axis is pulled back into the volume, and so overlaps more (TorchIO 1.2.1).
 
     `.locations` (N, 6) int32 holds the first voxel of each patch and the one after its last, the last axis fastest.
-    Odd overlaps are allowed. Raises ValueError for images of different shapes or padded by `stack(shape=)`, a patch
-    larger than they are, and an overlap that is not smaller than it.
+    Odd overlaps are allowed. Raises ValueError for images on different grids, as samplers do, or padded by
+    `stack(shape=)`, a patch larger than they are, and an overlap that is not smaller than it.
     """
 
-    def __init__(self, subject: Subject, patch_size: Any, patch_overlap: Any = 0, padding_mode: Any = None):
+    def __init__(
+        self, subject: Subject | Image | Voxels, patch_size: Any, patch_overlap: Any = 0, padding_mode: Any = None
+    ):
         self.patch_size = sizes("patch_size", patch_size)
         self.patch_overlap = overlap_of(patch_overlap, self.patch_size)
         self.padding = tuple(n // 2 for n in self.patch_overlap) if padding_mode is not None else (0, 0, 0)
-        self.original = whole(subject.load())
+        self.original = whole(as_subject(subject))
         self.subject = Pad(self.padding, padding_mode)(self.original) if any(self.padding) else self.original
-        self.shape = common_shape(self.subject, self.patch_size)
+        self.shape = common_shape(self.subject, self.patch_size, type(self).__name__)
         self.starts = tuple(map(starts_along, self.shape, self.patch_size, self.patch_overlap))
         corners = np.stack(np.meshgrid(*self.starts, indexing="ij"), -1).reshape(-1, 3)
         self.locations = np.concatenate([corners, corners + np.asarray(self.patch_size, np.int32)], 1)

@@ -8,18 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax.errors import about, one_of
+from medjax.image import Image
 from medjax.patches.grid import OVERLAP_MODES, GridAggregator, GridSampler, image_of, whole
-from medjax.patches.samplers import bare
+from medjax.patches.samplers import as_subject, bare
 from medjax.patches.windows import Batches, Output, Reduce, State, batch_of, on_the_device, on_the_host, taken_apart
 from medjax.subject import Subject
 from medjax.transforms.spatial.crop import sizes
 from medjax.transforms.spatial.pad import Pad
-from medjax.typing import Shape3
+from medjax.typing import Shape3, Voxels
 
 
 def sliding_window(
     apply_fn: Callable[[Subject], Any],
-    subject: Subject,
+    subject: Subject | Image | Voxels,
     patch_size: Any,
     patch_overlap: Any = 0,
     batch_size: int = 1,
@@ -31,8 +32,10 @@ def sliding_window(
 ) -> Any:
     """What a network makes of a subject, window by window, on the grid of the subject's first image.
 
+    subject: or an image, or an array (C, I, J, K), which apply_fn then gets as `batch.image`.
     apply_fn: a pure function of a batch of patches, a Subject (B, C, *patch_size), to an array (B, K, *out), or a
-    dictionary of such. `out` is the patch's size, or that divided by a whole number on each axis. Arrays of a pytree
+    dictionary of such. `out` is the patch's size, or that divided by a whole number on each axis. An array that is
+    evenly coarse if its channels are last, as flax gives it, and not if they are first, is refused. Arrays of a pytree
     that can be called, as `jax.tree_util.Partial(network, weights)`, may change without compiling again.
     patch_overlap: voxels that neighbours share, at least.  overlap_mode: as in `GridAggregator`.  batch_size: windows
     in one call; several devices share them, if their number divides it and no array is bound to one of them.
@@ -44,12 +47,12 @@ def sliding_window(
     Compiled once for all windows, and again only for another shape or function. A subject that is smaller than a patch
     is padded with 0 at the high end, and the result cut. Memory is that of the outputs, float32, and of one batch.
     Gives a ScalarImage (K, ...), a LabelMap if it is reduced to whole numbers, or a dictionary of them.
-    Raises ValueError for outputs of another shape.
+    Raises ValueError for outputs of another shape, and for images on different grids.
     """
     one_of("overlap_mode", overlap_mode, OVERLAP_MODES)
     if batch_size < 1:
         raise ValueError(f"batch_size must be at least 1, got {batch_size}")
-    original = whole(subject.load())
+    original = whole(as_subject(subject))
     grid = GridSampler(padded(bare(original), sizes("patch_size", patch_size)), patch_size, patch_overlap)
     batches, depth = batches_of(grid, batch_size)
     function, arrays = taken_apart(apply_fn, bare(original), batches.starts.shape[1])
@@ -101,10 +104,31 @@ def aggregator_of(name: str, out: Any, grid: GridSampler, overlap_mode: str) -> 
     what = f"output {name!r} of apply_fn" if name else "the output of apply_fn"
     if len(out.shape) != 5:
         raise ValueError(f"{what} must be (B, K, I, J, K'), got {out.shape}")
-    if any(n < 1 or m % n for n, m in zip(out.shape[2:], grid.patch_size, strict=True)):
+    factors = coarser(out.shape[2:], grid.patch_size)
+    # (B, 12, 12, 12, 3) of windows of 24 is 3 channels coarser by 2, and not 12 coarser by 2, 2 and 8.
+    swapped = coarser(out.shape[1:4], grid.patch_size)
+    if is_even(swapped) and not is_even(factors):
+        raise ValueError(
+            f"{what} must be (B, K, I, J, K'), K its channels, got {out.shape} for patch_size={grid.patch_size}: "
+            "if its channels are last, return jnp.moveaxis(out, -1, 1)"
+        )
+    if factors is None:
         raise ValueError(f"{what} has patches of {out.shape[2:]}, which do not divide patch_size={grid.patch_size}")
     with about(what):
-        return GridAggregator(grid, overlap_mode, [m // n for n, m in zip(out.shape[2:], grid.patch_size, strict=True)])
+        return GridAggregator(grid, overlap_mode, factors)
+
+
+def coarser(shape: Shape3, window: Shape3) -> Shape3 | None:
+    """By what whole numbers a shape is coarser than a window, or None if it is not."""
+    if any(n < 1 or m % n for n, m in zip(shape, window, strict=True)):
+        return None
+    i, j, k = (m // n for n, m in zip(shape, window, strict=True))
+    return i, j, k
+
+
+def is_even(factors: Shape3 | None) -> bool:
+    """Whether an output is as coarse along one axis as along the others."""
+    return factors is not None and len(set(factors)) == 1
 
 
 def state_of(output: Output, channels: int, shape: Shape3, depth: int, on_host: bool) -> State:

@@ -26,15 +26,16 @@ from medjax import geometry, keys
 from medjax.data.dataset import SubjectsDataset
 from medjax.data.loader import BatchIterator, as_target, in_order
 from medjax.errors import about, needs_extra
-from medjax.patches.samplers import Sampler, check_shapes
+from medjax.geometry import Grid
+from medjax.patches.samplers import Sampler, check_fits, fitting
 from medjax.subject import KEY, LOCATION, Subject, is_array, stack_others
 from medjax.transforms import box, host
 from medjax.transforms.box import Parts
 from medjax.transforms.compose import Compose
-from medjax.transforms.fuse import Place, follow
+from medjax.transforms.fuse import Place, follow, start
 from medjax.transforms.steps import carries, draw, flatten, flatten_params
 from medjax.transforms.transform import Transform
-from medjax.typing import Key, Params, Shape3
+from medjax.typing import Index, Key, Params, Shape3
 
 
 class Schedule:
@@ -125,18 +126,21 @@ class PatchQueue:
     dataset: `SubjectsDataset(subjects, transform)`; every patch is the box `patch[mj.LOCATION]` of its volume
     transformed with `patch["key"]`, and of what the transform does to the rest as little is computed as can be:
     printing the queue shows what is done once per volume, on the volume for each patch, and on the box alone.
-    sampler: where patches lie, in the transformed volume; a label or weight is looked up before the last spatial
-    transforms and followed through them.  batch_size: B; images are (B, C, *patch_size).  key: what all draws from.
-    samples_per_volume: S, or one number for each subject.  max_length: places over which the patches of a volume are
-    spread, at least S; no more than that many wait.  shuffle_subjects, shuffle_patches: a new order of volumes in each
-    epoch; mix patches of several.  epochs: how often all volumes are given, or the range of their numbers.
-    num_threads: that read and decode.  device: where patches are made.  order: the subjects of every epoch, as indices,
-    in this order and as often as they stand there, instead of all of them.
+    sampler: where patches lie, in the transformed volume. A label or weight is looked up before the last spatial
+    transforms, if it can be where a patch fits in the grid after them, and followed through them; a patch that would
+    stick out is moved into the volume, and lies anywhere if a transform has left nothing to look up.
+    batch_size: B; images are (B, C, *patch_size).  key: what all draws from.  samples_per_volume: S, or one number for
+    each subject.  max_length: places over which the patches of a volume are spread, at least S; no more than that many
+    wait.  shuffle_subjects, shuffle_patches: a new order of volumes in each epoch; mix patches of several.  epochs: how
+    often all volumes are given, or the range of their numbers.  num_threads: that read and decode.  device: where
+    patches are made.  order: the subjects of every epoch, as indices, in this order and as often as they stand there,
+    instead of all of them.
 
     Iterating again gives the same patches again, for any number of threads. The key of a patch is that of its epoch and
     subject, as the loader's, with its number in its volume folded in. Affines are float32. `iter(queue).get_state()` is
     a small dictionary, from which `set_state` goes on. Leaving a loop early, or `close()`, ends the threads.
-    Raises ImportError without the `loader` extra, TypeError and ValueError for arguments that make no sense; an error
+    Raises ImportError without the `loader` extra, TypeError and ValueError for arguments that make no sense, ValueError
+    for images that end on different grids (more than half a voxel apart at a corner) or smaller than a patch; an error
     while reading or transforming reaches the consumer and begins with the subject.
     """
 
@@ -261,69 +265,157 @@ class PatchQueue:
         subject = volume.subject
         host.check_subject(self.pipeline, subject)
         ready = self.head(host.bare(subject)) if len(self.head) else host.bare(subject)
-        spacing = np.asarray(next(iter(ready.images.values())).spacing)
-        margin = box.margin_of(flatten(self.pipeline), self.parts.box, spacing)
         one = keys.for_element(self.key, volume.epoch, volume.index)
         number = self.order.first[volume.number] + np.arange(len(wanted))
         many = jax.vmap(keys.for_step, (None, 0))(one, jnp.asarray(number, jnp.uint32))
+        outline = host.outline(subject)
+        plan = self.planned(ready, compiled_ends(self.pipeline, outline, host.outline(ready), many, parts=self.parts))
         ready = ready.replace(
             **{n: i.replace(data=jax.device_put(i.data, self.target)) for n, i in ready.images.items()}
         )
-        outline = host.outline(subject)
-        shapes = host.shapes_after(self.pipeline, host.compiled_draw(self.pipeline, many[0], outline), subject)
-        check_shapes(shapes, self.sampler.patch_size)
-        arguments = (self.pipeline, outline, ready, many)
-        static = {"sampler": self.sampler, "parts": self.parts, "margin": margin}
+        arguments = (self.pipeline, outline, ready, plan.around)
+        static = {"sampler": self.sampler, "parts": self.parts, "margin": plan.margin}
         if pool is None:
-            pool = empty_pool(*arguments[:3], many[0], count=self.order.slots(), **static)
-        pool, seen = compiled_patches(*arguments, wanted, slots, pool, **static)
+            pool = empty_pool(*arguments, many[0], count=self.order.slots(), **static)
+        pool, seen = compiled_patches(*arguments, many, wanted, slots, pool, **static)
         self.sampler.verify(jax.device_get(seen))
         return pool
 
+    def planned(self, ready: Subject, drawn: tuple[box.Ends, dict[int, Params]]) -> "Plan":
+        """What is known of a volume's patches before their voxels, whatever is drawn for each of them.
+
+        Raises ValueError for images that come to lie on different grids, or are smaller than a patch, for any of them.
+        """
+        steps, parts = flatten(self.pipeline), self.parts
+        ends, params = jax.device_get(drawn)
+        places: dict[str, Place] = {}
+        for i in first_of_each({n: p["on"] for n, p in params.items()}):
+            one = jax.tree.map(lambda leaf, i=i: leaf[i], params)
+            places = host.places_after(steps, (*parts.whole, *parts.box), one, ready)
+        last = {name: ends.end[name] for name in places}  # in order, in which a program does not give them
+        geometry.check_same_grid(last, "PatchQueue")
+        name = self.sampler.looked_up(ready)
+        begin, end = (grids[name] for grids in ends)
+        i, j, k = end.shape.min(0).tolist()
+        check_fits(self.sampler.patch_size, (i, j, k))
+        margin = box.margin_of(steps, parts.box, last, {name: place.label for name, place in places.items()})
+        seen = any(steps[i].transform.locates for i in params)
+        return Plan(margin, (np.zeros(3, np.int32), FAR) if seen else around(begin, end, self.sampler.patch_size))
+
+
+class Plan(NamedTuple):
+    """How far beyond a patch is read, and from which voxel to before which a patch's centre comes if it can."""
+
+    margin: Shape3
+    around: tuple[np.ndarray, np.ndarray]
+
+
+FAR = np.full(3, np.iinfo(np.int32).max, np.int32)
+"""Beyond the last voxel of any grid."""
+
+
+def first_of_each(coins: dict[int, np.ndarray]) -> list[int]:
+    """The first number of each combination of coins (S,)."""
+    return [0] if not coins else sorted(np.unique(np.stack(list(coins.values())), axis=1, return_index=True)[1])
+
+
+def around(begin: Grid, end: Grid, size: Shape3) -> tuple[np.ndarray, np.ndarray]:
+    """The voxels [low, high) before a run around which, if nothing moves, a patch lies in the grid after it.
+
+    Affines are (S, 4, 4): of all draws together, and of what is oblique the box.
+    """
+    low, high = (np.broadcast_to(edge, end.shape.shape) for edge in fitting(end.shape, size))
+    edges = np.stack([low - 0.499, high - 1 + 0.499], 1)  # rounded, a centre on the way is one of them
+    corners = np.where(np.indices((2, 2, 2)).reshape(3, 8).T[None] == 0, edges[:, :1], edges[:, 1:])
+    step = np.linalg.inv(begin.affine.astype(np.float64)) @ end.affine
+    index = corners @ np.swapaxes(step[:, :3, :3], 1, 2) + step[:, None, :3, 3]
+    limit = begin.shape.max(0)
+    first, last = np.ceil(index.min((0, 1))), np.floor(index.max((0, 1))) + 1
+    return np.clip(first, 0, limit).astype(np.int32), np.clip(last, 0, limit).astype(np.int32)
+
+
+@partial(jax.jit, static_argnames="parts")
+def compiled_ends(
+    t: Transform, outline: Subject, ready: Subject, many: Key, *, parts: Parts
+) -> tuple[box.Ends, dict[int, Params]]:
+    """Where the box part begins and ends, and what the spatial steps before its end draw, for each key."""
+
+    def one(key: Key) -> tuple[box.Ends, dict[int, Params]]:
+        steps, params = flatten(t), flatten_params(t, draw(t, key, outline))
+        places = {name: start(image, jnp) for name, image in ready.images.items()}
+        spatial = [i for group in (*parts.whole, *parts.box) for i in group if steps[i].transform.kind == "spatial"]
+        return box.ends(steps, parts, params, places), {i: params[i] for i in spatial}
+
+    return jax.vmap(one)(many)
+
 
 def patch_of(
-    t: Transform, outline: Subject, ready: Subject, key: Key, tables: Any = None, *, sampler: Sampler, parts: Parts,
-    margin: Shape3,
+    t: Transform, outline: Subject, ready: Subject, around: Any, key: Key, tables: Any = None, *, sampler: Sampler,
+    parts: Parts, margin: Shape3,
 ) -> dict[str, Any]:  # fmt: skip
     """The patch of one key, traced: its volume has gone through the head."""
     steps, params = flatten(t), flatten_params(t, draw(t, key, outline))
-    place = partial(located, sampler, keys.for_name(key, "patch"), tables)
+
+    def place(subject: Subject, places: dict[str, Place]) -> Int[Array, "3"]:
+        found = tables_of(sampler, subject, around) if tables is None else tables
+        return located(sampler, keys.for_name(key, "patch"), found, subject, places)
+
     patch = box.boxed(steps, parts, params, ready, place, sampler.patch_size, margin)
     times = {i: params[i] for i, step in enumerate(steps) if carries(step.transform)}
     return {"patch": host.bare(patch), LOCATION: patch[LOCATION], KEY: keys.words_of(key), "times": times}
 
 
+def tables_of(sampler: Sampler, subject: Subject, around: tuple[Index, Index]) -> Params:
+    """The sampler's tables of some voxels, or of all where none of these can be drawn."""
+    if sampler.anywhere:
+        return {"seen": {}}
+    near = sampler.prepare(subject, *around)
+    return jax.lax.cond(near["some"], lambda: near, lambda: tables_of_all(sampler, subject))
+
+
+def tables_of_all(sampler: Sampler, subject: Subject) -> Params:
+    """The sampler's tables of all real voxels."""
+    image = subject[sampler.looked_up(subject)]
+    extent = jnp.asarray(image.spatial_shape if image.extent is None else image.extent, jnp.int32)
+    return sampler.prepare(subject, jnp.zeros_like(extent), extent)
+
+
 def located(sampler: Sampler, key: Key, tables: Any, subject: Subject, places: dict[str, Place]) -> Int[Array, "3"]:
     """Where a patch begins in the transformed volume: a centre of the volume before it, followed through the run."""
-    place = next(iter(places.values()))
+    name = sampler.looked_up(subject)
+    place = places[name]
     size = jnp.asarray(sampler.patch_size, jnp.int32)
     room = jnp.maximum(place.grid.shape - size, 0)
+    anywhere = random.randint(keys.for_name(key, "start"), (3,), 0, room + 1, jnp.int32)
     if sampler.anywhere:
-        return random.randint(keys.for_name(key, "start"), (3,), 0, room + 1, jnp.int32)
-    found = sampler.place(key, sampler.prepare(subject) if tables is None else tables, subject) + size // 2
-    affine = jnp.asarray(next(iter(subject.images.values())).affine).astype(place.grid.affine.dtype)
+        return anywhere
+    found = sampler.centre(key, tables, subject)
+    affine = jnp.asarray(subject[name].affine).astype(place.grid.affine.dtype)
     point = follow(place.moves, geometry.transform_point(affine, found.astype(affine.dtype))[None])[0]
     index = geometry.transform_point(geometry.inverse(place.grid.affine), point)
-    return jnp.clip(jnp.round(index).astype(jnp.int32) - size // 2, 0, room)
+    return jnp.where(tables["some"], jnp.clip(jnp.round(index).astype(jnp.int32) - size // 2, 0, room), anywhere)
 
 
 @partial(jax.jit, static_argnames=("count", "sampler", "parts", "margin"))
-def empty_pool(t, outline, ready, key, *, count, sampler, parts, margin):
+def empty_pool(t, outline, ready, around, key, *, count, sampler, parts, margin):
     """Room for patches; compiled, so that the next queue need not trace how one is made."""
-    shape = jax.eval_shape(partial(patch_of, sampler=sampler, parts=parts, margin=margin), t, outline, ready, key)
+    shape = jax.eval_shape(
+        partial(patch_of, sampler=sampler, parts=parts, margin=margin), t, outline, ready, around, key
+    )
     return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), shape)
 
 
 @partial(jax.jit, static_argnames=("sampler", "parts", "margin"), donate_argnames="pool")
-def compiled_patches(t, outline, ready, many, wanted, slots, pool, *, sampler, parts, margin):
+def compiled_patches(t, outline, ready, around, many, wanted, slots, pool, *, sampler, parts, margin):
     """The pool with the wanted patches of a volume in their slots, and what the sampler has to verify."""
-    tables = sampler.prepare(ready)
-    shared = tables if not parts.whole else None
+    # What runs on the volume for each patch may change its labels: then only whether there are any is known before.
+    shared = None if parts.whole else tables_of(sampler, ready, around)
+    seen = (tables_of_all(sampler, ready) if shared is None else shared)["seen"]
     make = partial(patch_of, sampler=sampler, parts=parts, margin=margin)
 
     def one(i: Array, pool: Any) -> Any:
         def put(pool: Any) -> Any:
-            patch = make(t, outline, ready, many[i], shared)
+            patch = make(t, outline, ready, around, many[i], shared)
             check_same(patch["patch"], pool["patch"])
             return jax.tree.map(
                 lambda all_, leaf: jax.lax.dynamic_update_index_in_dim(all_, leaf.astype(all_.dtype), slots[i], 0),
@@ -332,7 +424,7 @@ def compiled_patches(t, outline, ready, many, wanted, slots, pool, *, sampler, p
 
         return jax.lax.cond(wanted[i], put, lambda pool: pool, pool)
 
-    return jax.lax.fori_loop(0, len(many), one, pool), tables["seen"]
+    return jax.lax.fori_loop(0, len(many), one, pool), seen
 
 
 def check_same(patch: Subject, pool: Subject) -> None:

@@ -1,6 +1,5 @@
 """Random patches of a subject: where they lie is a pure function of a key, and so are they."""
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -9,39 +8,49 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from jaxtyping import Array, Int
+from jaxtyping import Array, Bool, Int
 
 from medjax import keys
 from medjax.errors import in_range
-from medjax.geometry import Grid, window
+from medjax.geometry import Grid, check_same_grid, window
 from medjax.image import Image, LabelMap
-from medjax.ops import draw
-from medjax.ops.statistics import extent_mask
+from medjax.ops import draw, warp
 from medjax.subject import LOCATION, Subject, is_array, stack_values
+from medjax.transforms import apply
 from medjax.transforms.host import bare
 from medjax.transforms.spatial.crop import sizes
-from medjax.typing import Key, Params, Shape3, Tracer
+from medjax.typing import Index, Key, Params, Shape3, Tracer, Voxels
 
 UNROLL = 16
 """Patches that are copied by one step of a compiled loop."""
 
 
-def common_shape(subject: Subject, size: Shape3) -> Shape3:
-    """The shape that all images have; raises a ValueError if they differ, are smaller than a patch, or a batch."""
+def as_subject(x: Any) -> Subject:
+    """A subject, read; an image, or an array (C, I, J, K), becomes the only one of a subject, called "image".
+
+    Raises TypeError for anything else, ValueError for a subject without an image and for a batch.
+    """
+    if not isinstance(x, (Subject, Image, np.ndarray, jax.Array)):
+        raise TypeError(f"patches are cut from a Subject, an Image or an array (C, I, J, K), got {type(x).__name__}")
+    subject = apply.as_subject(x, ())[0].load()
     for name, image in subject.images.items():
         if len(image.shape) != 4:
             raise ValueError(f"{name} must be (C, I, J, K), got {image.shape}: use jax.vmap for a batch of subjects")
-    return check_shapes({name: image.spatial_shape for name, image in subject.images.items()}, size)
+    return subject
 
 
-def check_shapes(shapes: Mapping[str, Shape3], size: Shape3) -> Shape3:
-    """The shape that all images have; raises as `common_shape`."""
-    if len(set(shapes.values())) != 1:
-        raise ValueError(f"patches need images of one shape, got {shapes or 'no image'}")
-    shape = next(iter(shapes.values()))
+def common_shape(subject: Subject, size: Shape3, who: str) -> Shape3:
+    """The shape of images on one grid; raises a ValueError if they are not, or smaller than a patch."""
+    check_same_grid({name: Grid(image.affine, image.spatial_shape) for name, image in subject.images.items()}, who)
+    shape = next(iter(subject.images.values())).spatial_shape
+    check_fits(size, shape)
+    return shape
+
+
+def check_fits(size: Shape3, shape: Shape3) -> None:
+    """Raise a ValueError for a patch that is larger than the images."""
     if any(n > m for n, m in zip(size, shape, strict=True)):
         raise ValueError(f"patch_size={size} is larger than the images, {shape}: pad them by CropOrPad(only_pad=True)")
-    return shape
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +58,11 @@ class Sampler:
     """Abstract. `sampler(subject, key)` is a patch, `sampler.batch(subject, key, n)` a batch of n of one subject.
 
     A patch is a subject: its images (C, *patch_size) with their affines, and in `patch[mj.LOCATION]`, (6,) int32, the
-    first voxel and the one after the last. Both calls are pure, and run under jit and vmap.
-    Raises ValueError for images of different shapes, or smaller than the patch; of an image padded by
-    `stack(shape=)` that is smaller, under vmap, the patch begins at the first voxel.
+    first voxel and the one after the last. Both calls are pure, and run under jit and vmap. Instead of a subject they
+    take an image, or an array (C, I, J, K), whose patch is then called "image".
+    Raises ValueError for images smaller than the patch, and for images on different grids: those whose corners lie more
+    than half a voxel apart; under a trace, where affines are not known, those of different shapes. Of an image padded
+    by `stack(shape=)` that is smaller, under vmap, the patch begins at the first voxel.
     """
 
     patch_size: Any
@@ -62,16 +73,17 @@ class Sampler:
     def __post_init__(self):
         object.__setattr__(self, "patch_size", sizes("patch_size", self.patch_size))
 
-    def __call__(self, subject: Subject, key: Any) -> Subject:
+    def __call__(self, subject: Subject | Image | Voxels, key: Any) -> Subject:
         """One patch."""
         subject, key = self.checked(subject), keys.as_key(key)
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((subject, key))):
-            return cut(subject, self.place(key, self.prepare(subject), subject), self.patch_size)
+            tables = self.prepare(subject, *fitting_in(subject, self.patch_size))
+            return cut(subject, self.start(key, tables, subject), self.patch_size)
         patch, seen = compiled_patches(self, bare(subject), key[None])
         self.verify(jax.device_get(seen))
         return placed(subject, jax.tree.map(lambda leaf: leaf[0], patch))
 
-    def batch(self, subject: Subject, key: Any, n: int) -> Subject:
+    def batch(self, subject: Subject | Image | Voxels, key: Any, n: int) -> Subject:
         """A batch of n patches, each by its own key: (n,) keys, or one that its number is folded into."""
         subject, many = self.checked(subject), keys.as_keys(key, n)
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((subject, many))):
@@ -80,24 +92,57 @@ class Sampler:
         self.verify(jax.device_get(seen))
         return placed(subject, result, n)
 
-    def checked(self, subject: Subject) -> Subject:
+    def checked(self, x: Subject | Image | Voxels) -> Subject:
         """The subject, read, if it can be sampled."""
-        subject = subject.load()
-        common_shape(subject, self.patch_size)
+        subject = as_subject(x)
+        self.looked_up(subject)
+        common_shape(subject, self.patch_size, type(self).__name__)
         return subject
 
-    def prepare(self, subject: Subject) -> Params:
-        """What is computed once for a volume, traced; of it "seen" is what `verify` looks at."""
-        del subject
-        return {"seen": {}}
+    def looked_up(self, subject: Subject) -> str:
+        """Name of the image that says where patches lie: by its voxels, or by its shape alone.
+
+        Raises ValueError for a subject that does not have it.
+        """
+        return next(iter(subject.images))
+
+    def prepare(self, subject: Subject, low: Index, high: Index) -> Params:
+        """What is computed once for a volume whose voxels in [low, high) may be a centre, traced.
+
+        "seen" is what `verify` looks at, "some" whether any voxel can be drawn.
+        """
+        del subject, low, high
+        return {"seen": {}, "some": jnp.asarray(True)}
 
     def verify(self, seen: Params) -> None:
         """Raise a ValueError for a map that cannot be drawn from; on the host."""
         del seen
 
-    def place(self, key: Key, tables: Params, subject: Subject) -> Int[Array, "3"]:
+    def centre(self, key: Key, tables: Params, subject: Subject) -> Int[Array, "3"]:
+        """The index of a patch's centre, voxel patch_size // 2 of it; 0 if no voxel can be drawn."""
+        raise NotImplementedError(f"{type(self).__name__} must define centre")
+
+    def start(self, key: Key, tables: Params, subject: Subject) -> Int[Array, "3"]:
         """The index of a patch's first voxel."""
-        raise NotImplementedError(f"{type(self).__name__} must define place")
+        return jnp.maximum(self.centre(key, tables, subject) - jnp.asarray(self.patch_size, jnp.int32) // 2, 0)
+
+
+def fitting(shape: Any, size: Shape3) -> tuple[Any, Any]:
+    """The first voxel, and the one after the last, around which a patch lies in a grid of `shape` (..., 3)."""
+    half = np.asarray(size, np.int32) // 2
+    return half, shape - np.asarray(size, np.int32) + half + 1
+
+
+def fitting_in(subject: Subject, size: Shape3) -> tuple[Index, Index]:
+    """The voxels around which a patch lies in what is real of a subject's images."""
+    image = next(iter(subject.images.values()))
+    return fitting(jnp.asarray(image.spatial_shape if image.extent is None else image.extent, jnp.int32), size)
+
+
+def within(shape: Shape3, low: Index, high: Index) -> Bool[Array, "I J K"]:
+    """Whether the voxels of a grid lie in [low, high)."""
+    i, j, k = ((index >= low[a]) & (index < high[a]) for a, index in enumerate(warp.indices(shape, jnp.int32)))
+    return i & j & k
 
 
 @dataclass(frozen=True, eq=False)
@@ -106,11 +151,9 @@ class UniformSampler(Sampler):
 
     anywhere: ClassVar[bool] = True
 
-    def place(self, key: Key, tables: Params, subject: Subject) -> Int[Array, "3"]:
-        image = next(iter(subject.images.values()))
-        room = jnp.asarray(image.spatial_shape if image.extent is None else image.extent, jnp.int32)
-        room = jnp.maximum(room - jnp.asarray(self.patch_size, jnp.int32), 0)
-        return random.randint(keys.for_name(key, "start"), (3,), 0, room + 1, jnp.int32)
+    def start(self, key: Key, tables: Params, subject: Subject) -> Int[Array, "3"]:
+        low, high = fitting_in(subject, self.patch_size)
+        return random.randint(keys.for_name(key, "start"), (3,), 0, jnp.maximum(high - low, 1), jnp.int32)
 
 
 @dataclass(frozen=True, eq=False)
@@ -124,22 +167,19 @@ class WeightedSampler(Sampler):
 
     probability_map: str = ""
 
-    def map_of(self, subject: Subject) -> Image:
-        """The map that is drawn from."""
+    def looked_up(self, subject: Subject) -> str:
         if self.probability_map not in subject.images:
             known = ", ".join(subject.images)
             raise ValueError(f"probability_map={self.probability_map!r} is no image of the subject, which has {known}")
-        return subject.images[self.probability_map]
+        return self.probability_map
 
-    def checked(self, subject: Subject) -> Subject:
-        self.map_of(subject)
-        return super().checked(subject)
-
-    def prepare(self, subject: Subject) -> Params:
-        image = self.map_of(subject)
-        weights = centres(jnp.asarray(image.data)[0].astype(jnp.float32), image, self.patch_size)
+    def prepare(self, subject: Subject, low: Index, high: Index) -> Params:
+        image = subject[self.probability_map]
+        values = jnp.asarray(image.data)[0].astype(jnp.float32)
+        weights = jnp.where(within(image.spatial_shape, low, high), values, 0)
         sums = draw.marginals(weights)
-        return {"weights": weights, "sums": sums, "seen": {"smallest": weights.min(), "total": sums.planes.sum()}}
+        seen = {"smallest": weights.min(), "total": sums.planes.sum()}
+        return {"weights": weights, "sums": sums, "seen": seen, "some": seen["total"] > 0}
 
     def verify(self, seen: Params) -> None:
         for what, value in seen.items():
@@ -149,7 +189,7 @@ class WeightedSampler(Sampler):
                 f"the map {self.probability_map!r} is 0 wherever a patch of {self.patch_size} can be centred"
             )
 
-    def place(self, key: Key, tables: Params, subject: Subject) -> Int[Array, "3"]:
+    def centre(self, key: Key, tables: Params, subject: Subject) -> Int[Array, "3"]:
         return draw.voxel(key, tables["sums"], lambda i, j: tables["weights"][i, j])
 
 
@@ -175,21 +215,18 @@ class LabelSampler(Sampler):
                 raise ValueError(f"label_probabilities must give a label a weight above 0, got {ratios}")
             object.__setattr__(self, "label_probabilities", ratios)
 
-    def label_of(self, subject: Subject) -> LabelMap:
-        """The label map that is sampled."""
+    def looked_up(self, subject: Subject) -> str:
         maps = {n: i for n, i in subject.images.items() if isinstance(i, LabelMap)}
         if not maps or (self.label_name is not None and self.label_name not in maps):
             raise ValueError(f"label_name={self.label_name!r} is no label map of the subject, which has {list(maps)}")
-        return maps[self.label_name or next(iter(maps))]
-
-    def checked(self, subject: Subject) -> Subject:
-        channels = self.label_of(subject).shape[0]
+        name = self.label_name or next(iter(maps))
+        channels = maps[name].shape[0]
         if channels > 1 and not all(0 <= label < channels for label in self.label_probabilities or ()):
             raise ValueError(
                 f"label_probabilities of a map of {channels} channels names channels 0 to {channels - 1}, "
                 f"got {list(self.label_probabilities)}"
             )
-        return super().checked(subject)
+        return name
 
     def masks(self, data: Array) -> list[Array]:
         """Where each class is."""
@@ -199,13 +236,17 @@ class LabelSampler(Sampler):
             return [data[label] != 0 for label in self.label_probabilities]
         return [is_label(data[0], label) for label in self.label_probabilities]
 
-    def prepare(self, subject: Subject) -> Params:
-        image = self.label_of(subject)
-        masks = [centres(mask, image, self.patch_size) for mask in self.masks(jnp.asarray(image.data))]
-        sums = [draw.marginals(mask) for mask in masks]
+    def prepare(self, subject: Subject, low: Index, high: Index) -> Params:
+        image = subject[self.looked_up(subject)]
+        inside = within(image.spatial_shape, low, high)
+        sums = [draw.marginals(mask & inside) for mask in self.masks(jnp.asarray(image.data))]
         ratios = jnp.asarray(list((self.label_probabilities or {0: 1.0}).values()), jnp.float32)
-        present = jnp.stack([s.planes.any() for s in sums])
-        return {"sums": jax.tree.map(lambda *s: jnp.stack(s), *sums), "seen": {"ratios": jnp.where(present, ratios, 0)}}
+        ratios = jnp.where(jnp.stack([s.planes.any() for s in sums]), ratios, 0)
+        ends = jnp.stack([low[2], high[2]]).astype(jnp.int32)
+        return {
+            "sums": jax.tree.map(lambda *s: jnp.stack(s), *sums), "ends": ends, "seen": {"ratios": ratios},
+            "some": (ratios > 0).any(),
+        }  # fmt: skip
 
     def verify(self, seen: Params) -> None:
         if not np.any(seen["ratios"] > 0):
@@ -214,19 +255,17 @@ class LabelSampler(Sampler):
                 + ("a label" if self.label_probabilities is None else f"labels {list(self.label_probabilities)}")
             )
 
-    def place(self, key: Key, tables: Params, subject: Subject) -> Int[Array, "3"]:
-        image = self.label_of(subject)
+    def centre(self, key: Key, tables: Params, subject: Subject) -> Int[Array, "3"]:
+        data = jnp.asarray(subject[self.looked_up(subject)].data)
         which = draw.choose(keys.for_name(key, "class"), tables["seen"]["ratios"])
 
         def line(i: Array, j: Array) -> Array:
             """Looked at again, so that no mask is kept."""
-            data, (a, b, c) = jnp.asarray(image.data), (n // 2 for n in self.patch_size)
-            size = (len(data), 1, 1, data.shape[3] - self.patch_size[2] + 1)
-            voxels = jax.lax.dynamic_slice(data, (jnp.int32(0), i + a, j + b, jnp.int32(c)), size)
+            zero = jnp.zeros((), jnp.int32)
+            voxels = jax.lax.dynamic_slice(data, (zero, i, j, zero), (len(data), 1, 1, data.shape[3]))
             found = jnp.stack([mask[0, 0] for mask in self.masks(voxels)])[which]
-            if image.extent is None:
-                return found
-            return found & (jnp.arange(size[3], dtype=jnp.int32) <= image.extent[2] - self.patch_size[2])
+            index = jnp.arange(data.shape[3], dtype=jnp.int32)
+            return found & (index >= tables["ends"][0]) & (index < tables["ends"][1])
 
         return draw.voxel(key, jax.tree.map(lambda s: s[which], tables["sums"]), line)
 
@@ -236,19 +275,6 @@ def is_label(data: Array, label: int) -> Array:
     if jnp.issubdtype(data.dtype, jnp.integer) and not jnp.iinfo(data.dtype).min <= label <= jnp.iinfo(data.dtype).max:
         return jnp.zeros(data.shape, bool)
     return data == jnp.asarray(label).astype(data.dtype)
-
-
-def centres(values: Array, image: Image, size: Shape3) -> Array:
-    """The part of a volume that can be a patch's centre, 0 where the patch would leave what is real.
-
-    Its index is that of the patch's first voxel.
-    """
-    box = tuple(slice(n // 2, m - (n - n // 2) + 1) for n, m in zip(size, values.shape, strict=True))
-    inner = values[box]
-    if image.extent is None:
-        return inner
-    fits = extent_mask(inner.shape, jnp.asarray(image.extent) - jnp.asarray(size, jnp.int32) + 1)
-    return jnp.where(fits, inner, jnp.zeros((), inner.dtype))
 
 
 def cut(subject: Subject, start: Int[Array, "3"], size: Shape3) -> Subject:
@@ -273,8 +299,8 @@ def cut_image(image: Image, start: Int[Array, "3"], size: Shape3) -> Image:
 
 def patches(sampler: Sampler, subject: Subject, many: Key) -> tuple[Subject, Params]:
     """A patch for each key, and what `verify` looks at; traced."""
-    tables = sampler.prepare(subject)
-    starts = jax.vmap(lambda key: sampler.place(key, tables, subject))(many)
+    tables = sampler.prepare(subject, *fitting_in(subject, sampler.patch_size))
+    starts = jax.vmap(lambda key: sampler.start(key, tables, subject))(many)
     return cut_all(subject, starts, sampler.patch_size), tables["seen"]
 
 

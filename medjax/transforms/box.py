@@ -6,7 +6,7 @@ random one. The *box* part, a fused run and what is pointwise or local behind it
 """
 
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -17,10 +17,20 @@ from medjax.image import Image
 from medjax.ops import warp
 from medjax.subject import LOCATION, Subject
 from medjax.transforms import fuse
-from medjax.transforms.compose import Group
 from medjax.transforms.fuse import Place, Step
+from medjax.transforms.inverse import trail
 from medjax.transforms.steps import Group as Indices
-from medjax.transforms.steps import execute, flatten, groups_of, is_certain, is_random, keep, locate, run_single
+from medjax.transforms.steps import (
+    execute,
+    flatten,
+    groups_of,
+    is_certain,
+    is_group,
+    is_random,
+    keep,
+    locate,
+    run_single,
+)
 from medjax.transforms.transform import Transform
 from medjax.typing import Params, Shape3
 
@@ -37,9 +47,9 @@ class Parts(NamedTuple):
     why: tuple[tuple[int, str], ...]
 
 
-def chances(t: Transform, above: bool = False) -> list[bool]:
+def chances(t: Any, above: bool = False) -> list[bool]:
     """For each step of a pipeline whether what it does is random: it draws, or a coin or choice decides on it."""
-    if not isinstance(t, Group):
+    if not is_group(t):
         return [above or is_random(t)]
     above = above or not is_certain(t.p) or t.chooses
     return [chance for member in t.members for chance in chances(member, above)]
@@ -51,14 +61,14 @@ def split(pipeline: Transform) -> Parts:
     groups = groups_of(steps)
     chance = [any(random[i] for i in group) for group in groups]
     first = chance.index(True) if True in chance else len(groups)
-    begin = first
+    begin, foreseen = first, True
     why: dict[int, str] = {}
     for number in range(first, len(groups)):
         t = steps[groups[number][0]].transform
         if t.kind == "spatial":
             if number > begin:
                 why |= {n: "comes before a change of space" for n in range(begin, number) if n not in why}
-            begin = max(begin, number)
+            begin, foreseen = max(begin, number), foreseen and not sizes_by_voxels(steps, groups[number])
             if any(steps[i].transform.sampling().pad in warp.EDGE_OF for i in groups[number]):
                 why[number] = "pads by a ramp over the whole image"
                 begin = number + 1
@@ -69,11 +79,19 @@ def split(pipeline: Transform) -> Parts:
             why[number] = "measures what a random member has changed"
         elif t.margin(np.ones(3)) is None:
             why[number] = "needs the whole image"
+        elif not foreseen and any(t.margin(np.ones(3))):
+            why[number] = "reaches as many voxels as a spacing says that hangs on what is seen"
         else:
             continue
         begin = number + 1
     why |= {n: "comes before one that is whole" for n in range(first, begin) if n not in why}
     return Parts(groups[:first], groups[first:begin], groups[begin:], tuple(why.items()))
+
+
+def sizes_by_voxels(steps: Sequence[Step], group: Indices) -> bool:
+    """Whether the spacing after a run may hang on voxels: it changes behind a step that places itself by them."""
+    located = [steps[i].transform.locates for i in group]
+    return any(any(located[:n]) and steps[i].transform.rescales for n, i in enumerate(group))
 
 
 def shown(pipeline: Transform) -> str:
@@ -89,10 +107,39 @@ def shown(pipeline: Transform) -> str:
     return "\n".join([*lines, f"per patch on the box: {names(parts.box)}"])
 
 
-def margin_of(steps: Sequence[Step], groups: Sequence[Indices], spacing: np.ndarray) -> Shape3:
-    """How many voxels beyond the patch the box part has to read."""
-    margins = [steps[group[0]].transform.margin(spacing) for group in groups if not is_spatial(steps, group)]
-    i, j, k = np.sum([(0, 0, 0), *margins], 0).tolist()
+class Ends(NamedTuple):
+    """Images at both ends of the box part, for some keys: grids whose affines are (S, 4, 4) and shapes (S, 3)."""
+
+    begin: dict[str, geometry.Grid]
+    end: dict[str, geometry.Grid]
+
+
+def ends(steps: Sequence[Step], parts: Parts, params: Sequence[Params], places: dict[str, Place]) -> Ends:
+    """Where the box part begins and ends, of one key, from the places after the head alone; traced.
+
+    What steps see in voxels, which says where a window lies, is left out: their grids have the right size and spacing.
+    """
+    way = trail(steps, (*parts.whole, *parts.box), params, places)
+    end = way[-1][1] if way else places
+    begin = way[len(parts.whole)][0] if parts.box else end
+    bare = [{n: geometry.Grid(p.grid.affine, p.grid.shape) for n, p in found.items()} for found in (begin, end)]
+    return Ends(*bare)
+
+
+def margin_of(
+    steps: Sequence[Step], groups: Sequence[Indices], grids: dict[str, geometry.Grid], labels: dict[str, bool]
+) -> Shape3:
+    """How many voxels beyond the patch the box part has to read, for any image and any of the draws in `grids`.
+
+    grids: at the end of the run. A spacing decides on a whole number, so it is taken a little smaller than it is.
+    """
+    most = np.zeros(3, np.int64)
+    local = [steps[group[0]].transform for group in groups if not is_spatial(steps, group)]
+    for name, grid in grids.items():
+        mine = [t for t in local if fuse.included(t, name, labels[name])]
+        for spacing in np.unique(geometry.spacing(np.asarray(grid.affine)), axis=0) if mine else ():
+            most = np.maximum(most, np.sum([t.margin(spacing * (1 - 1e-5)) for t in mine], 0))
+    i, j, k = most.tolist()
     return i, j, k
 
 

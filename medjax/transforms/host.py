@@ -15,7 +15,7 @@ import numpy as np
 
 from medjax import io
 from medjax.errors import about
-from medjax.geometry import Grid, Linear, check_overlap
+from medjax.geometry import Grid, Linear, check_overlap, check_same_grid
 from medjax.image import Image
 from medjax.subject import Subject
 from medjax.transforms import buckets, fuse
@@ -96,6 +96,7 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
         places = fuse.copied(places, steps[group[0]], host.get(group[0], {}))
         before, kinds = kinds, kinds_after(steps, group, kinds)
         if first.kind != "spatial":
+            check_beside(first, places)
             pending.append((group, ()))
             continue
         if any(steps[index].transform.locates for index in group):
@@ -169,23 +170,33 @@ def planned(
     """The places after a run, in float64, every step checked."""
     for index in group:
         t, located = steps[index].transform, params[index].get("located", {})
-        grids = {name: place.grid for name, place in places.items() if fuse.included(t, name, place.label)}
+        grids = {n: p.grid for n, p in places.items() if fuse.included(t, n, p.label) or n == t.beside}
         if steps[index].certain or params[index]["on"]:
             t.check(grids, located)
         places = fuse.advance(places, steps[index], params[index], located)
     return places
 
 
-def shapes_after(t: Any, params: Params, subject: Subject) -> dict[str, Shape3]:
-    """The shape that each image has at the end of a pipeline, every step checked, without reading a voxel."""
-    steps, flat = flatten(t), flatten_params(t, params)
-    host = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if seen_on_host(step.transform)}
+def check_beside(t: Any, places: dict[str, Place]) -> None:
+    """Raise a ValueError for an image that is not on the grid of the one that is read beside it."""
+    for name, place in places.items() if t.beside in places else ():
+        if fuse.included(t, name, place.label):
+            check_same_grid({name: place.grid, t.beside: places[t.beside].grid}, f"{type(t).__name__}({t.beside!r})")
+
+
+def places_after(
+    steps: Sequence[Step], groups: Sequence[Group], params: dict[int, Params], subject: Subject
+) -> dict[str, Place]:
+    """The places of images after some groups, every step checked, without reading a voxel."""
     places = start_all(subject)
-    for group in groups_of(steps):
-        places = fuse.copied(places, steps[group[0]], host.get(group[0], {}))
-        if steps[group[0]].transform.kind == "spatial":
-            places = {name: concrete(place) for name, place in planned(steps, group, host, places).items()}
-    return {name: concrete(place).grid.fixed for name, place in places.items()}
+    for group in groups:
+        first = steps[group[0]].transform
+        places = fuse.copied(places, steps[group[0]], params.get(group[0], {}))
+        if first.kind == "spatial":
+            places = {name: concrete(place) for name, place in planned(steps, group, params, places).items()}
+        else:
+            check_beside(first, places)
+    return places
 
 
 def concrete(place: Place) -> Place:
@@ -283,7 +294,9 @@ def after_batch(
             for group in groups:
                 first = steps[group[0]].transform
                 here = fuse.copied(here, steps[group[0]], params.get(group[0], {}))
-                if first.kind == "spatial":
+                if first.kind != "spatial":
+                    check_beside(first, here)
+                else:
                     located = {i: {**params[i], "located": found[i]} for i in group if i in found}
                     here = planned(steps, group, {**params, **located}, here)
         places.append(here)
@@ -315,7 +328,7 @@ def verify(steps: Sequence[Step], record: dict[int, Any]) -> None:
         if t.kind != "spatial" and t.measures:
             found = jax.device_get(found)
             for name, measured in found["measured"].items() if found["on"] else ():
-                t.verify(measured[0], name)
+                t.for_image(name).verify(measured[0], name)
 
 
 def check_subject(t: Any, subject: Subject) -> None:

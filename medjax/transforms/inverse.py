@@ -208,7 +208,8 @@ def undo_single(step: Step, params: Params, subject: Subject, own: Sources, meas
             continue
 
         def back(data: jax.Array, image: Image = image, source: str = source) -> jax.Array:
-            return t.undo(image.replace(data=data), params["draw"][source], *measured.get(source, ())).data
+            before = t.for_image(source).undo
+            return before(image.replace(data=data), params["draw"][source], *measured.get(source, ())).data
 
         data = jnp.asarray(image.data)
         data = data if is_label(image) else data.astype(working(data.dtype))

@@ -30,17 +30,22 @@ def is_certain(p: Any) -> bool:
     return type(p) is float and p == 1.0
 
 
+def is_group(t: Any) -> bool:
+    """Whether a transform stands for its members."""
+    return t.kind == "group"
+
+
 def flatten(t: Any, certain: bool = True) -> list[Step]:
     """The members of a pipeline, nests opened, in order."""
     certain = certain and is_certain(t.p)
-    if t.kind != "group":
+    if not is_group(t):
         return [Step(t, certain)]
     return [step for member in t.members for step in flatten(member, certain and not t.chooses)]
 
 
 def flatten_params(t: Any, params: Params, on: Any = True) -> list[dict[str, Any]]:
     """The params of each step, with the coins of the nests above it joined into its own."""
-    if t.kind != "group":
+    if not is_group(t):
         return [{**params, "on": both(on, params["on"])}]
     if not is_certain(t.p):
         on = both(on, params["on"])
@@ -71,7 +76,7 @@ def carries(t: Any) -> bool:
 
 def is_random(t: Any) -> bool:
     """Whether a key is needed: something is drawn, or a coin is thrown; the same inside of a trace as outside."""
-    inner = any(is_random(member) for member in t.members) if t.kind == "group" else False
+    inner = any(is_random(member) for member in t.members) if is_group(t) else False
     return not is_certain(t.p) or inner or t.random
 
 
@@ -97,7 +102,7 @@ def draw_tree(t: Any, key: Key | None, places: dict[str, Place], above: Any, ele
     certain = above is True and is_certain(t.p)
     coin = jnp.asarray(True) if certain or key is None else keys.coin(key, t.p)
     on = above if certain else both(above, coin)
-    if t.kind == "group":
+    if is_group(t):
         choice = t.choose(key, element)
         members = []
         for i, member in enumerate(t.members):
@@ -191,13 +196,13 @@ def run_single(
         raise ValueError(f"{name} changes the number of channels, so it cannot hang on a coin or a choice")
     images, record = {}, {}
     for name, drawn in params["draw"].items():
-        image = subject[name]
+        image, own = subject[name], t.for_image(name)
 
         @jax.checkpoint
-        def apply(data: jax.Array, image: Image = image, drawn: Params = drawn) -> tuple[jax.Array, Any]:
+        def apply(data: jax.Array, image: Image = image, drawn: Params = drawn, own: Any = own) -> tuple[Any, Any]:
             of = image.replace(data=data)
-            measured = (t.measure(of, subject),) if t.measures else ()
-            return t.apply_to(of, drawn, *measured).data, measured
+            measured = (own.measure(of, subject),) if own.measures else ()
+            return own.apply_to(of, drawn, *measured).data, measured
 
         data = jnp.asarray(image.data)
         if not is_label(image):

@@ -160,6 +160,8 @@ class Transform:
     """Whether `copies` of label maps become scalar images."""
     absolute = False
     """Whether what it does hangs on where the world's origin is; not annotated, since some make it a property."""
+    beside: ClassVar[str | None] = None
+    """Name of an image that is read voxel by voxel beside those that it changes, so that they must share a grid."""
 
     def __post_init__(self):
         for f in fields(self):
@@ -288,6 +290,9 @@ class SpatialTransform(Transform):
 class VoxelTransform(Transform):
     """Abstract. Changes the voxels of images where they are, each image on its own."""
 
+    masking_method = None
+    """Where it looks; a field of those that take one, so not annotated."""
+
     measures: ClassVar[bool] = False
     """Whether `apply_to` takes, as a third argument, what `measure` found in the whole image."""
     rechannels: ClassVar[bool] = False
@@ -296,6 +301,11 @@ class VoxelTransform(Transform):
     """Whether a voxel of the result depends on that voxel, its place in the whole grid and what was measured alone."""
     invertible: ClassVar[bool] = False
     """Whether `undo` takes back what `apply_to` did; else `invert` leaves the voxels as they are."""
+
+    @property
+    def beside(self) -> str | None:
+        """The mask, if it has a name."""
+        return self.masking_method if isinstance(self.masking_method, str) else None
 
     def channels(self, count: int) -> int:
         """How many channels the result has."""
@@ -308,6 +318,11 @@ class VoxelTransform(Transform):
         """
         del spacing
         return (0, 0, 0) if self.pointwise else None
+
+    def for_image(self, name: str) -> Self:
+        """The transform as it acts on one image: with the image's own numbers, where it holds some for each."""
+        del name
+        return self
 
     def measure(self, image: Image, subject: Subject) -> Params:
         """What `apply_to` needs of the whole image or of the subject, traced."""

@@ -284,7 +284,8 @@ def test_subsets_are_cut_as_their_data_set(subjects):
 
 def test_data_sets_of_the_users(subjects):
     def double(subject):
-        return tio.Subject({**dict(subject.items()), "t1": tio.ScalarImage(tensor=2 * subject.t1.data)})
+        t1 = tio.ScalarImage(tensor=2 * subject.t1.data, affine=subject.t1.affine)
+        return tio.Subject({**dict(subject.items()), "t1": t1})
 
     for dataset in (Own(subjects, double), tio.SubjectsDataset(subjects, double)):
         for patch in queue(dataset):

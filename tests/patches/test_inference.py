@@ -8,6 +8,7 @@ from conftest import OBLIQUE, compilations, oriented, small_subject
 
 import medjax as mj
 from medjax.patches.grid import OVERLAP_MODES
+from medjax.patches.inference import aggregator_of
 
 SHAPE = (23, 31, 18)
 
@@ -257,6 +258,63 @@ def test_outputs_that_do_not_fit(subject):
         mj.sliding_window(classes, subject, 8, reduce=lambda s: s.argmax(0))
     with pytest.raises(ValueError, match=r"reduce='b' is not one of 'a'"):
         mj.sliding_window(lambda b: {"a": classes(b)}, subject, 8, reduce={"b": argmax})
+
+
+@pytest.mark.parametrize("size, step", [((24, 24, 24), (1, 1, 1)), ((24, 24, 24), (2, 2, 2)), ((8, 12, 16), (4, 4, 4))])
+@pytest.mark.parametrize("channels", [1, 2, 3, 4, 6, 8])
+def test_channels_that_are_last_are_refused_whatever_their_number(size, step, channels):
+    """Though they divide the patch, as 12 x 12 x 2 does of 24."""
+    subject = small_subject(shape=size)
+
+    def network(batch):
+        x = batch["t1"].data[(slice(None), slice(None), *(slice(None, None, s) for s in step))]
+        return jnp.concatenate([x] * channels, 1)
+
+    def flax(batch):
+        return jnp.moveaxis(network(batch), 1, -1)
+
+    with pytest.raises(ValueError, match=r"the output of apply_fn must be \(B, K, .*jnp.moveaxis\(out, -1, 1\)"):
+        mj.sliding_window(flax, subject, size)
+    with pytest.raises(ValueError, match=r"output 'a' of apply_fn must be .*jnp.moveaxis"):
+        mj.sliding_window(lambda b: {"a": flax(b)}, subject, size)
+    right = mj.sliding_window(lambda b: jnp.moveaxis(flax(b), -1, 1), subject, size)
+    assert right.shape == (channels, *(n // s for n, s in zip(size, step)))
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 6, 8, 12, 24])
+@pytest.mark.parametrize("step", [(1, 1, 1), (2, 2, 2), (1, 2, 2), (1, 1, 2), (3, 3, 3)])
+def test_channels_that_are_first_are_taken_whatever_their_number(channels, step):
+    """But for as many as the patch is wide and an output that is coarser along the last axis alone."""
+    if channels == 24 and step == (1, 1, 2):
+        return
+    out = jax.ShapeDtypeStruct((2, channels, *(24 // s for s in step)), np.float32)
+    grid = mj.GridSampler(small_subject(shape=(24, 24, 24)), 24)
+    assert aggregator_of("", out, grid, "crop").factor == step
+
+
+def test_an_image_or_an_array_is_a_subject_of_one(subject):
+    def network(batch):
+        return 2 * batch.image.data
+
+    for x, affine in (
+        (subject.t1, OBLIQUE),
+        (subject.t1.numpy(), np.eye(4)),
+        (jnp.asarray(subject.t1.data), np.eye(4)),
+    ):
+        got = mj.sliding_window(network, x, 8, 2)
+        np.testing.assert_allclose(got.data, 2 * subject.t1.numpy(), atol=1e-5)
+        np.testing.assert_array_equal(got.affine, affine)
+    for wrong in ("t1.nii", [subject.t1], None):
+        with pytest.raises(TypeError, match="a Subject, an Image or an array"):
+            mj.sliding_window(network, wrong, 8)
+    with pytest.raises(ValueError, match=r"\(C, I, J, K\)"):
+        mj.sliding_window(network, subject.t1.numpy()[0], 8)
+
+
+def test_images_on_different_grids_are_refused(subject):
+    turned = mj.ScalarImage(subject.t1.numpy(), np.diag([-1.0, 1, 1, 1]) @ OBLIQUE)
+    with pytest.raises(ValueError, match="needs images on one grid"):
+        mj.sliding_window(identity, subject.replace(other=turned), 8)
 
 
 def test_bad_arguments(subject):

@@ -175,3 +175,87 @@ def test_patches_of_a_series_begin_when_their_volumes_do(tmp_path):
 def test_a_map_that_is_not_there_is_named(subjects):
     with pytest.raises(ValueError, match="number=.*probability_map='nowhere' is no image.*t1, label"):
         list(queue(subjects, mj.WeightedSampler(6, "nowhere")))
+
+
+def given(pipeline, subject, sampler, n):
+    """A batch of n patches of one subject."""
+    dataset = mj.SubjectsDataset([subject], pipeline)
+    return next(iter(mj.PatchQueue(dataset, sampler, n, KEY, samples_per_volume=n, num_threads=1)))
+
+
+def spots(shape, *places):
+    """A subject whose label map has one voxel of each of 1, 2, ..."""
+    label = np.zeros((1, *shape), np.uint8)
+    for value, place in enumerate(places, 1):
+        label[(0, *place)] = value
+    return mj.Subject(t1=mj.ScalarImage(label.astype(np.float32), OBLIQUE), label=mj.LabelMap(label, OBLIQUE))
+
+
+FLIP = mj.RandomFlip((0, 1, 2))
+
+
+@pytest.mark.parametrize(
+    "name, last, shape, places",
+    [
+        ("padded", mj.CropOrPad(20), (12, 12, 12), [(0, 0, 0), (11, 5, 0), (6, 6, 6)]),
+        ("padded on one side", mj.Pad((0, 3, 0, 0, 0, 0)), (12, 9, 9), [(11, 5, 4), (5, 4, 4)]),
+        ("cut", mj.CropOrPad(9), (17, 17, 17), [(0, 8, 8), (6, 8, 8), (3, 3, 3), (10, 9, 8)]),
+        ("turned", mj.ToOrientation("SPL"), (9, 14, 20), [(4, 2, 17), (6, 11, 2), (0, 7, 7)]),
+        ("finer", mj.Resample((0.5, 1.0, 0.75)), (9, 9, 9), [(2, 4, 5), (0, 4, 4), (5, 6, 2)]),
+    ],
+)
+def test_a_centre_is_any_voxel_around_which_a_patch_fits_in_the_transformed_volume(name, last, shape, places):
+    """Those near the border of a volume that is padded too, and none that is cut off; each as likely as another."""
+    flip = mj.RandomFlip((1, 2)) if name == "padded on one side" else FLIP
+    pipeline, size = mj.Compose([flip, last]), 5
+    subject = spots(shape, *places)
+    batch = given(pipeline, subject, mj.LabelSampler(size), 40)
+    values = np.asarray(batch.label.data)[:, 0, 2, 2, 2]
+    whole = mj.Compose([last])(subject).label.numpy()[0]
+    room = tuple(slice(2, n - 2) for n in whole.shape)
+    assert set(values) == set(np.unique(whole[room])) - {0}
+    counts = np.bincount(values, minlength=len(places) + 1)
+    assert counts[counts > 0].min() > 40 / (counts > 0).sum() / 2
+
+
+def test_a_patch_larger_than_the_volume_before_it_is_padded():
+    batch = given(mj.Compose([FLIP, mj.CropOrPad(20)]), spots((12, 12, 12), (1, 6, 6)), mj.LabelSampler(16), 8)
+    assert batch.label.shape == (8, 1, 16, 16, 16) and (np.asarray(batch.label.data).max((1, 2, 3, 4)) == 1).all()
+    weights = mj.WeightedSampler(16, "t1")
+    batch = given(mj.Compose([FLIP, mj.CropOrPad(20)]), spots((12, 12, 12), (1, 6, 6)), weights, 8)
+    assert (np.asarray(batch.t1.data).max((1, 2, 3, 4)) == 1).all()
+
+
+def test_without_room_around_a_label_the_patch_is_moved_into_the_volume():
+    """A patch as large as the volume has one place; without the label anywhere there is an error."""
+    batch = given(mj.Compose([FLIP]), spots((9, 9, 9), (0, 0, 0)), mj.LabelSampler(9), 4)
+    assert not np.asarray(batch[mj.LOCATION])[:, :3].any()
+    with pytest.raises(ValueError, match="subject 0: no patch of .* can be centred"):
+        given(mj.Compose([FLIP]), spots((9, 9, 9)), mj.LabelSampler(5), 4)
+
+
+def test_a_label_that_comes_from_another_grid_is_followed_from_there():
+    subject = spots((12, 12, 12), (3, 7, 4), (8, 6, 9))
+    turn = np.diag([-1.0, 1, 1, 1])
+    turn[0, 3] = 11
+    stored = mj.LabelMap(subject.label.numpy()[:, ::-1], np.asarray(OBLIQUE) @ turn)
+    batch = given(mj.Compose([FLIP, mj.Resample("t1")]), subject.replace(label=stored), mj.LabelSampler(5), 8)
+    assert (np.asarray(batch.label.data)[:, 0, 2, 2, 2] > 0).all()
+
+
+def test_images_on_different_grids_are_refused_for_whichever_patch_they_are(subjects):
+    subject = spots((12, 12, 12), (3, 7, 4))
+    turn = np.diag([-1.0, 1, 1, 1])
+    turn[0, 3] = 11
+    stored = subject.replace(label=mj.LabelMap(subject.label.numpy()[:, ::-1], np.asarray(OBLIQUE) @ turn))
+    message = r"subject 0: PatchQueue needs images on one grid, but 't1'.*'label'.*voxels apart.*ToCanonical"
+    with pytest.raises(ValueError, match=message):
+        given(mj.RandomNoise(), stored, mj.UniformSampler(4), 2)
+    assert given(mj.Compose([mj.ToCanonical(), mj.RandomNoise()]), stored, mj.LabelSampler(3), 2).t1.shape[0] == 2
+    with pytest.raises(ValueError, match=message):  # apart for half of the keys
+        given(mj.Compose([mj.RandomNoise(), mj.ToOrientation("LPS", include=["t1"], p=0.5)]), subject,
+              mj.UniformSampler(4), 9)  # fmt: skip
+    with pytest.raises(ValueError, match=r"patch_size=\(8, 8, 8\) is larger than the images, \(6, 6, 6\)"):
+        given(mj.Compose([mj.RandomNoise(), mj.Crop(3, p=0.5)]), subject, mj.UniformSampler(8), 9)
+    with pytest.raises(ValueError, match="Mask.*one grid"):
+        given(mj.Compose([mj.RandomNoise(), mj.Mask("label"), mj.ToCanonical()]), stored, mj.UniformSampler(4), 2)

@@ -260,6 +260,69 @@ def test_w52_the_key_alone_decides():
     assert (sampler(subject, jax.random.key(12))[mj.LOCATION] != first[mj.LOCATION]).any()
 
 
+def shifted(voxels):
+    """The grid of `small_subject`, some voxels along each axis further."""
+    moved = np.eye(4)
+    moved[:3, 3] = voxels
+    return OBLIQUE @ moved
+
+
+FLIPPED = np.diag([-1.0, -1, 1, 1])
+FLIPPED[:2, 3] = 22, 30
+
+
+@pytest.mark.parametrize(
+    "affine", [OBLIQUE @ FLIPPED, shifted((0, 0.6, 0)), shifted((500, 0, 0)), OBLIQUE * [1.03, 1.03, 1.03, 1]],
+    ids=["flipped", "shifted", "far", "stretched"],
+)  # fmt: skip
+def test_one_shape_on_another_grid_is_refused(affine, subject):
+    elsewhere = subject.replace(label=mj.LabelMap(subject.label.numpy(), affine))
+    for sampler in SAMPLERS:
+        message = f"{type(sampler).__name__} needs images on one grid.*voxels apart.*Resample"
+        with pytest.raises(ValueError, match=message):
+            sampler(elsewhere, KEY)
+        with pytest.raises(ValueError, match=message):
+            sampler.batch(elsewhere, KEY, 2)
+    with pytest.raises(ValueError, match="GridSampler needs images on one grid"):
+        mj.GridSampler(elsewhere, 8)
+    jax.jit(SAMPLERS[0])(elsewhere, KEY)  # nothing is known of affines there
+
+
+def test_canonical_images_are_on_one_grid_and_headers_may_differ_by_half_a_voxel(subject):
+    stored = subject.replace(label=mj.LabelMap(subject.label.numpy()[:, ::-1, ::-1], OBLIQUE @ FLIPPED))
+    sampler = mj.LabelSampler(SIZE, "label", {3: 1})
+    patch, want = (sampler(mj.ToCanonical()(s), KEY) for s in (stored, subject))
+    np.testing.assert_array_equal(patch.label.data, want.label.data)
+    np.testing.assert_array_equal(patch.t1.data, want.t1.data)
+    sampler(subject.replace(label=mj.LabelMap(subject.label.numpy(), shifted((0.4, -0.4, 0)))), KEY)
+
+
+def test_an_image_or_an_array_is_a_subject_of_one(subject):
+    want = mj.UniformSampler(SIZE)(mj.Subject(image=subject.t1), KEY)
+    for x in (subject.t1, subject.t1.numpy(), jnp.asarray(subject.t1.data)):
+        np.testing.assert_array_equal(mj.UniformSampler(SIZE)(x, KEY).image.data, want.image.data)
+        assert mj.UniformSampler(SIZE).batch(x, KEY, 3).image.shape == (3, 1, *SIZE)
+        assert mj.GridSampler(x, 8)[0].image.shape == (1, 8, 8, 8)
+    for wrong in ("t1.nii", [subject.t1], None):
+        for call in (lambda x: mj.UniformSampler(SIZE)(x, KEY), lambda x: mj.GridSampler(x, 8)):
+            with pytest.raises(TypeError, match="a Subject, an Image or an array"):
+                call(wrong)
+
+
+def test_one_key_is_folded_where_many_are_due_and_others_are_refused_by_name(subject):
+    sampler = mj.UniformSampler(SIZE)
+    one, raw = jax.random.key(4), jax.random.PRNGKey(4)
+    folded = jax.vmap(jax.random.fold_in, (None, 0))(one, jnp.arange(2, dtype=jnp.uint32))
+    want = sampler.batch(subject, folded, 2)[mj.LOCATION]
+    for key in (one, raw, np.asarray(raw)):
+        np.testing.assert_array_equal(sampler.batch(subject, key, 2)[mj.LOCATION], want)
+    for key in (jax.random.split(one, 1), jax.random.split(one, 3), jax.random.split(raw, 3), 3, None):
+        with pytest.raises(TypeError, match="key"):
+            sampler.batch(subject, key, 2)
+        with pytest.raises(TypeError, match="key"):
+            sampler(subject, key)
+
+
 @pytest.mark.parametrize("size", [0, -1, 2.5, (1, 2), (1, 2, 3, 4), "a"])
 def test_bad_patch_sizes(size):
     with pytest.raises(ValueError, match="patch_size"):
@@ -269,7 +332,7 @@ def test_bad_patch_sizes(size):
 def test_bad_subjects(subject):
     with pytest.raises(ValueError, match=r"larger than the images.*CropOrPad"):
         mj.UniformSampler((24, 4, 4))(subject, KEY)
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="one grid"):
         mj.UniformSampler(2)(subject.replace(t2=mj.ScalarImage(np.zeros((1, 4, 4, 4)))), KEY)
     with pytest.raises(ValueError, match="no image"):
         mj.UniformSampler(2)(mj.Subject(age=3), KEY)

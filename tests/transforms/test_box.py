@@ -1,16 +1,17 @@
-"""A patch is the box of the transformed volume, for every transform; and what is computed for it is as little as can be."""
+"""A patch is the box of the transformed volume, and what is computed for it is as little as can be.
+
+That it is so for every transform and any pipeline is a law of the queue (`tests/patches/test_queue_laws.py`)."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-import pytest
 from conftest import OBLIQUE, small_subject
 
 import medjax as mj
 from medjax.transforms import box
+from medjax.transforms.fuse import start as place_of
+from medjax.transforms.inverse import trail
 from medjax.transforms.steps import draw, execute, flatten, flatten_params
-from medjax.transforms.transform import REGISTRY
-from tests.test_laws import CASES
 
 SIZE = (4, 5, 3)
 SHAPE = (12, 13, 11)
@@ -20,7 +21,11 @@ AROUND = [mj.RandomFlip((0, 1)), mj.RandomNoise(p=0.7)]
 def patches(pipeline, subject, key, starts):
     """The boxes that begin at `starts`, without the rest; one program."""
     steps, parts = flatten(pipeline), box.split(pipeline)
-    margin = box.margin_of(steps, parts.box, np.asarray(subject.t1.spacing))
+    flat = flatten_params(pipeline, draw(pipeline, key, subject))
+    places = {name: place_of(image, jnp) for name, image in subject.images.items()}
+    way = trail(steps, parts.head, flat, places)
+    grids = box.ends(steps, parts, flat, way[-1][1] if way else places).end
+    margin = box.margin_of(steps, parts.box, grids, {name: name == "label" for name in grids})
 
     @jax.jit
     def run(subject, key, start):
@@ -48,20 +53,6 @@ def same(pipeline, subject, key):
                 np.testing.assert_allclose(found[name].data, expected, atol=1e-3 * scale)
             moved = np.asarray(image.affine)[:3, :3] @ start + np.asarray(image.affine)[:3, 3]
             np.testing.assert_allclose(found[name].affine[:3, 3], moved, atol=1e-3)
-
-
-@pytest.mark.parametrize("name", [name for name in CASES if f"Random{name}" not in CASES])
-def test_every_transform(name):
-    """Each between others that are random, a deterministic twin by its random form, whose code is the same.
-
-    Behind a change of shape where its own depends on values.
-    """
-    t = REGISTRY[name](**CASES[name].args)
-    case = CASES[name]
-    cut = mj.CropOrPad((10, 10, 10) if case.cube else (10, 11, 9))
-    fixed = [cut] if case.cube or case.reshapes or name in ("Crop", "RandomCrop") else []
-    pipeline = mj.Compose([AROUND[0], *fixed, t, *fixed, *AROUND[1:]])
-    same(pipeline, small_subject(OBLIQUE, SHAPE), jax.random.key(3))
 
 
 def test_a_box_has_room_for_the_blurs_behind_one_another():
@@ -103,3 +94,12 @@ def test_statistics_after_a_random_member_are_of_the_whole_volume():
 def test_a_choice_is_random_though_its_members_are_not():
     pipeline = mj.Compose([mj.ToCanonical(), mj.Compose([mj.Gamma(2.0)], p=0.5), mj.OneOf([mj.Clamp(0, 1)])])
     assert box.split(pipeline).head == ((0,),)
+
+
+def test_what_spacing_a_mask_leaves_is_known_on_the_volume_alone():
+    """Behind a box of a mask that is resized, a blur in mm reaches as far as the mask is small: it runs on the volume."""
+    located = mj.CropOrPad(None, mask_name="label")
+    for local, whole in ((mj.Blur(1.0), ((0,), (1, 2), (3,))), (mj.Gamma(2.0), ((0,),))):
+        assert box.split(mj.Compose([mj.RandomFlip(), located, mj.Resize(8), local])).whole == whole
+    known = [mj.RandomFlip(), mj.Resize(8), mj.RandomCrop(4, label_name="label"), mj.Blur(1.0)]
+    assert box.split(mj.Compose(known)).whole == ()

@@ -15,14 +15,14 @@ import numpy as np
 from jaxtyping import Array
 
 from medjax.errors import about, one_of
+from medjax.geometry import Grid, check_same_grid
 from medjax.image import Image, ScalarImage
 from medjax.ops import pointwise, statistics
 from medjax.ranges import as_floats, check, leaf, traced
 from medjax.subject import Subject
 from medjax.transforms.intensity.masking import Masking, check_masking, label_values, mask_of, masking
-from medjax.transforms.steps import Element
 from medjax.transforms.transform import IntensityTransform, always, plain, static, transform
-from medjax.typing import Key, Params, working
+from medjax.typing import Params, working
 
 PERCENTILES = (1.0, 10.0, 20.0, 25.0, 30.0, 40.0, 50.0, 60.0, 70.0, 75.0, 80.0, 90.0, 99.0)
 KNOTS = (0, 1, 2, 4, 5, 6, 7, 8, 10, 11, 12)
@@ -137,8 +137,9 @@ class HistogramStandardization(IntensityTransform):
     v_j to v_j+1. The first and the last piece go on for ever. The percentiles are those stored with the landmarks; of
     the 13 default ones all but the quartiles, 25 and 75, are applied, as in TorchIO. Channels are pooled.
 
-    A dictionary makes it a group of one member for each image: images that it does not name are left alone, and its p,
-    which is static, is one coin for all.
+    A dictionary gives each image that it names its own landmarks, `include` being their names, in the order of
+    `landmarks`; others are left alone. p, which is static, is one coin for
+    all.
     Shapes: (C, I, J, K) -> same, float32.  Voxels that are not finite count nowhere and stay as they are.
     Inverse: the broken line back, with what was measured; exact where landmarks and percentiles ascend strictly.
     Raises ValueError for landmarks of different counts, for a mask that is not there or empty, and for an image whose
@@ -149,55 +150,34 @@ class HistogramStandardization(IntensityTransform):
 
     landmarks: Any = leaf(convert=landmarks_of)
     masking_method: Masking = static(default=None, convert=masking)
-    names: Sequence[str] | None = static(default=None, kw_only=True)
     labels: Sequence[int] | None = static(default=None, convert=label_values, kw_only=True)
-    p: float = always(default=1.0)
+    p: float = always(default=1.0)  # structure, so that landmarks can be learned: no key is needed where p is 1
 
     measures = True
     invertible = True
-    chooses = False
 
     def __post_init__(self):
         given = self.landmarks
         if isinstance(given, Mapping) and set(given) != {"landmarks", "percentiles"}:
-            object.__setattr__(self, "names", tuple(given))
+            if self.include or self.exclude:
+                raise ValueError(
+                    "the names of landmarks say which images they are for: no include, no exclude with them"
+                )
+            object.__setattr__(self, "include", tuple(given))
             object.__setattr__(self, "landmarks", tuple(landmarks_of(f"landmarks of {n}", v) for n, v in given.items()))
         super().__post_init__()
         if isinstance(self.landmarks, Landmarks):
             return
-        if not self.landmarks or len(self.landmarks) != len(self.names or ()):
+        if not self.landmarks or len(self.landmarks) != len(self.include or ()):
             raise ValueError("landmarks must be landmarks or a dictionary of them by image name")
-        object.__setattr__(self, "names", tuple(self.names or ()))
-        counts = {n: len(found.percentiles) for n, found in zip(self.names or (), self.landmarks, strict=True)}
+        counts = {n: len(found.percentiles) for n, found in zip(self.include or (), self.landmarks, strict=True)}
         if len(set(counts.values())) > 1:
             raise ValueError(f"landmarks of different counts: {counts}; train all images with one cutoff")
-        if self.include or self.exclude:
-            raise ValueError("the names of landmarks say which images they are for: no include, no exclude with them")
 
-    @property
-    def kind(self) -> str:
-        """A group, if there are landmarks for several names."""
-        return "intensity" if isinstance(self.landmarks, Landmarks) else "group"
-
-    @property
-    def members(self) -> tuple["HistogramStandardization", ...]:
-        """One transform for each named image; the first keeps the copies that are asked for."""
-        return tuple(
-            self.replace(
-                landmarks=found, names=None, include=(name,), keep=dict(self.keep or ()) if i == 0 else None, p=1.0
-            )
-            for i, (name, found) in enumerate(zip(self.names or (), self.landmarks, strict=True))
-        )
-
-    def choose(self, key: Key | None, element: Element | None) -> Params:
-        """Nothing to choose: every member has its turn."""
-        del key, element
-        return {}
-
-    def taken(self, choice: Params, index: int) -> bool:
-        """Every member is taken."""
-        del choice, index
-        return True
+    def for_image(self, name: str) -> Self:
+        if isinstance(self.landmarks, Landmarks):
+            return self
+        return self.replace(landmarks=self.landmarks[(self.include or ()).index(name)], include=(name,))
 
     def check_subject(self, subject: Subject) -> None:
         check_masking(self.masking_method, subject, labels=self.labels)
@@ -302,6 +282,9 @@ def voxels_of(item: Any, method: Masking, labels: tuple[int, ...] | None) -> np.
     if len(names) != 1:
         raise ValueError(f"a subject to train on has one scalar image, this one has {', '.join(names) or 'none'}")
     check_masking(method, subject, labels=labels)
+    if isinstance(method, str) and method in subject.images:
+        grids = {n: Grid(subject[n].affine, subject[n].spatial_shape) for n in (*names, method)}
+        check_same_grid(grids, f"training by the mask {method!r}")
     subject = subject.load()
     image = subject[names[0]]
     data = np.asarray(image.data, working(image.dtype))

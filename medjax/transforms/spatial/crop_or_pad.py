@@ -9,7 +9,7 @@ from jax import random
 
 from medjax import keys
 from medjax.errors import one_of
-from medjax.geometry import Grid, namespace, spacing, window
+from medjax.geometry import Grid, check_same_grid, namespace, spacing, window
 from medjax.image import LabelMap
 from medjax.ops.statistics import extent_mask
 from medjax.subject import Subject
@@ -100,6 +100,11 @@ class CropOrPad(SpatialTransform):
         """Whether a mask must be seen first."""
         return self.mask_name is not None
 
+    @property
+    def beside(self) -> str | None:
+        """The mask, by whose indices the window is placed."""
+        return self.mask_name
+
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"start": random.uniform(keys.for_name(key, "start"), (3,), jnp.float32)} if self.random else {}
 
@@ -185,18 +190,4 @@ class CropOrPad(SpatialTransform):
 
 def check_one_grid(grids: dict[str, Grid], who: str, tolerance: float = TOLERANCE) -> None:
     """Raise a ValueError unless all grids are one, to `tolerance` voxels at the corners; on the host."""
-    names = list(grids)
-    first = grids[names[0]]
-    corners = np.array(np.meshgrid(*[(0, int(n) - 1) for n in first.shape], indexing="ij")).reshape(3, -1).T
-    for name in names[1:]:
-        grid = grids[name]
-        apart = max(
-            np.abs((grid.affine[:3, :3] - first.affine[:3, :3]) @ c + grid.affine[:3, 3] - first.affine[:3, 3]).max()
-            for c in corners
-        )
-        if tuple(grid.shape) != tuple(first.shape) or apart > tolerance * spacing(np.asarray(first.affine)).min():
-            raise ValueError(
-                f"{who} needs images on one grid, but {names[0]!r} has shape {tuple(map(int, first.shape))} and "
-                f"{name!r} {tuple(map(int, grid.shape))}, {apart:.3g} mm apart at a corner; "
-                f"put Resample({names[0]!r}) before it"
-            )
+    check_same_grid(grids, who, tolerance)

@@ -13,6 +13,7 @@ from conftest import OBLIQUE, blobs, small_subject
 import medjax as mj
 from medjax.transforms.intensity import histogram_standardization
 from medjax.transforms.intensity.histogram_standardization import KNOTS, PERCENTILES
+from medjax.transforms.steps import flatten
 
 TARGETS = 100 * np.linspace(0, 1, 13) ** 1.5
 
@@ -217,6 +218,22 @@ def test_a_dictionary_gives_each_image_its_own_landmarks():
         np.testing.assert_array_equal(result.label.numpy(), s.label.numpy())
 
 
+def test_a_dictionary_goes_through_every_door_as_one_transform():
+    """It is one step of one kind, alone or in a pipeline, its names and landmarks survive a configuration."""
+    s = two_images()
+    t = mj.HistogramStandardization({"t1": TARGETS, "t2": TARGETS[-1] - TARGETS[::-1]})
+    assert t.kind == "intensity" and len(flatten(mj.Compose([t, mj.RandomNoise()]))) == 2
+    for pipeline in (mj.Compose([t, mj.RandomNoise()]), mj.Compose([mj.RandomNoise(), t, mj.RandomGamma()])):
+        (batch,) = mj.PatchQueue(
+            mj.SubjectsDataset([s], pipeline), mj.UniformSampler(8), 2, jax.random.key(0), samples_per_volume=2
+        )
+        for patch in mj.unstack(batch):
+            low, high = np.asarray(patch[mj.LOCATION]).reshape(2, 3)
+            box = (slice(None), *map(slice, low, high))
+            for name, image in pipeline(s, patch["key"]).images.items():
+                np.testing.assert_allclose(patch[name].data, image.numpy()[box], atol=1e-3)
+
+
 def test_a_dictionary_has_one_coin_for_all():
     s = two_images()
     t = mj.HistogramStandardization({"t1": TARGETS, "t2": TARGETS}, p=0.5)
@@ -339,6 +356,10 @@ def test_training_says_which_image_is_no_good(tmp_path):
         train(volumes(1), masking_method=lambda x: x > 99, progress=False)
     with pytest.raises(ValueError, match="image 0: masking_method='brain' is no label map"):
         train(volumes(1), masking_method="brain", progress=False)
+    s = small_subject()
+    turned = s.replace(label=mj.LabelMap(s.label.numpy(), np.diag([-1.0, 1, 1, 1]) @ OBLIQUE))
+    with pytest.raises(ValueError, match="image 0: training by the mask 'label' needs images on one grid"):
+        train([turned], masking_method="label", progress=False)
     with pytest.raises(ValueError, match="image 0: a subject to train on has one scalar image, this one has t1, t2"):
         train([two_images()], progress=False)
     with pytest.raises(OSError, match=r"image 0 \(.*none.nii\)"):

@@ -30,6 +30,62 @@ def test_a_label_that_the_type_cannot_hold_is_nowhere(dtype):
     np.testing.assert_array_equal(got, np.where(s.label.numpy() == 3, s.t1.numpy(), 0))
 
 
+def flipped(image):
+    """The image as another program stores it: the last voxel along each of two axes first, the affine says so."""
+    turn = np.diag([-1.0, -1, 1, 1])
+    turn[:2, 3] = np.array(image.spatial_shape[:2]) - 1
+    return type(image)(image.numpy()[:, ::-1, ::-1], np.asarray(image.affine) @ turn)
+
+
+BY_NAME = [
+    mj.Mask("label"), mj.ZNormalization(masking_method="label"), mj.RescaleIntensity(masking_method="label"),
+    mj.HistogramStandardization(np.linspace(0, 100, 13), "label"),
+    mj.HistogramStandardization({"t1": np.linspace(0, 100, 13)}, "label"),
+    mj.RemoveLabels([1], masking_method="label", include=["other"]),
+    mj.RemapLabels({1: 2}, masking_method="label", include=["other"]),
+    mj.SequentialLabels(masking_method="label", include=["other"]),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("t", BY_NAME, ids=lambda t: type(t).__name__)
+def test_a_mask_of_one_shape_on_another_grid_is_refused_and_canonical_is_right(t):
+    s = small_subject()
+    s = s.replace(other=s.label)
+    stored = s.replace(label=flipped(s.label))
+    message = rf"{type(t).__name__}\('label'\) needs images on one grid.*voxels apart.*ToCanonical.*Resample\('"
+    with pytest.raises(ValueError, match=message):
+        t(stored)
+    with pytest.raises(ValueError, match=message):
+        t.batch(mj.stack([stored, stored]))
+    both = mj.Compose([mj.ToCanonical(), t])
+    for name, image in both(s).images.items():
+        np.testing.assert_allclose(both(stored)[name].numpy(), image.numpy(), rtol=1e-5, atol=1e-5)
+
+
+def test_grids_come_apart_and_together_inside_of_a_pipeline():
+    """What counts is where images are when a mask is read, to half a voxel at a corner."""
+    s = small_subject()
+    apart = mj.Compose([mj.Flip((0,), include=["label"]), mj.ToOrientation("LPS", include=["t1"]), mj.Mask("label")])
+    with pytest.raises(ValueError, match="one grid"):
+        apart(s)
+    moved = np.asarray(OBLIQUE) @ np.array([[1, 0, 0, 3.0], [0, 1, 0, 0], [0, 0, 1, 0], [0, 0, 0, 1]])
+    elsewhere = s.replace(label=mj.LabelMap(s.label.numpy(), moved))
+    with pytest.raises(ValueError, match="3 voxels apart"):
+        mj.Mask("label")(elsewhere)
+    got = mj.Compose([mj.Resample("t1"), mj.Mask("label", -1)])(elsewhere)
+    want = np.roll(s.label.numpy(), 3, 1)
+    want[:, :3] = 0
+    np.testing.assert_array_equal(got.t1.numpy() != -1, want > 0)
+    moved[:3, 3] = OBLIQUE[:3, 3] + 0.3 * OBLIQUE[:3, 0]
+    mj.Mask("label")(s.replace(label=mj.LabelMap(s.label.numpy(), moved)))
+
+
+def test_a_window_about_a_mask_that_it_leaves_alone_is_placed_on_its_grid():
+    s = small_subject()
+    with pytest.raises(ValueError, match="one grid"):
+        mj.CropOrPad(8, mask_name="label", include=["t1"])(s.replace(label=flipped(s.label)))
+
+
 def test_functions_and_borders():
     data = blobs()[None]
     np.testing.assert_array_equal(mj.Mask(bright, 2)(data), np.where(data > 0.5, data, 2))

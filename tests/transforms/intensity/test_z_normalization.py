@@ -96,8 +96,10 @@ def test_nothing_is_raised_where_the_coin_says_no():
 def test_a_mask_on_another_grid_is_an_error():
     subject = small_subject()
     subject = subject.replace(label=mj.LabelMap(np.ones((1, 9, 9, 9), np.uint8), OBLIQUE))
-    with pytest.raises(ValueError, match="mask 'label' has shape"):
+    with pytest.raises(ValueError, match=r"ZNormalization\('label'\) needs images on one grid"):
         mj.ZNormalization("label")(subject)
+    with pytest.raises(ValueError, match="mask 'label' has shape"):
+        jax.jit(mj.ZNormalization("label"))(subject)
 
 
 @pytest.mark.parametrize("method", [-1, (1, 2), 1.5, (1, 2, 3, 4, 5, 6, 7)])
