@@ -29,10 +29,10 @@ from medjax.errors import about, needs_extra
 from medjax.geometry import Grid
 from medjax.patches.samplers import Sampler, check_fits, fitting
 from medjax.subject import KEY, LOCATION, Subject, is_array, stack_others
-from medjax.transforms import box, host
+from medjax.transforms import box, host, near
 from medjax.transforms.box import Parts
 from medjax.transforms.compose import Compose
-from medjax.transforms.fuse import Place, follow, start
+from medjax.transforms.fuse import Place, Step, follow, start
 from medjax.transforms.steps import carries, draw, flatten, flatten_params
 from medjax.transforms.transform import Transform
 from medjax.typing import Index, Key, Params, Shape3
@@ -118,6 +118,13 @@ class Volume(NamedTuple):
     index: int
     subject: Subject
     name: str
+
+
+class Kept(NamedTuple):
+    """What is known of a volume whose patches wait, beside its voxels, and how far it was brought near the origin."""
+
+    known: Subject
+    offset: near.Offset
 
 
 class PatchQueue:
@@ -230,7 +237,7 @@ class PatchQueue:
         first = len(self) - count
         arrivals = self.order.arrivals(first)
         pool, free, slot_of = None, list(range(self.order.slots())), {}
-        metadata: dict[int, Subject] = {}
+        kept: dict[int, Kept] = {}
         for batch in range(first, len(self)):
             for _ in arrivals.get(batch, ()):
                 volume = next(volumes)
@@ -240,16 +247,16 @@ class PatchQueue:
                 for i in np.flatnonzero(wanted):
                     slots[i] = slot_of[int(patches[i])] = free.pop()
                 with about(volume.name):
-                    pool = self.make(volume, wanted, slots, pool)
-                metadata[volume.number] = Subject(beside_images(volume.subject))
+                    pool, offset = self.make(volume, wanted, slots, pool)
+                kept[volume.number] = Kept(Subject(beside_images(volume.subject)), offset)
             due = self.order.patches(batch)
             slots = np.array([slot_of.pop(int(patch)) for patch in due])
             free.extend(slots.tolist())
             patches, times = taken(pool, slots, self.key)
-            kept = [metadata[int(patch) // self.order.samples] for patch in due]
-            yield with_metadata(patches, self.after(kept, times))
+            of = [kept[int(patch) // self.order.samples] for patch in due]
+            yield with_metadata(taken_back(patches, of), self.after([volume.known for volume in of], times))
             waiting = {patch // self.order.samples for patch in slot_of}
-            metadata = {number: kept for number, kept in metadata.items() if number in waiting}
+            kept = {number: volume for number, volume in kept.items() if number in waiting}
 
     def after(self, kept: list[Subject], times: dict[int, Params]) -> list[Subject]:
         """What is known of each patch beside its voxels, after all steps."""
@@ -260,33 +267,36 @@ class PatchQueue:
             result.append(known.replace(**host.metadata_after(steps, dict(known.metadata), params)))
         return result
 
-    def make(self, volume: Volume, wanted: np.ndarray, slots: np.ndarray, pool: Any) -> Any:
-        """The pool with the wanted patches of a volume in their slots."""
+    def make(self, volume: Volume, wanted: np.ndarray, slots: np.ndarray, pool: Any) -> tuple[Any, near.Offset]:
+        """The pool with the wanted patches of a volume in their slots, and how far it was brought for that."""
         subject = volume.subject
         host.check_subject(self.pipeline, subject)
         ready = self.head(host.bare(subject)) if len(self.head) else host.bare(subject)
+        pipeline, subject, offset = near.brought_near(self.pipeline, host.bare(subject))
+        ready = near.taken_back(ready, None if offset is None else -offset)
         one = keys.for_element(self.key, volume.epoch, volume.index)
         number = self.order.first[volume.number] + np.arange(len(wanted))
         many = jax.vmap(keys.for_step, (None, 0))(one, jnp.asarray(number, jnp.uint32))
         outline = host.outline(subject)
-        plan = self.planned(ready, compiled_ends(self.pipeline, outline, host.outline(ready), many, parts=self.parts))
+        drawn = compiled_ends(pipeline, outline, host.outline(ready), many, parts=self.parts)
+        plan = self.planned(flatten(pipeline), ready, drawn)
         ready = ready.replace(
             **{n: i.replace(data=jax.device_put(i.data, self.target)) for n, i in ready.images.items()}
         )
-        arguments = (self.pipeline, outline, ready, plan.around)
+        arguments = (pipeline, outline, ready, plan.around)
         static = {"sampler": self.sampler, "parts": self.parts, "margin": plan.margin}
         if pool is None:
             pool = empty_pool(*arguments, many[0], count=self.order.slots(), **static)
         pool, seen = compiled_patches(*arguments, many, wanted, slots, pool, **static)
         self.sampler.verify(jax.device_get(seen))
-        return pool
+        return pool, offset
 
-    def planned(self, ready: Subject, drawn: tuple[box.Ends, dict[int, Params]]) -> "Plan":
+    def planned(self, steps: Sequence[Step], ready: Subject, drawn: tuple[box.Ends, dict[int, Params]]) -> "Plan":
         """What is known of a volume's patches before their voxels, whatever is drawn for each of them.
 
         Raises ValueError for images that come to lie on different grids, or are smaller than a patch, for any of them.
         """
-        steps, parts = flatten(self.pipeline), self.parts
+        parts = self.parts
         ends, params = jax.device_get(drawn)
         places: dict[str, Place] = {}
         for i in first_of_each({n: p["on"] for n, p in params.items()}):
@@ -446,6 +456,13 @@ def taken(pool: Any, slots: Array, like: Key) -> tuple[Subject, dict[int, Params
     batch = jax.tree.map(lambda leaf: leaf[slots], pool)
     patches = batch["patch"].replace(**{LOCATION: batch[LOCATION], KEY: keys.of_words(batch[KEY], like)})
     return patches, batch["times"]
+
+
+def taken_back(patches: Subject, of: Sequence[Kept]) -> Subject:
+    """A batch of patches where their volumes lay before they were brought near the world's origin."""
+    if all(volume.offset is None for volume in of):
+        return patches
+    return near.shifted(patches, np.stack([np.zeros(3) if v.offset is None else v.offset for v in of]))
 
 
 def beside_images(subject: Subject) -> dict[str, Any]:

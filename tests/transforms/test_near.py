@@ -92,3 +92,17 @@ def test_near_the_origin_nothing_is_moved():
     t, subject = mj.Compose([mj.RandomAffine()]), small_subject(OBLIQUE, SHAPE)
     one, other, offset = brought_near(t, subject)
     assert one is t and other is subject and offset is None
+
+
+def test_patches_of_a_queue_lie_where_their_volume_does():
+    t = mj.Compose([mj.ZNormalization(), mj.RandomAffine(translation=2), mj.RandomFlip(0)])
+    got = {}
+    for name, offset in (("near", 0), ("far", FAR)):
+        data = mj.SubjectsDataset(
+            [subject_at(offset).replace(coarse=None, mark=mj.Points(np.zeros((1, 3)) + offset))], t
+        )
+        got[name] = next(iter(mj.PatchQueue(data, mj.UniformSampler(6), 3, jax.random.key(0), samples_per_volume=3)))
+    np.testing.assert_array_equal(got["near"][mj.LOCATION], got["far"][mj.LOCATION])
+    np.testing.assert_allclose(got["far"].t1.affine, moved(got["near"].t1.affine, FAR), rtol=0, atol=1e-4)
+    np.testing.assert_allclose(got["far"].t1.data, got["near"].t1.data, atol=1e-3)
+    np.testing.assert_allclose(got["far"].mark.xyz, np.asarray(got["near"].mark.xyz) + FAR, atol=0.3)
