@@ -301,7 +301,7 @@ class PatchQueue:
         places: dict[str, Place] = {}
         for i in first_of_each({n: p["on"] for n, p in params.items()}):
             one = jax.tree.map(lambda leaf, i=i: leaf[i], params)
-            places = host.places_after(steps, (*parts.whole, *parts.box), one, ready)
+            places = host.places_after(steps, (*parts.whole, *parts.box), one, host.start_all(ready))
         last = {name: ends.end[name] for name in places}  # in order, in which a program does not give them
         geometry.check_same_grid(last, "PatchQueue")
         name = self.sampler.looked_up(ready)

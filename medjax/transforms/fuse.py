@@ -101,6 +101,24 @@ def advance(places: dict[str, Place], step: Step, params: Params, located: Param
     }
 
 
+def regridded(places: dict[str, Place], step: Step, params: Params) -> dict[str, Place]:
+    """The places after one step as far as grids go, on the host: what need not be read need not be moved."""
+    t = step.transform
+    if not (regrids(t) and (step.certain or params["on"])):
+        return places
+    draw = {**params["draw"], **params.get("located", {})}
+    reference = places[t.anchor or next(iter(places))].grid
+    return {
+        name: place._replace(grid=t.regrid(place.grid, draw, reference)) if included(t, name, place.label) else place
+        for name, place in places.items()
+    }
+
+
+def regrids(t: Any) -> bool:
+    """Whether a spatial transform gives images other grids: whether it defines `regrid`."""
+    return getattr(type(t).regrid, "__module__", None) != "medjax.transforms.transform"
+
+
 def advance_one(place: Place, t: Any, draw: Params, on: Any, reference: Grid, move: Map | None, xp: Any) -> Place:
     """The place of one image after one step."""
     old, new = place.grid, t.regrid(place.grid, draw, reference)

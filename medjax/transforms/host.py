@@ -5,7 +5,7 @@ and then cut.
 """
 
 import warnings
-from collections.abc import Collection, Sequence
+from collections.abc import Callable, Collection, Sequence
 from functools import partial
 from typing import Any
 
@@ -159,6 +159,10 @@ def slice_times(
     return found
 
 
+Plan = Callable[[Sequence[Step], Group, dict[int, Params], dict[str, Place]], dict[str, Place]]
+"""How the places after a run are found on the host: `planned`, or `gridded`."""
+
+
 def start_all(subject: Subject) -> dict[str, Place]:
     """The places of images on the host, before a run."""
     return {name: fuse.start(image, np) for name, image in subject.images.items()}
@@ -169,12 +173,27 @@ def planned(
 ) -> dict[str, Place]:
     """The places after a run, in float64, every step checked."""
     for index in group:
-        t, located = steps[index].transform, params[index].get("located", {})
-        grids = {n: p.grid for n, p in places.items() if fuse.included(t, n, p.label) or n == t.beside}
-        if steps[index].certain or params[index]["on"]:
-            t.check(grids, located)
-        places = fuse.advance(places, steps[index], params[index], located)
+        check_step(steps[index], params[index], places)
+        places = fuse.advance(places, steps[index], params[index], params[index].get("located", {}))
     return places
+
+
+def gridded(
+    steps: Sequence[Step], group: Group, params: dict[int, Params], places: dict[str, Place]
+) -> dict[str, Place]:
+    """`planned` as far as grids go: all that is asked of what has been read already."""
+    for index in group:
+        check_step(steps[index], params[index], places)
+        places = fuse.regridded(places, steps[index], params[index])
+    return places
+
+
+def check_step(step: Step, params: Params, places: dict[str, Place]) -> None:
+    """Raise a ValueError for images that a spatial step, if it is on, cannot transform."""
+    t = step.transform
+    if step.certain or params["on"]:
+        grids = {n: p.grid for n, p in places.items() if fuse.included(t, n, p.label) or n == t.beside}
+        t.check(grids, params.get("located", {}))
 
 
 def check_beside(t: Any, places: dict[str, Place]) -> None:
@@ -185,15 +204,20 @@ def check_beside(t: Any, places: dict[str, Place]) -> None:
 
 
 def places_after(
-    steps: Sequence[Step], groups: Sequence[Group], params: dict[int, Params], subject: Subject
+    steps: Sequence[Step],
+    groups: Sequence[Group],
+    params: dict[int, Params],
+    places: dict[str, Place],
+    plan: Plan = gridded,
 ) -> dict[str, Place]:
     """The places of images after some groups, every step checked, without reading a voxel."""
-    places = start_all(subject)
     for group in groups:
         first = steps[group[0]].transform
         places = fuse.copied(places, steps[group[0]], params.get(group[0], {}))
         if first.kind == "spatial":
-            places = {name: concrete(place) for name, place in planned(steps, group, params, places).items()}
+            places = plan(steps, group, params, places)
+            for place in places.values():
+                concrete(place)
         else:
             check_beside(first, places)
     return places
@@ -284,24 +308,27 @@ def after_batch(
     steps = flatten(t)
     groups = groups_of(steps)
     record = jax.device_get(record)
+    affines = {name: np.asarray(image.affine, np.float64) for name, image in subject.images.items()}
+    subject = subject.replace(**{name: subject[name].replace(affine=affine) for name, affine in affines.items()})
     places: list[dict[str, Place]] = []
     kept: list[dict[str, Any]] = []
+    planned_before: dict[bytes, dict[str, Place]] = {}
     for i in range(size):
         params, found = jax.tree.map(lambda leaf, i=i: leaf[i], (record["params"], record["record"]))
-        starts = here = start_all(element_grids(subject, i))
+        known = {name: image.metadata for name, image in subject.images.items()}
+        known = {name: each[i] if isinstance(each, tuple) else each for name, each in known.items()}
+        timed = any(io.slice_axis(metadata) is not None for metadata in known.values())
+        starts = start_all(element_grids(subject, i))
         with about(who[i] if who else f"element {i}"):
             verify(steps, found)
-            for group in groups:
-                first = steps[group[0]].transform
-                here = fuse.copied(here, steps[group[0]], params.get(group[0], {}))
-                if first.kind != "spatial":
-                    check_beside(first, here)
-                else:
-                    located = {i: {**params[i], "located": found[i]} for i in group if i in found}
-                    here = planned(steps, group, {**params, **located}, here)
+            params |= {n: {**params[n], "located": found[n]} for n in found if steps[n].transform.kind == "spatial"}
+            # Elements on equal grids for which the same was drawn, as far as it changes grids, come to equal ones.
+            case = drawn_for_grids(steps, params, starts)
+            here = None if timed else planned_before.get(case)
+            if here is None:
+                here = places_after(steps, groups, params, starts, planned if timed else gridded)
+                planned_before[case] = here
         places.append(here)
-        known = {name: image.metadata for name, image in subject.images.items()}
-        known = {name: found[i] if isinstance(found, tuple) else found for name, found in known.items()}
         known = metadata_after(steps, known, params)
         kept.append(known | slice_times(known, starts, here))
     images = {}
@@ -309,6 +336,16 @@ def after_batch(
         affine = np.stack([np.asarray(here[name].grid.affine) for here in places])
         images[name] = image.replace(affine=affine, metadata=tuple(metadata[name] for metadata in kept))
     return Subject({**{n: i for n, i in subject.items() if n not in images}, **result.annotations, **images})
+
+
+def drawn_for_grids(steps: Sequence[Step], params: dict[int, Params], places: dict[str, Place]) -> bytes:
+    """All that the grids of one element of a batch, and the checks of them, hang on."""
+    parts = [np.asarray(part) for place in places.values() for part in (place.grid.affine, place.grid.shape)]
+    for index, told in params.items():
+        if (t := steps[index].transform).kind == "spatial":
+            draw = told["draw"] if fuse.regrids(t) else {}
+            parts += map(np.asarray, jax.tree.leaves((told["on"], draw, told.get("located", {}))))
+    return b"".join(part.tobytes() for part in parts)
 
 
 def element_grids(subject: Subject, i: int) -> Subject:

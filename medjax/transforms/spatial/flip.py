@@ -61,6 +61,8 @@ def reflection(axes: Sequence[Axis], params: Params, reference: Grid) -> Any:
 def mirrored(axes: Sequence[Axis], grid: Grid, params: Params, reference: Grid) -> Grid:
     """The grid of an image whose data are reversed and whose affine goes through the mirror, so that it is indexing."""
     xp = namespace(reference.affine)
+    if xp is np and np.array_equal(grid.affine, reference.affine) and np.array_equal(grid.shape, reference.shape):
+        return grid  # as it comes out to rounding
     matrix = reflection(axes, params, reference)
     step = matmul(inverse(grid.affine), matrix, grid.affine)
     reverse = xp.diagonal(xp.round(step[:3, :3])) < 0
