@@ -4,8 +4,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 from medjax.ranges import leaf
-from medjax.transforms import fuse
-from medjax.transforms.steps import Element, flatten
+from medjax.transforms import printed
+from medjax.transforms.steps import Element
 from medjax.transforms.transform import Transform, abstract, always, static, transform
 from medjax.typing import Key, Params
 
@@ -58,6 +58,9 @@ class Group(Transform):
     def __len__(self) -> int:
         return len(self.members)
 
+    def __repr__(self) -> str:
+        return printed.tree(self)
+
 
 @transform
 class Compose(Group):
@@ -88,12 +91,3 @@ class Compose(Group):
         if isinstance(item, str):
             return self.members[(self.names or ()).index(item)]
         return self.members[item]
-
-    def __repr__(self) -> str:
-        steps = flatten(self)
-        lines = []
-        for group in fuse.runs(steps):
-            texts = [repr(steps[index].transform) for index in group]
-            lines.append(texts[0] if len(texts) == 1 else "one gather: " + " + ".join(texts))
-        head = "Compose" if self.p == 1 else f"Compose(p={self.p:g})"
-        return head + "[\n" + "".join(f"  {line},\n" for line in lines) + "]"

@@ -228,12 +228,12 @@ class Transform:
         del subject
 
     def __repr__(self) -> str:
-        changed = [
-            f"{f.name}={plain(getattr(self, f.name))!r}"
-            for f in fields(self)
-            if repr(plain(getattr(self, f.name))) != repr(plain(default_of(f)))
-        ]
-        return f"{type(self).__name__}({', '.join(changed)})"
+        return f"{type(self).__name__}({', '.join(f'{name}={value!r}' for name, value in self.changed().items())})"
+
+    def changed(self) -> dict[str, Any]:
+        """The arguments that are not their defaults, as they are printed."""
+        texts = {f.name: (plain(getattr(self, f.name)), plain(default_of(f))) for f in fields(self)}
+        return {name: value for name, (value, default) in texts.items() if repr(value) != repr(default)}
 
 
 @abstract
@@ -373,7 +373,7 @@ def plain(value: Any) -> Any:
     """Arrays as short nested tuples of numbers, for printing."""
     if hasattr(value, "tolist") and not isinstance(value, Tracer):
         return nested(value.tolist())
-    return value
+    return float(f"{value:.6g}") if isinstance(value, float) else value
 
 
 def nested(value: Any) -> Any:

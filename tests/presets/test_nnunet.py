@@ -1,7 +1,5 @@
 """nnU-Net's augmentation: its order, its coins, what it draws, and that every mode gives the same."""
 
-import re
-
 import jax
 import numpy as np
 import pytest
@@ -15,7 +13,7 @@ from scipy.stats import kstest
 
 import medjax as mj
 from medjax.geometry import Grid
-from medjax.transforms.steps import flatten
+from medjax.transforms.steps import flatten, groups_of
 
 N = 3000
 KEYS = jax.random.split(jax.random.key(5), N)
@@ -49,10 +47,14 @@ def halves(values, low, high):
 
 
 def test_order_and_one_gather():
-    names = re.findall(r"^  (?:one gather: )?(\w+)\(", repr(PRESET), re.MULTILINE)
+    steps = flatten(PRESET)
+    names = [type(step.transform).__name__ for step in steps]
+    first = len(groups_of(steps)[0])
+    assert first == 6 and names[0] == "CropOrPad"
+    names = names[:1] + names[first:]
     spoken = "CropOrPad RandomNoise RandomBlur RandomBrightness RandomContrast RandomLowResolution RandomGamma"
     assert names[:10] == [*spoken.split(), "RandomGamma", "RandomFlip", "RemapLabels"]
-    assert repr(PRESET).count("one gather") == 1 and repr(PRESET).splitlines()[1].count(" + ") == 5
+    assert repr(PRESET).count("one gather") == 1
     assert PRESET[10].invert_image and not PRESET[11].invert_image
     assert all(g.rescale and g.retain_stats and g.channelwise for g in (PRESET[10], PRESET[11]))
 

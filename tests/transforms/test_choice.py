@@ -79,7 +79,9 @@ def test_p_of_a_group_is_one_coin_for_all_of_it(subject):
 
 def test_nested_spatial_choices_fuse_into_one_gather():
     t = mj.Compose([mj.OneOf([mj.RandomAffine(), mj.RandomElasticDeformation()]), mj.RandomFlip(), mj.CropOrPad(8)])
-    assert repr(t).count("one gather: ") == 1 and len(repr(t).splitlines()) == 3
+    assert repr(t).count("one gather") == 1 and repr(t).splitlines()[-2].endswith(
+        "CropOrPad(target_shape=(8, 8, 8)),  one gather"
+    )
 
 
 @pytest.mark.parametrize(
