@@ -14,7 +14,7 @@ from conftest import OBLIQUE, compilations, small_subject
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import medjax as mj
-from medjax.transforms.steps import is_random
+from medjax.transforms.program import is_random
 from medjax.transforms.transform import REGISTRY
 
 SHAPE = (9, 10, 8)
@@ -392,7 +392,7 @@ LAWS = [
     law_lowers_everywhere,
 ]
 ENDS_OPEN = {
-    "Transpose": {}, "Crop": {}, "Pad": {"padding_mode": "reflect"}, "Resize": {}, "EnsureShapeMultiple": {},
+    "Transpose": {}, "Crop": {}, "Pad": {"padding_mode": 0.0}, "Resize": {}, "EnsureShapeMultiple": {},
 }  # fmt: skip
 """Transforms whose result has a shape that hangs on the subject's: a batch of several shapes must end in one.
 

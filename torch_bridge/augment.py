@@ -10,7 +10,7 @@ import torch
 
 import medjax as mj
 from medjax import keys
-from medjax.transforms import steps
+from medjax.transforms.program import is_random
 from torch_bridge import forked
 from torch_bridge.dlpack import Owners, lent, to_torch
 from torch_bridge.subject import Batch, Image, LabelMap, ScalarImage, Subject, subject_to_medjax
@@ -50,7 +50,7 @@ class Augment(torch.nn.Module):
         subject, restore = as_batch(batch, self.labels)
         inner, back = subject_to_medjax(subject)
         rank = torch.distributed.get_rank() if distributed() else 0
-        key = as_key(self.seed) if steps.is_random(self.pipeline) else None
+        key = as_key(self.seed) if is_random(self.pipeline) else None
         result = forked.run(compute_counted, self.pipeline, inner, key, rank, self.count)
         self.count += 1
         return restore(back(result))
@@ -136,7 +136,7 @@ def differentiable(pipeline: mj.Transform) -> Callable[..., torch.Tensor]:
             raise TypeError(f"gradients are of fractions, got a tensor of {tensor.dtype}")
         if forked.in_child():
             raise RuntimeError("a forked child runs no JAX: start workers by spawn or forkserver")
-        key = draw_key() if key is None and steps.is_random(pipeline) else as_key(key)
+        key = draw_key() if key is None and is_random(pipeline) else as_key(key)
         return Function.apply(value, pipeline, key, tensor)[0]  # pyright: ignore
 
     return function

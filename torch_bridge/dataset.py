@@ -26,8 +26,8 @@ import medjax as mj
 from medjax.data.loader import keys_of
 from medjax.errors import UnknownShape, about
 from medjax.keys import as_key, as_keys, words_of
-from medjax.transforms import apply, host
-from medjax.transforms.steps import is_random
+from medjax.transforms import call, checks, host
+from medjax.transforms.program import is_random
 from torch_bridge import forked
 from torch_bridge.subject import (
     WHERE_COMPUTED,
@@ -136,10 +136,10 @@ def compute_many(t: mj.Transform, x: mj.Subject, keys: Any, who: Sequence[str]) 
     given = (jax.tree.structure(t), *((n, i.shape, str(i.dtype)) for n, i in x.images.items()))
     if given in UNBATCHED:
         return None
-    host.check_subject(t, x)
+    checks.check_subject(t, x)
     keys = None if keys is None else as_keys(keys, len(who))
     try:
-        result, record = apply.compiled_each(t, host.bare(x), keys, None)
+        result, record = call.compute(t, host.bare(x), keys)
     except UnknownShape:
         UNBATCHED.add(given)
         return None

@@ -16,7 +16,7 @@ from medjax.data.loader import in_order
 from medjax.errors import UnknownShape, about
 from medjax.patches.samplers import Sampler as MedjaxSampler
 from medjax.subject import KEY
-from medjax.transforms import box
+from medjax.transforms.program import shown
 from torch_bridge import forked
 from torch_bridge.dataset import SubjectsDataset, describe, element_keys, to_subject
 from torch_bridge.dlpack import Owners, lent, restored, to_torch
@@ -426,7 +426,7 @@ class Queue(IterableDataset):
     def __repr__(self) -> str:
         text = f"Queue({len(self)} patches of {self.sampler.patch_size} an epoch, at most {self.max_length} waiting)"
         transform = None if self._whole else carried(self.subjects_dataset)
-        return text + "\n" + ("volumes are transformed whole" if transform is None else box.shown(transform))
+        return text + "\n" + ("volumes are transformed whole" if transform is None else shown(transform))
 
 
 NO_WORKERS = (

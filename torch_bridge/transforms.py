@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 import medjax as mj
-from medjax.transforms.steps import is_random
+from medjax.transforms.program import is_random
 from medjax.transforms.transform import REGISTRY, register
 from torch_bridge import forked
 from torch_bridge.subject import Image, Subject, to_medjax

@@ -6,7 +6,7 @@ from typing import Any
 
 from medjax.errors import about, needs_key
 from medjax.subject import Subject
-from medjax.transforms import steps
+from medjax.transforms.program import is_random
 from medjax.transforms.transform import Transform
 
 
@@ -45,7 +45,7 @@ class SubjectsDataset:
     def get(self, index: int, key: Any = None) -> Subject:
         """Subject `index`, read and transformed with this key. Raises TypeError if a key is needed and None given."""
         index = self._checked(index)
-        if key is None and self.transform is not None and steps.is_random(self.transform):
+        if key is None and self.transform is not None and is_random(self.transform):
             needs_key(type(self.transform).__name__, f"dataset.get({index}, jax.random.key(0))")
         subject = self.read(index)
         if self.transform is None:

@@ -26,7 +26,8 @@ from medjax import keys
 from medjax.data.dataset import SubjectsDataset
 from medjax.errors import about, needs_extra, needs_key
 from medjax.subject import Subject, compare, stack
-from medjax.transforms import apply, buckets, host, near, steps
+from medjax.transforms import buckets, call, checks, host
+from medjax.transforms.program import is_random
 from medjax.typing import Key, Shape3
 
 Device = jax.Device | NamedSharding | None
@@ -80,7 +81,7 @@ def loader(
         key = keys.as_key(key)
     elif shuffle:
         needs_key("shuffle=True", "loader(dataset, batch_size, jax.random.key(0))")
-    elif dataset.transform is not None and steps.is_random(dataset.transform):
+    elif dataset.transform is not None and is_random(dataset.transform):
         needs_key(type(dataset.transform).__name__, "loader(dataset, batch_size, jax.random.key(0))")
     order = Order(len(dataset), batch_size, key if shuffle else None, drop_last, epochs)
     target = as_target(device)
@@ -268,10 +269,9 @@ class Loader:
         if missing:  # another size would be another program
             full = stack(subjects + subjects[:1] * missing, shape=shapes)
         with about(names[0]):
-            host.check_subject(t, full)
-            t, full, offset = near.brought_near(t, self.put(host.bare(full)))
-            result, record = apply.compiled_each(t, full, self.element_keys(elements), apply.batch_sharding(full))
-        return Started(batch, near.taken_back(result, offset), record, names)
+            checks.check_subject(t, full)
+            result, record = call.compute(t, self.put(host.bare(full)), self.element_keys(elements))
+        return Started(batch, result, record, names)
 
     def finish(self, started: Started) -> Subject:
         """Wait for a batch, check it, and give it its affines and metadata."""
@@ -335,7 +335,7 @@ class Loader:
             return {}
         first = dataset.read(0)
         with about(dataset.describe(0)):
-            host.check_subject(t, first)
+            checks.check_subject(t, first)
             names = list(host.fixed_shapes(t, self.key, first))
 
         def shapes(index: int) -> dict[str, tuple[int, ...] | None]:

@@ -29,11 +29,12 @@ from medjax.errors import about, needs_extra
 from medjax.geometry import Grid
 from medjax.patches.samplers import Sampler, check_fits, fitting
 from medjax.subject import KEY, LOCATION, Subject, is_array, stack_others
-from medjax.transforms import box, host, near
-from medjax.transforms.box import Parts
+from medjax.transforms import box, checks, host, near
 from medjax.transforms.compose import Compose
-from medjax.transforms.fuse import Place, Step, follow, start
-from medjax.transforms.steps import carries, draw, flatten, flatten_params
+from medjax.transforms.moves import follow
+from medjax.transforms.place import Place, Step, place_of
+from medjax.transforms.program import Parts, carries, flatten, flatten_params, shown, split
+from medjax.transforms.run import draw
 from medjax.transforms.transform import Transform
 from medjax.typing import Index, Key, Params, Shape3
 
@@ -198,7 +199,7 @@ class PatchQueue:
         if not self.order.batches:
             raise ValueError("there is no patch to give")
         self.pipeline = dataset.transform or Compose([])
-        self.parts = box.split(self.pipeline)
+        self.parts = split(self.pipeline)
         steps = flatten(self.pipeline)
         self.head = Compose([steps[i].transform for group in self.parts.head for i in group])
 
@@ -210,7 +211,7 @@ class PatchQueue:
 
     def __repr__(self) -> str:
         text = f"PatchQueue({len(self)} batches of {self.order.batch_size} patches of {self.sampler.patch_size})"
-        return text + "\n" + box.shown(self.pipeline)
+        return text + "\n" + shown(self.pipeline)
 
     # -- the stages, in the order in which they run
 
@@ -270,7 +271,7 @@ class PatchQueue:
     def make(self, volume: Volume, wanted: np.ndarray, slots: np.ndarray, pool: Any) -> tuple[Any, near.Offset]:
         """The pool with the wanted patches of a volume in their slots, and how far it was brought for that."""
         subject = volume.subject
-        host.check_subject(self.pipeline, subject)
+        checks.check_subject(self.pipeline, subject)
         ready = self.head(host.bare(subject)) if len(self.head) else host.bare(subject)
         pipeline, subject, offset = near.brought_near(self.pipeline, host.bare(subject))
         ready = near.taken_back(ready, None if offset is None else -offset)
@@ -352,7 +353,7 @@ def compiled_ends(
 
     def one(key: Key) -> tuple[box.Ends, dict[int, Params]]:
         steps, params = flatten(t), flatten_params(t, draw(t, key, outline))
-        places = {name: start(image, jnp) for name, image in ready.images.items()}
+        places = {name: place_of(image, jnp) for name, image in ready.images.items()}
         spatial = [i for group in (*parts.whole, *parts.box) for i in group if steps[i].transform.kind == "spatial"]
         return box.ends(steps, parts, params, places), {i: params[i] for i in spatial}
 

@@ -16,7 +16,7 @@ from medjax.geometry import Grid, check_same_grid, window
 from medjax.image import Image, LabelMap
 from medjax.ops import draw, warp
 from medjax.subject import LOCATION, Subject, is_array, stack_values
-from medjax.transforms import apply
+from medjax.transforms import call
 from medjax.transforms.host import bare
 from medjax.transforms.spatial.crop import sizes
 from medjax.typing import Index, Key, Params, Shape3, Tracer, Voxels
@@ -32,7 +32,7 @@ def as_subject(x: Any) -> Subject:
     """
     if not isinstance(x, (Subject, Image, np.ndarray, jax.Array)):
         raise TypeError(f"patches are cut from a Subject, an Image or an array (C, I, J, K), got {type(x).__name__}")
-    subject = apply.as_subject(x, ())[0].load()
+    subject = (x if isinstance(x, Subject) and x.images else call.as_subject(x, ())[0]).load()
     for name, image in subject.images.items():
         if len(image.shape) != 4:
             raise ValueError(f"{name} must be (C, I, J, K), got {image.shape}: use jax.vmap for a batch of subjects")

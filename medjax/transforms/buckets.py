@@ -17,17 +17,17 @@ MOST = 2**31 - 1
 
 
 def bucket(shape: Sequence[int]) -> Shape3:
-    """The shape that volumes of `shape` are padded to, at most 1.5 times as long along an axis.
+    """The shape that volumes of `shape` are padded to, beyond 8 voxels at most 1.5 times as long along an axis.
 
-    Each axis is the next of 1, 2, 3, 4, 6, 8, 12, 16, 24, ... voxels, singletons are as they are.
+    Each axis is the next of 1, 2, 4, 8, 12, 16, 24, 32, 48, ... voxels.
     """
     return within(tuple(next_of(n) for n in shape), shape)
 
 
 def next_of(size: int) -> int:
-    """The least power of two, or three halves of one, that is not below a size."""
+    """The least power of two, or beyond 8 three halves of one, that is not below a size."""
     power = 1 << max(size - 1, 0).bit_length()
-    return power * 3 // 4 if size <= power * 3 // 4 else power
+    return power * 3 // 4 if 8 < size <= power * 3 // 4 else power
 
 
 def rounded(shape: Sequence[int]) -> Shape3:

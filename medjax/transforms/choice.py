@@ -10,7 +10,7 @@ from jax import random
 from medjax import keys, ranges
 from medjax.ranges import Range, as_floats, check, leaf
 from medjax.transforms.compose import Group, members
-from medjax.transforms.steps import Element
+from medjax.transforms.run import Element
 from medjax.transforms.transform import Transform, always, transform
 from medjax.typing import Key, Params
 

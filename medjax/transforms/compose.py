@@ -5,7 +5,7 @@ from typing import Any, ClassVar, cast
 
 from medjax.ranges import leaf
 from medjax.transforms import printed
-from medjax.transforms.steps import Element
+from medjax.transforms.run import Element
 from medjax.transforms.transform import Transform, abstract, always, static, transform
 from medjax.typing import Key, Params
 

@@ -1,11 +1,10 @@
-"""Around a compiled program: checks before it, and after it what no program can carry.
+"""Around a compiled program: after it comes what no program can carry.
 
 Metadata goes around, affines are planned again in float64, and a shape that depends on values is computed in a bucket
-and then cut.
+and then cut. What is checked before and after stands in `checks.py`.
 """
 
-import warnings
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
 from typing import Any
 
@@ -15,25 +14,35 @@ import numpy as np
 
 from medjax import io
 from medjax.errors import about
-from medjax.geometry import Grid, Linear, check_overlap, check_same_grid
-from medjax.image import Image
+from medjax.geometry import Linear
 from medjax.subject import Subject
-from medjax.transforms import buckets, fuse
-from medjax.transforms.fuse import Known, Place, Step
-from medjax.transforms.spatial.sampling import check_fill, is_label
-from medjax.transforms.steps import (
-    Group,
-    copied,
-    draw,
-    execute,
+from medjax.transforms import buckets
+from medjax.transforms.checks import check_beside, check_shapes, check_step, kinds_after, kinds_of, verify
+from medjax.transforms.place import (
+    INDEXED,
+    NOTHING_DONE,
+    Known,
+    Place,
+    Step,
+    advance,
+    linear_part,
+    place_of,
+    regridded,
+    regrids,
+)  # fmt: skip
+from medjax.transforms.program import (
+    Places,
+    Run,
+    Told,
     flatten,
     flatten_params,
-    groups_of,
-    is_traced,
-    locate,
+    is_spatial,
+    runs_of,
     seen_on_host,
-)
-from medjax.typing import Key, Params, Shape3, wider
+    walk,
+)  # fmt: skip
+from medjax.transforms.run import draw, execute, locate
+from medjax.typing import Key, Params, Shape3
 
 
 @jax.jit
@@ -42,11 +51,11 @@ def compiled_draw(t: Any, key: Key | None, subject: Subject) -> Params:
     return draw(t, key, subject)
 
 
-@partial(jax.jit, static_argnames=("certain", "groups", "shapes"))
-def compiled_execute(transforms, params, subject, *, certain, groups, shapes):
+@partial(jax.jit, static_argnames=("certain", "runs", "shapes"))
+def compiled_execute(transforms, params, subject, *, certain, runs, shapes):
     """`execute`, compiled: numbers are arguments, structure is static."""
     steps = [Step(t, c) for t, c in zip(transforms, certain, strict=True)]
-    return execute(steps, groups, params, subject, shapes)
+    return execute(steps, runs, params, subject, shapes)
 
 
 @partial(jax.jit, static_argnames="certain")
@@ -72,50 +81,53 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
     host = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if seen_on_host(step.transform)}
     metadata = metadata_after(steps, {name: image.metadata for name, image in subject.images.items()}, host)
     assumed = {name for name, image in subject.images.items() if image.assumed and not changes_grids(steps)}
-    pending: list[tuple[Group, tuple[tuple[str, Known], ...]]] = []
+    pending: list[tuple[Run, tuple[tuple[str, Known], ...]]] = []
     places, kinds = start_all(subject), kinds_of(subject)
 
     def flush(subject: Subject) -> Subject:
         """Run what is pending in one program."""
         if not pending:
             return subject
-        groups, shapes = zip(*pending, strict=True)
+        runs, shapes = zip(*pending, strict=True)
         pending.clear()
-        used = sorted(index for group in groups for index in group)
-        renumbered = tuple(tuple(used.index(index) for index in group) for group in groups)
+        used = sorted(index for run in runs for index in run)
+        renumbered = tuple(tuple(used.index(index) for index in run) for run in runs)
         result, seen = compiled_execute(
             tuple(steps[i].transform for i in used), [flat[i] for i in used], bare(subject),
-            certain=tuple(steps[i].certain for i in used), groups=renumbered, shapes=shapes,
+            certain=tuple(steps[i].certain for i in used), runs=renumbered, shapes=shapes,
         )  # fmt: skip
         verify([steps[i] for i in used], seen)
         record.update((used[i], found) for i, found in seen.items())
         return settled(result, places, assumed)
 
-    for group in groups_of(steps):
-        first = steps[group[0]].transform
-        places = fuse.copied(places, steps[group[0]], host.get(group[0], {}))
-        before, kinds = kinds, kinds_after(steps, group, kinds)
-        if first.kind != "spatial":
-            check_beside(first, places)
-            pending.append((group, ()))
-            continue
-        if any(steps[index].transform.locates for index in group):
+    def see(run: Run, places: Places) -> None:
+        """Put what the steps of a run must see of voxels into params."""
+        nonlocal subject
+        del places
+        if any(steps[index].transform.locates for index in run):
             subject = flush(subject)
             located = compiled_locate(
-                tuple(steps[i].transform for i in group), [flat[i] for i in group], bare(subject),
-                certain=tuple(steps[i].certain for i in group),
+                tuple(steps[i].transform for i in run), [flat[i] for i in run], bare(subject),
+                certain=tuple(steps[i].certain for i in run),
             )  # fmt: skip
             for place_in_run, found in jax.device_get(located).items():
-                flat[group[place_in_run]]["located"] = host[group[place_in_run]]["located"] = found
-        ends = planned(steps, group, host, places)
-        if kinds == before and all(place.cost == fuse.NOTHING_DONE for place in ends.values()):
+                flat[run[place_in_run]]["located"] = host[run[place_in_run]]["located"] = found
+
+    for run, begin, ends in followed(steps, runs_of(steps), host, places, advance, see):
+        before, kinds = kinds, kinds_after(steps, run, kinds)
+        if not is_spatial(steps, run):
+            pending.append((run, ()))
+            places = begin
             continue
-        if group[0] == 0 and ends_fixed(steps, group, host, places):
+        if kinds == before and all(place.cost == NOTHING_DONE for place in ends.values()):
+            places = begin
+            continue
+        if run[0] == 0 and ends_fixed(steps, run, host, begin):
             subject = bucketed(subject)
-        metadata = metadata | slice_times(metadata, places, ends)
+        metadata = metadata | slice_times(metadata, begin, ends)
         known = {name: known_shape(place) for name, place in ends.items()}
-        pending.append((group, tuple(known.items())))
-        places = {name: concrete(place) for name, place in ends.items()}
+        pending.append((run, tuple(known.items())))
+        places = ends
         if not all(whole for _, whole in known.values()):
             subject = flush(subject)
     subject = flush(subject)
@@ -140,9 +152,7 @@ def changes_grids(steps: Sequence[Step]) -> bool:
     return any(step.transform.kind == "spatial" for step in steps)
 
 
-def slice_times(
-    metadata: dict[str, dict[str, Any]], begin: dict[str, Place], end: dict[str, Place]
-) -> dict[str, dict[str, Any]]:
+def slice_times(metadata: dict[str, dict[str, Any]], begin: Places, end: Places) -> dict[str, dict[str, Any]]:
     """The metadata of those images whose header says when each slice was taken, which holds no longer.
 
     It holds where each slice is where it was before: after a flip or a turn within the slices, and after no move at
@@ -151,86 +161,46 @@ def slice_times(
     found = {}
     for name, place in end.items():
         axis = io.slice_axis(metadata.get(name, {}))
-        if axis is None or not place.moves or place.cost == fuse.NOTHING_DONE:
+        if axis is None or not place.moves or place.cost == NOTHING_DONE:
             continue
         known = name in begin and all(isinstance(move, Linear) for move in place.moves)
-        if not known or not np.allclose(fuse.linear_part(begin[name], place)[axis], np.eye(4)[axis], atol=1e-4):
+        if not known or not np.allclose(linear_part(begin[name], place)[axis], np.eye(4)[axis], atol=1e-4):
             found[name] = io.without_slice_times(metadata[name])
     return found
 
 
-Plan = Callable[[Sequence[Step], Group, dict[int, Params], dict[str, Place]], dict[str, Place]]
-"""How the places after a run are found on the host: `planned`, or `gridded`."""
-
-
-def start_all(subject: Subject) -> dict[str, Place]:
+def start_all(subject: Subject) -> Places:
     """The places of images on the host, before a run."""
-    return {name: fuse.start(image, np) for name, image in subject.images.items()}
+    return {name: place_of(image, np) for name, image in subject.images.items()}
 
 
-def planned(
-    steps: Sequence[Step], group: Group, params: dict[int, Params], places: dict[str, Place]
-) -> dict[str, Place]:
-    """The places after a run, in float64, every step checked."""
-    for index in group:
-        check_step(steps[index], params[index], places)
-        places = fuse.advance(places, steps[index], params[index], params[index].get("located", {}))
-    return places
-
-
-def gridded(
-    steps: Sequence[Step], group: Group, params: dict[int, Params], places: dict[str, Place]
-) -> dict[str, Place]:
-    """`planned` as far as grids go: all that is asked of what has been read already."""
-    for index in group:
-        check_step(steps[index], params[index], places)
-        places = fuse.regridded(places, steps[index], params[index])
-    return places
-
-
-def check_step(step: Step, params: Params, places: dict[str, Place]) -> None:
-    """Raise a ValueError for images that a spatial step, if it is on, cannot transform."""
-    t = step.transform
-    if step.certain or params["on"]:
-        grids = {n: p.grid for n, p in places.items() if fuse.included(t, n, p.label) or n == t.beside}
-        t.check(grids, params.get("located", {}))
-
-
-def check_beside(t: Any, places: dict[str, Place]) -> None:
-    """Raise a ValueError for an image that is not on the grid of the one that is read beside it."""
-    for name, place in places.items() if t.beside in places else ():
-        if fuse.included(t, name, place.label):
-            check_same_grid({name: place.grid, t.beside: places[t.beside].grid}, f"{type(t).__name__}({t.beside!r})")
-
-
-def places_after(
+def followed(
     steps: Sequence[Step],
-    groups: Sequence[Group],
-    params: dict[int, Params],
-    places: dict[str, Place],
-    plan: Plan = gridded,
-) -> dict[str, Place]:
-    """The places of images after some groups, every step checked, without reading a voxel."""
-    for group in groups:
-        first = steps[group[0]].transform
-        places = fuse.copied(places, steps[group[0]], params.get(group[0], {}))
-        if first.kind == "spatial":
-            places = plan(steps, group, params, places)
-            for place in places.values():
-                concrete(place)
+    runs: Sequence[Run],
+    params: Told,
+    places: Places,
+    follow: Callable[[Places, Step, Params], Places] = regridded,
+    see: Callable[[Run, Places], None] | None = None,
+) -> Iterator[tuple[Run, Places, Places]]:
+    """`walk` on the host, where every step is checked before it, and what it leads to after it."""
+
+    def checked(places: Places, step: Step, params: Params) -> Places:
+        check_step(step, params, places)
+        return follow(places, step, params)
+
+    for run, begin, end in walk(steps, runs, params, places, checked, see):
+        if is_spatial(steps, run):
+            check_shapes(end)
         else:
-            check_beside(first, places)
-    return places
+            check_beside(steps[run[0]].transform, begin)
+        yield run, begin, end
 
 
-def concrete(place: Place) -> Place:
-    """The place at which the next run begins: all of the grid shows, nothing has moved yet."""
-    i, j, k = (int(n) for n in place.grid.shape)
-    if min(i, j, k) < 1:
-        raise ValueError(f"the result has no voxels: shape {(i, j, k)}; the target spacing is larger than the image")
-    buckets.check_count((i, j, k), "the result")
-    grid = place.grid._replace(fixed=(i, j, k))
-    return Place(grid, np.zeros(3, np.int32), np.asarray(grid.shape, np.int32), place.label)
+def places_after(steps: Sequence[Step], runs: Sequence[Run], params: Told, places: Places) -> Places:
+    """The places of images after some runs, every step checked, without reading a voxel."""
+    for _, _, end in followed(steps, runs, params, places):
+        places = end
+    return {name: place.anew() for name, place in places.items()}
 
 
 def known_shape(place: Place) -> Known:
@@ -238,20 +208,20 @@ def known_shape(place: Place) -> Known:
 
     Exact where the types say it, and after indexing alone; else of a bucket, so that few programs serve many shapes.
     """
-    i, j, k = (int(n) for n in concrete(place).grid.shape)
-    exact = place.grid.fixed is not None or place.cost <= fuse.INDEXED
+    i, j, k = place.grid.shape.tolist()
+    exact = place.grid.fixed is not None or place.cost <= INDEXED
     return ((i, j, k), True) if exact else (buckets.rounded((i, j, k)), False)
 
 
-def ends_fixed(steps: Sequence[Step], group: Group, params: dict[int, Params], places: dict[str, Place]) -> bool:
+def ends_fixed(steps: Sequence[Step], run: Run, params: dict[int, Params], places: Places) -> bool:
     """Whether the shapes after a run are the same for images of any shape."""
     places = {name: place._replace(grid=place.grid._replace(fixed=None)) for name, place in places.items()}
-    for index in group:
-        places = fuse.advance(places, steps[index], params[index], params[index].get("located", {}))
+    for index in run:
+        places = advance(places, steps[index], params[index])
     return all(place.grid.fixed for place in places.values())
 
 
-def settled(subject: Subject, places: dict[str, Place], assumed: Collection[str] = ()) -> Subject:
+def settled(subject: Subject, places: Places, assumed: Collection[str] = ()) -> Subject:
     """The images with their float64 affines, cut to their true shapes; `assumed` names those that nobody gave one."""
     images = {}
     for name, image in subject.images.items():
@@ -281,7 +251,7 @@ def fixed_shapes(t: Any, key: Key | None, subject: Subject) -> dict[str, Shape3]
 
     def run(t: Any, key: Key | None, subject: Subject) -> None:
         params = flatten_params(t, draw(t, key, subject, (jnp.int32(0), 1)))
-        places = locate(flatten(t), groups_of(steps)[0], params, subject)[0]
+        places = locate(flatten(t), runs_of(steps)[0], params, subject)[0]
         fixed.update({name: place.grid.fixed for name, place in places.items() if place.grid.fixed})
 
     images = {}
@@ -306,31 +276,33 @@ def after_batch(
     who: what an error calls each element.
     """
     steps = flatten(t)
-    groups = groups_of(steps)
+    runs = runs_of(steps)
     record = jax.device_get(record)
     affines = {name: np.asarray(image.affine, np.float64) for name, image in subject.images.items()}
     subject = subject.replace(**{name: subject[name].replace(affine=affine) for name, affine in affines.items()})
-    places: list[dict[str, Place]] = []
+    places: list[Places] = []
     kept: list[dict[str, Any]] = []
-    planned_before: dict[bytes, dict[str, Place]] = {}
+    planned: dict[bytes, Places] = {}
     for i in range(size):
         params, found = jax.tree.map(lambda leaf, i=i: leaf[i], (record["params"], record["record"]))
         known = {name: image.metadata for name, image in subject.images.items()}
         known = {name: each[i] if isinstance(each, tuple) else each for name, each in known.items()}
-        timed = any(io.slice_axis(metadata) is not None for metadata in known.values())
-        starts = start_all(element_grids(subject, i))
+        here = begin = start_all(element_grids(subject, i))
         with about(who[i] if who else f"element {i}"):
             verify(steps, found)
             params |= {n: {**params[n], "located": found[n]} for n in found if steps[n].transform.kind == "spatial"}
-            # Elements on equal grids for which the same was drawn, as far as it changes grids, come to equal ones.
-            case = drawn_for_grids(steps, params, starts)
-            here = None if timed else planned_before.get(case)
-            if here is None:
-                here = places_after(steps, groups, params, starts, planned if timed else gridded)
-                planned_before[case] = here
+            known = metadata_after(steps, known, params)
+            if any(io.slice_axis(metadata) is not None for metadata in known.values()):
+                for _, before, here in followed(steps, runs, params, begin, advance):
+                    known = known | slice_times(known, before, here)
+            else:
+                # Elements on equal grids for which the same was drawn, as far as it changes grids, come to equal ones.
+                case = drawn_for_grids(steps, params, begin)
+                if case not in planned:
+                    planned[case] = places_after(steps, runs, params, begin)
+                here = planned[case]
         places.append(here)
-        known = metadata_after(steps, known, params)
-        kept.append(known | slice_times(known, starts, here))
+        kept.append(known)
     images = {}
     for name, image in result.images.items():
         affine = np.stack([np.asarray(here[name].grid.affine) for here in places])
@@ -338,13 +310,15 @@ def after_batch(
     return Subject({**{n: i for n, i in subject.items() if n not in images}, **result.annotations, **images})
 
 
-def drawn_for_grids(steps: Sequence[Step], params: dict[int, Params], places: dict[str, Place]) -> bytes:
+def drawn_for_grids(steps: Sequence[Step], params: dict[int, Params], places: Places) -> bytes:
     """All that the grids of one element of a batch, and the checks of them, hang on."""
     parts = [np.asarray(part) for place in places.values() for part in (place.grid.affine, place.grid.shape)]
     for index, told in params.items():
         if (t := steps[index].transform).kind == "spatial":
-            draw = told["draw"] if fuse.regrids(t) else {}
-            parts += map(np.asarray, jax.tree.leaves((told["on"], draw, told.get("located", {}))))
+            draw = told["draw"] if regrids(t) else {}
+            leaves = jax.tree.leaves((told["on"], draw, told.get("located", {})))
+            # What a key of a draw leads to is located.
+            parts += [np.asarray(leaf) for leaf in leaves if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
     return b"".join(part.tobytes() for part in parts)
 
 
@@ -356,101 +330,3 @@ def element_grids(subject: Subject, i: int) -> Subject:
         outline = np.broadcast_to(np.zeros((), bool), image.data.shape[1:])
         images[name] = type(image).of(outline, np.asarray(image.affine[i]), extent)
     return Subject(images)
-
-
-def verify(steps: Sequence[Step], record: dict[int, Any]) -> None:
-    """Raise the error of whatever was measured and makes no sense."""
-    for index, found in record.items():
-        t = steps[index].transform
-        if t.kind != "spatial" and t.measures:
-            found = jax.device_get(found)
-            for name, measured in found["measured"].items() if found["on"] else ():
-                t.for_image(name).verify(measured[0], name)
-
-
-def check_subject(t: Any, subject: Subject) -> None:
-    """Raise a ValueError for what a subject lacks, or has already, before anything is computed."""
-    steps = flatten(t)
-    moved = dict.fromkeys(list(subject.images)[:1])
-    kinds, taken, made = kinds_of(subject), set(subject), {}
-    given: set[str] = set()
-    for name, image in subject.images.items():
-        buckets.check_count(image.spatial_shape, f"image {name!r}")
-    for step in steps:
-        inner = step.transform
-        for old, new in inner.copies:
-            if new in taken:
-                raise ValueError(f"{type(inner).__name__} makes an image {new!r}, a name that the subject has already")
-            if made.setdefault(new, old) != old:
-                raise ValueError(f"the name {new!r} is given to copies of both {made[new]!r} and {old!r}")
-        for name in (*(inner.include or ()), *(inner.exclude or ()), *(old for old, _ in inner.copies)):
-            if name not in subject.images and name not in made:
-                known = ", ".join(subject.images)
-                raise ValueError(f"{type(inner).__name__} names image {name!r}; the subject has {known}")
-        subject = subject.replace(**{new: copied(subject[old], inner) for old, new in inner.copies})
-        inner.check_subject(subject)
-        if inner.kind == "spatial":
-            here = [n for n, image in subject.images.items() if fuse.included(inner, n, is_label(image))]
-            moved |= dict.fromkeys(here)
-            given |= set(here) if inner.relabels else set()
-    for group in groups_of(steps):
-        check_fills(steps, group, kinds)
-        kinds = kinds_after(steps, group, kinds)
-    images = {name: subject[name] for name in moved}
-    if len(images) > 1 and not is_traced([image.affine for image in images.values()]):
-        warn_of_assumed(images, given)
-        check_overlap({n: Grid(i.affine, i.spatial_shape if i.extent is None else i.extent) for n, i in images.items()})
-
-
-Kinds = dict[str, tuple[np.dtype, bool]]
-"""The dtype of each image, and whether it is a label map: what a pipeline makes of them is known from the types."""
-
-
-def kinds_of(subject: Subject) -> Kinds:
-    """The kinds of a subject's images."""
-    return {name: (image.dtype, is_label(image)) for name, image in subject.images.items()}
-
-
-def kinds_after(steps: Sequence[Step], group: Group, kinds: Kinds) -> Kinds:
-    """The kinds of images after a group of steps, whatever is drawn."""
-    first = steps[group[0]].transform
-    for old, new in first.copies:
-        dtype, label = kinds[old]
-        if new in kinds and not steps[group[0]].certain:
-            dtype = wider(dtype, kinds[new][0])
-        kinds = kinds | {new: (dtype, label and not first.synthesises)}
-    after = {}
-    for name, (dtype, label) in kinds.items():
-        mine = [steps[i] for i in group if fuse.included(steps[i].transform, name, label)]
-        interpolates = first.kind != "spatial" or fuse.asked_of(mine)[1]
-        after[name] = (fuse.dtype_after(dtype, label, interpolates) if mine else dtype, label)
-    return after
-
-
-def check_fills(steps: Sequence[Step], group: Group, kinds: Kinds) -> None:
-    """Raise a ValueError for a fill that an image cannot hold in the dtype that it has after a group of steps."""
-    if steps[group[0]].transform.kind != "spatial":
-        return
-    for name, (dtype, label) in kinds_after(steps, group, kinds).items():
-        asked = fuse.asked_of([steps[i] for i in group if fuse.included(steps[i].transform, name, label)])[0]
-        for fill in (asked.label_fill, asked.label_pad) if label else (asked.fill, asked.pad):
-            check_fill(fill, f"{'label map' if label else 'image'} {name!r}", dtype)
-
-
-def warn_of_assumed(images: dict[str, Image], given: Collection[str]) -> None:
-    """Warn of an image whose affine nobody gave, beside one of the same shape that has another: they will part.
-
-    given: names of the images to which the pipeline itself gives an affine.
-    """
-    for name, image in images.items():
-        for other, beside in images.items() if image.assumed and name not in given else ():
-            same = image.spatial_shape == beside.spatial_shape and not beside.assumed and other not in given
-            if same and not np.allclose(beside.affine, np.eye(4)):
-                warnings.warn(
-                    f"{name} was given without an affine, so it lies where the identity puts it, but {other}, of the "
-                    f"same shape, has an affine: what moves {other} will not take {name} along. If they are on one "
-                    f"grid, give {name} the affine of {other}: replace(affine=subject[{other!r}].affine), or "
-                    f"CopyAffine({other!r}) first.",
-                    stacklevel=5,
-                )
-                return

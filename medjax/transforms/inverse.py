@@ -15,14 +15,16 @@ from medjax.errors import needs_concrete, one_of
 from medjax.image import Image
 from medjax.ops.warp import INTERPOLATIONS
 from medjax.subject import Subject
-from medjax.transforms import buckets, fuse
-from medjax.transforms.fuse import Known, Place, Step
-from medjax.transforms.host import bare, concrete, on_host, outline, planned, settled, start_all
+from medjax.transforms import buckets
+from medjax.transforms.host import bare, followed, on_host, outline, settled, start_all
+from medjax.transforms.moves import annotated
+from medjax.transforms.place import INDEXED, Known, Place, Step, advance, cost_back, included, place_of, way_back
+from medjax.transforms.program import Places, Run, flatten, flatten_params, is_traced, runs_of, walk
+from medjax.transforms.read import read_back
+from medjax.transforms.run import Shapes, execute
 from medjax.transforms.spatial.sampling import is_label
-from medjax.transforms.steps import Group, Shapes, execute, flatten, flatten_params, groups_of, is_traced
 from medjax.typing import Params, Tracer, working
 
-Places = dict[str, Place]
 Sources = dict[str, str]
 """For each image that is brought back, the one of the original whose way it takes."""
 Keepers = dict[str, tuple[int, str]]
@@ -34,49 +36,44 @@ def invert(t: Any, subject: Subject, params: Params, like: Subject, interpolatio
     if interpolation is not None:
         one_of("interpolation", interpolation, INTERPOLATIONS)
     steps, flat = flatten(t), flatten_params(t, params)
-    groups = groups_of(steps)
+    runs = runs_of(steps)
     if not is_traced(t, subject, params, like):
-        return invert_on_host(t, steps, groups, subject, params, like, interpolation)
-    record = execute(steps, groups, flat, like.load())[1] if sees(steps) else {}
-    begin = {name: fuse.start(image, jnp) for name, image in like.images.items()}
-    last = trail(steps, groups, located(flat, record), begin)[-1][1]
+        return invert_on_host(t, steps, runs, subject, params, like, interpolation)
+    record = execute(steps, runs, flat, like.load())[1] if sees(steps) else {}
+    begin = {name: place_of(image, jnp) for name, image in like.images.items()}
+    *_, (_, _, last) = walk(steps, runs, located(flat, record), begin)
     sources = match(subject, last)
     keepers = keepers_of(steps, flat, sources.values())
-    return undo(steps, groups, flat, subject, like, record, sources, keepers, interpolation)
+    return undo(steps, runs, flat, subject, like, record, sources, keepers, interpolation)
 
 
-def invert_on_host(t, steps, groups, subject, params, like, interpolation) -> Subject:
+def invert_on_host(t, steps, runs, subject, params, like, interpolation) -> Subject:
     """`invert` by one compiled program, all grids planned in float64 first."""
     record: dict[int, Any] = {}
     if sees(steps):
         on_host(t, like.load(), params, record)
     flat = located(flatten_params(t, params), record)
     spatial = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if step.transform.kind == "spatial"}
-    here = before = start_all(like)
+    first = here = start_all(like)
     shapes: list[tuple[tuple[str, Known], ...]] = []
-    for group in groups:
-        first = steps[group[0]].transform
-        before = here = fuse.copied(here, steps[group[0]], flat[group[0]])
-        if first.kind == "spatial":
-            here = planned(steps, group, spatial, here)
-        shapes.append(tuple((name, known_before(before[name], here[name])) for name in before))
-        here = {name: concrete(place) for name, place in here.items()}
+    for _, begin, here in followed(steps, runs, {**dict(enumerate(flat)), **spatial}, first, advance):
+        shapes.append(tuple((name, known_before(begin[name], here[name])) for name in begin))
+    here = {name: place.anew() for name, place in here.items()}
     sources = match(subject, here)
     keepers = keepers_of(steps, flat, sources.values())
     result = compiled_undo(
         tuple(step.transform for step in steps), flat, bare(subject), outline(like), record,
-        certain=tuple(step.certain for step in steps), groups=groups, shapes=tuple(shapes),
+        certain=tuple(step.certain for step in steps), runs=runs, shapes=tuple(shapes),
         sources=tuple(sources.items()), keepers=tuple(keepers.items()), interpolation=interpolation,
     )  # fmt: skip
-    first = start_all(like)
     return settled(result, {name: first[origin(source, keepers, -1)] for name, source in sources.items()})
 
 
-@partial(jax.jit, static_argnames=("certain", "groups", "shapes", "sources", "keepers", "interpolation"))
-def compiled_undo(transforms, flat, subject, like, record, *, certain, groups, shapes, sources, keepers, interpolation):
+@partial(jax.jit, static_argnames=("certain", "runs", "shapes", "sources", "keepers", "interpolation"))
+def compiled_undo(transforms, flat, subject, like, record, *, certain, runs, shapes, sources, keepers, interpolation):
     """`undo`, compiled: numbers are arguments, structure is static."""
     steps = [Step(t, c) for t, c in zip(transforms, certain, strict=True)]
-    return undo(steps, groups, flat, subject, like, record, dict(sources), dict(keepers), interpolation, shapes)
+    return undo(steps, runs, flat, subject, like, record, dict(sources), dict(keepers), interpolation, shapes)
 
 
 def sees(steps: Sequence[Step]) -> bool:
@@ -94,24 +91,8 @@ def located(flat: Sequence[Params], record: dict[int, Any]) -> list[dict[str, An
 def known_before(before: Place, after: Place) -> Known:
     """The shape in which the grid before a run is read back, and whether all of it is real; few, where it may be."""
     i, j, k = (int(n) for n in before.grid.shape)
-    exact = fuse.cost_back(before, after) <= fuse.INDEXED
+    exact = cost_back(before, after) <= INDEXED
     return ((i, j, k), True) if exact else (buckets.rounded((i, j, k)), False)
-
-
-def trail(
-    steps: Sequence[Step], groups: Sequence[Group], params: Sequence[Params], places: Places
-) -> list[tuple[Places, Places]]:
-    """The places before and after every group, from grids alone."""
-    way = []
-    for group in groups:
-        first = steps[group[0]].transform
-        begin = end = fuse.copied(places, steps[group[0]], params[group[0]])
-        if first.kind == "spatial":
-            for index in group:
-                end = fuse.advance(end, steps[index], params[index], params[index].get("located", {}))
-        way.append((begin, end))
-        places = {n: Place(p.grid, jnp.zeros(3, jnp.int32), p.grid.shape, p.label) for n, p in end.items()}
-    return way
 
 
 def match(subject: Subject, ends: Places) -> Sources:
@@ -156,7 +137,7 @@ def origin(name: str, keepers: Keepers, begin: int) -> str:
 
 def undo(
     steps: Sequence[Step],
-    groups: Sequence[Group],
+    runs: Sequence[Run],
     flat: Sequence[Params],
     subject: Subject,
     like: Subject,
@@ -166,18 +147,18 @@ def undo(
     interpolation: str | None,
     shapes: Shapes = (),
 ) -> Subject:
-    """Take back group after group, traced."""
-    begin = {name: fuse.start(image, jnp) for name, image in like.images.items()}
-    way = trail(steps, groups, located(flat, record), begin)
-    for number in reversed(range(len(groups))):
-        group, (before, after) = groups[number], way[number]
-        own = {name: origin(source, keepers, group[0]) for name, source in sources.items()}
-        if steps[group[0]].transform.kind == "spatial":
+    """Take back run after run, traced."""
+    begin = {name: place_of(image, jnp) for name, image in like.images.items()}
+    way = [(before, after) for _, before, after in walk(steps, runs, located(flat, record), begin)]
+    for number in reversed(range(len(runs))):
+        run, (before, after) = runs[number], way[number]
+        own = {name: origin(source, keepers, run[0]) for name, source in sources.items()}
+        if steps[run[0]].transform.kind == "spatial":
             known = dict(shapes[number]) if shapes else {}
-            subject = undo_run([steps[i] for i in group], subject, own, before, after, known, interpolation)
+            subject = undo_run([steps[i] for i in run], subject, own, before, after, known, interpolation)
         else:
-            found = record.get(group[0], {}).get("measured", {})
-            subject = undo_single(steps[group[0]], flat[group[0]], subject, own, found, sources)
+            found = record.get(run[0], {}).get("measured", {})
+            subject = undo_single(steps[run[0]], flat[run[0]], subject, own, found, sources)
     return subject
 
 
@@ -186,15 +167,15 @@ def undo_run(chosen, subject: Subject, own: Sources, before: Places, after: Plac
     images = {}
     for name, image in subject.images.items():
         source = own[name]
-        mine = [step for step in chosen if fuse.included(step.transform, source, before[source].label)]
+        mine = [step for step in chosen if included(step.transform, source, before[source].label)]
         if mine:
             fixed = before[source].grid.fixed
             shape = known.get(source) or (None if fixed is None else (fixed, True))
             if shape is None:
                 needs_concrete("a shape inside the pipeline", "call invert outside of jit")
-            images[name] = fuse.read_back(image, mine, before[source], after[source], shape, interpolation)
+            images[name] = read_back(image, mine, before[source], after[source], shape, interpolation)
     moves = next(iter(after.values())).moves
-    return subject.replace(**images, **fuse.annotated(subject, fuse.way_back(moves)))
+    return subject.replace(**images, **annotated(subject, way_back(moves)))
 
 
 def undo_single(step: Step, params: Params, subject: Subject, own: Sources, measured: Any, sources: Sources) -> Subject:

@@ -16,7 +16,7 @@ from medjax import geometry
 from medjax.annotations import Points
 from medjax.geometry import Space
 from medjax.subject import Subject
-from medjax.transforms.steps import flatten
+from medjax.transforms.program import flatten
 
 T = TypeVar("T")
 FAR = 2**12

@@ -3,8 +3,7 @@
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-from medjax.transforms import fuse
-from medjax.transforms.steps import flatten, is_group
+from medjax.transforms.program import flatten, is_group, runs_of
 
 
 class Line(NamedTuple):
@@ -27,7 +26,7 @@ def tree(t: Any) -> str:
     lines = list(lines_of(t, "", iter(range(len(flatten(t))))))
     where = {line.step: number for number, line in enumerate(lines) if line.step is not None}
     margin, ends = [" "] * len(lines), set()
-    for run in fuse.runs(flatten(t)):
+    for run in runs_of(flatten(t)):
         first, last = where[run[0]], where[run[-1]]
         if first < last:
             margin[first : last + 1] = ["┌", *"│" * (last - first - 1), "└"]

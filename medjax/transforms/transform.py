@@ -3,7 +3,7 @@
 To add one: subclass `SpatialTransform`, `IntensityTransform` or `LabelTransform`, decorate it with `@transform`,
 declare its fields (`ranges.uniform`, `ranges.number` for numbers, `static` for structure) and write the two or three
 methods that its kind asks for. Everything else (keys, p, include, batches, fusion, replay) is done by free functions
-in `apply.py` over these methods.
+in `call.py` over these methods.
 """
 
 from collections.abc import Callable, Sequence
@@ -18,10 +18,10 @@ from medjax.geometry import Grid, Map
 from medjax.image import Image
 from medjax.ranges import as_floats, check, leaf, number, traced, uniform
 from medjax.subject import Subject
-from medjax.transforms import apply
-from medjax.transforms.fuse import Place
+from medjax.transforms import call
+from medjax.transforms.place import Place
+from medjax.transforms.program import is_certain
 from medjax.transforms.spatial.sampling import NOTHING, Sampling
-from medjax.transforms.steps import is_certain
 from medjax.typing import Key, Params, Shape3, Tracer
 
 T = TypeVar("T")
@@ -177,19 +177,19 @@ class Transform:
         key: one key, needed if anything is random (p < 1 too). labels: which names of a dict are label maps. Under
         `jax.vmap` the batch is a loop, whose cost follows p; it has gradients, but no forward mode: `apply` has both.
         """
-        return apply.call(self, x, key, labels)
+        return call.one_subject(self, x, key, labels)
 
     def batch(self, batch: Any, key: Any = None, *, labels: Sequence[str] = ()) -> Any:
         """Transform a batch, every element by its own key: (B,) keys, or one that its place is folded into."""
-        return apply.batch(self, batch, key, labels)
+        return call.batch(self, batch, key, labels)
 
     def sample(self, key: Any, subject: Any) -> Params:
         """All that is drawn for a subject, the coin of p too; reads geometry, never voxels."""
-        return apply.sample(self, key, subject)
+        return call.sample(self, key, subject)
 
     def apply(self, subject: Any, params: Params) -> Any:
         """What a call with these params does, exactly."""
-        return apply.replay(self, subject, params)
+        return call.replay(self, subject, params)
 
     def replace(self, **changes: Any) -> Self:
         """A copy with other arguments."""
@@ -206,7 +206,7 @@ class Transform:
         other intensity and label transforms leave what they have done (see `invertible`).
         Raises ValueError for an image that is not of the shape that the pipeline ends in.
         """
-        return apply.invert(self, x, params, like, interpolation)
+        return call.invert(self, x, params, like, interpolation)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         """What is random, from a key and the grid of the image (of the reference, for a spatial transform)."""
@@ -240,7 +240,7 @@ class Transform:
 class SpatialTransform(Transform):
     """Abstract. Gives each image a new grid (`regrid`), or moves the content in the world (`move`), or both.
 
-    Neighbours are fused into one map and read once (see `fuse.py`).
+    Neighbours are fused into one map and read once (see `place.py`).
     """
 
     kind: ClassVar[str] = "spatial"

@@ -10,10 +10,12 @@ import numpy as np
 from medjax.image import ScalarImage
 from medjax.keys import as_many
 from medjax.subject import Subject
-from medjax.transforms.apply import check_leading
-from medjax.transforms.host import bare, check_subject
+from medjax.transforms.call import check_leading
+from medjax.transforms.checks import check_subject
+from medjax.transforms.host import bare
 from medjax.transforms.inverse import invert
-from medjax.transforms.steps import draw, execute, flatten, flatten_params, groups_of
+from medjax.transforms.program import flatten, flatten_params, runs_of
+from medjax.transforms.run import draw, execute
 from medjax.transforms.transform import Transform
 from medjax.typing import Key, Params
 
@@ -51,7 +53,7 @@ def compiled_copies(t: Transform, subject: Subject, keys: Key) -> tuple[Params, 
 
     def copy(key: Key) -> tuple[Params, Subject]:
         params = draw(t, key, subject)
-        return params, execute(steps, groups_of(steps), flatten_params(t, params), subject)[0]
+        return params, execute(steps, runs_of(steps), flatten_params(t, params), subject)[0]
 
     return jax.lax.map(copy, keys)
 

@@ -174,7 +174,7 @@ def test_one_grid_is_a_matter_of_voxels(tmp_path, spacing):
             continue
         with pytest.raises(ValueError, match="not on one grid"):
             image.load()
-        with pytest.raises(ValueError, match="not on one grid"):
+        with pytest.raises(ValueError, match="concat_channels needs images on one grid"):
             mj.concat_channels(subject, ["a", "b"], "c")
     nib.save(nib.Nifti1Image(VOXELS, first * [[2], [2], [2], [1]]), tmp_path / "b.nii")
     with pytest.raises(ValueError, match="not on one grid"):

@@ -13,7 +13,7 @@ from scipy.stats import kstest
 
 import medjax as mj
 from medjax.geometry import Grid
-from medjax.transforms.steps import flatten, groups_of
+from medjax.transforms.program import flatten, runs_of
 
 N = 3000
 KEYS = jax.random.split(jax.random.key(5), N)
@@ -49,7 +49,7 @@ def halves(values, low, high):
 def test_order_and_one_gather():
     steps = flatten(PRESET)
     names = [type(step.transform).__name__ for step in steps]
-    first = len(groups_of(steps)[0])
+    first = len(runs_of(steps)[0])
     assert first == 6 and names[0] == "CropOrPad"
     names = names[:1] + names[first:]
     spoken = "CropOrPad RandomNoise RandomBlur RandomBrightness RandomContrast RandomLowResolution RandomGamma"

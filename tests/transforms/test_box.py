@@ -9,9 +9,9 @@ from conftest import OBLIQUE, small_subject
 
 import medjax as mj
 from medjax.transforms import box
-from medjax.transforms.fuse import start as place_of
-from medjax.transforms.inverse import trail
-from medjax.transforms.steps import draw, execute, flatten, flatten_params
+from medjax.transforms.place import place_of
+from medjax.transforms.program import flatten, flatten_params, shown, split, walk
+from medjax.transforms.run import draw, execute
 
 SIZE = (4, 5, 3)
 SHAPE = (12, 13, 11)
@@ -20,10 +20,10 @@ AROUND = [mj.RandomFlip((0, 1)), mj.RandomNoise(p=0.7)]
 
 def patches(pipeline, subject, key, starts):
     """The boxes that begin at `starts`, without the rest; one program."""
-    steps, parts = flatten(pipeline), box.split(pipeline)
+    steps, parts = flatten(pipeline), split(pipeline)
     flat = flatten_params(pipeline, draw(pipeline, key, subject))
     places = {name: place_of(image, jnp) for name, image in subject.images.items()}
-    way = trail(steps, parts.head, flat, places)
+    way = [(begin, end) for _, begin, end in walk(steps, parts.head, flat, places)]
     grids = box.ends(steps, parts, flat, way[-1][1] if way else places).end
     margin = box.margin_of(steps, parts.box, grids, {name: name == "label" for name in grids})
 
@@ -57,7 +57,7 @@ def same(pipeline, subject, key):
 
 def test_a_box_has_room_for_the_blurs_behind_one_another():
     pipeline = mj.Compose([mj.RandomFlip((0, 1)), mj.RandomBlur((0.5, 1.0)), mj.RandomNoise(p=0.7), mj.Blur(0.8)])
-    assert box.split(pipeline).box == ((0,), (1,), (2,), (3,))
+    assert split(pipeline).box == ((0,), (1,), (2,), (3,))
     same(pipeline, small_subject(OBLIQUE, SHAPE), jax.random.key(3))
 
 
@@ -75,9 +75,9 @@ def test_the_three_parts():
             mj.RandomBlur(),
         ]
     )
-    parts = box.split(pipeline)
+    parts = split(pipeline)
     assert (parts.head, parts.whole, parts.box) == (((0,), (1,)), ((2,), (3,), (4,)), ((5, 6), (7,), (8,)))
-    text = box.shown(pipeline)
+    text = shown(pipeline)
     assert "once per volume: ToCanonical, ZNormalization" in text
     assert "RandomGhosting needs the whole image" in text
     assert "per patch on the box: RandomElasticDeformation, CropOrPad, RandomBiasField, RandomBlur" in text
@@ -85,21 +85,21 @@ def test_the_three_parts():
 
 def test_statistics_after_a_random_member_are_of_the_whole_volume():
     pipeline = mj.Compose([mj.RandomAffine(), mj.ZNormalization(), mj.RandomNoise(p=0.5)])
-    assert "ZNormalization measures what a random member has changed" in box.shown(pipeline)
+    assert "ZNormalization measures what a random member has changed" in shown(pipeline)
     same(pipeline, small_subject(OBLIQUE, SHAPE), jax.random.key(1))
     before = mj.Compose([mj.ZNormalization(), mj.RandomAffine(), mj.RandomNoise(p=0.5)])
-    assert "per patch on the volume: nothing" in box.shown(before)
+    assert "per patch on the volume: nothing" in shown(before)
 
 
 def test_a_choice_is_random_though_its_members_are_not():
     pipeline = mj.Compose([mj.ToCanonical(), mj.Compose([mj.Gamma(2.0)], p=0.5), mj.OneOf([mj.Clamp(0, 1)])])
-    assert box.split(pipeline).head == ((0,),)
+    assert split(pipeline).head == ((0,),)
 
 
 def test_what_spacing_a_mask_leaves_is_known_on_the_volume_alone():
     """Behind a box of a mask that is resized, a blur in mm reaches as far as the mask is small: it runs on the volume."""
     located = mj.CropOrPad(None, mask_name="label")
     for local, whole in ((mj.Blur(1.0), ((0,), (1, 2), (3,))), (mj.Gamma(2.0), ((0,),))):
-        assert box.split(mj.Compose([mj.RandomFlip(), located, mj.Resize(8), local])).whole == whole
+        assert split(mj.Compose([mj.RandomFlip(), located, mj.Resize(8), local])).whole == whole
     known = [mj.RandomFlip(), mj.Resize(8), mj.RandomCrop(4, label_name="label"), mj.Blur(1.0)]
-    assert box.split(mj.Compose(known)).whole == ()
+    assert split(mj.Compose(known)).whole == ()

@@ -7,12 +7,12 @@ from conftest import OBLIQUE, small_subject
 from scipy.ndimage import map_coordinates
 
 import medjax as mj
-from medjax.transforms.steps import flatten, groups_of
+from medjax.transforms.program import flatten, runs_of
 
 
 def groups(*transforms):
     """The sizes of the groups that a pipeline is read in."""
-    return [len(group) for group in groups_of(flatten(mj.Compose(transforms)))]
+    return [len(group) for group in runs_of(flatten(mj.Compose(transforms)))]
 
 
 def test_neighbours_fuse_across_nests_and_statistics_end_a_run():

@@ -11,7 +11,7 @@ from conftest import OBLIQUE, blobs, oriented, small_subject
 from scipy.ndimage import center_of_mass
 
 import medjax as mj
-from medjax.transforms.steps import flatten, groups_of
+from medjax.transforms.program import flatten, runs_of
 
 SHAPE = (16, 14, 12)
 
@@ -24,7 +24,7 @@ def one_by_one(members, subject):
 
 
 def runs(*members):
-    return [len(group) for group in groups_of(flatten(mj.Compose(members)))]
+    return [len(group) for group in runs_of(flatten(mj.Compose(members)))]
 
 
 def alike(got, want, atol=1e-4, share=0.0):

@@ -5,7 +5,7 @@ import re
 import pytest
 
 import medjax as mj
-from medjax.transforms.steps import flatten, groups_of
+from medjax.transforms.program import flatten, runs_of
 
 PIPELINES = [
     mj.Compose([mj.OneOf([mj.RandomFlip(0), mj.RandomFlip(1)]), mj.Compose([mj.RandomNoise()], p=0.2)]),
@@ -32,7 +32,7 @@ def test_nothing_is_lost_and_nothing_is_there_twice(t):
     ]
     assert steps == [repr(step.transform) for step in flatten(t)]
     assert repr(t).count("[\n") == sum(text.endswith("[") for text in lines)
-    together = [group for group in groups_of(flatten(t)) if len(group) > 1]
+    together = [group for group in runs_of(flatten(t)) if len(group) > 1]
     assert repr(t).count("one gather") == repr(t).count("┌") == repr(t).count("└") == len(together)
 
 

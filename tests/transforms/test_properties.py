@@ -10,7 +10,7 @@ from scipy.ndimage import binary_erosion, map_coordinates
 from scipy.spatial.transform import Rotation
 
 import medjax as mj
-from medjax.transforms.steps import flatten, groups_of
+from medjax.transforms.program import flatten, runs_of
 from transforms import chain as reference
 
 TURNED = np.eye(4)
@@ -116,7 +116,7 @@ def test_a_fused_run_is_the_chain_composed_in_float64(names, affine, shape, inte
     labels = (data[:1] > 50).astype(np.int16) * 3
     subject = mj.Subject(t1=mj.ScalarImage(data, affine), label=mj.LabelMap(labels, affine))
     t = mj.Compose(made(names, affine, shape, image_interpolation=interpolation[0]))
-    assert len(groups_of(flatten(t))) == 1
+    assert len(runs_of(flatten(t))) == 1
     params, draws = drawn(t, subject)
     got = t.apply(subject, params)
     found = reference.stages(t.members, draws, affine, shape)
@@ -295,7 +295,7 @@ def check_way_back(names, affine, shape, method):
     subject = mj.Subject(t1=mj.ScalarImage(data, affine), label=mj.LabelMap(labels, affine))
     members = made([n for n in names if n in SHRINKING][:1] + [n for n in names if n not in SHRINKING], affine, shape)
     t = mj.Compose(members)
-    if len(groups_of(flatten(t))) != 1:
+    if len(runs_of(flatten(t))) != 1:
         return
     params, draws = drawn(t, subject)
     gone = t.apply(subject, params)

@@ -11,7 +11,7 @@ import pytest
 from conftest import blobs, compilations, small_subject
 
 import medjax as mj
-from medjax.transforms.steps import is_random
+from medjax.transforms.program import is_random
 
 KEY = jax.random.key(0)
 X = blobs((6, 5, 4))[None] + np.float32(0.1)

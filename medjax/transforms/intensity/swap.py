@@ -12,7 +12,7 @@ from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ranges import as_floats, check, leaf, traced
 from medjax.subject import Subject
-from medjax.transforms import fuse
+from medjax.transforms.place import included
 from medjax.transforms.spatial.sampling import is_label
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params, Shape3
@@ -49,7 +49,7 @@ def locations_of(name: str, value: Any) -> Any:
 def check_room(t: Any, subject: Subject, end: Any, what: str) -> None:
     """Raise a ValueError for an image, or an element of a batch, that ends before `end` (3,)."""
     for name, image in subject.images.items():
-        if fuse.included(t, name, is_label(image)) and not traced(image.extent):
+        if included(t, name, is_label(image)) and not traced(image.extent):
             sizes = np.asarray(image.spatial_shape if image.extent is None else image.extent).reshape(-1, 3)
             if np.any(sizes < end):
                 raise ValueError(f"{what} {name}, of shape {tuple(sizes.min(0).tolist())}")

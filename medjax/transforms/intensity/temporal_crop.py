@@ -11,7 +11,7 @@ from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ranges import as_floats, check, leaf, traced
 from medjax.subject import Subject
-from medjax.transforms import fuse
+from medjax.transforms.place import included
 from medjax.transforms.spatial.sampling import is_label
 from medjax.transforms.transform import IntensityTransform, certain, static, transform
 from medjax.typing import Key, Params
@@ -58,7 +58,7 @@ def retimed(metadata: dict[str, Any], start: Any) -> dict[str, Any]:
 def check_length(t: Any, subject: Subject, start: int) -> None:
     """Raise a ValueError for a series that is too short."""
     for name, image in subject.images.items():
-        if fuse.included(t, name, is_label(image)) and start + t.length > image.shape[-4]:
+        if included(t, name, is_label(image)) and start + t.length > image.shape[-4]:
             last = start + t.length
             raise ValueError(f"{name} has {image.shape[-4]} time points, but {last} are needed for length {t.length}")
 

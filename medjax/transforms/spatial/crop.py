@@ -12,8 +12,9 @@ from medjax.geometry import Grid, namespace, window
 from medjax.image import LabelMap
 from medjax.ops import draw, statistics
 from medjax.subject import Subject
-from medjax.transforms.fuse import Place, follow, included
 from medjax.transforms.intensity.masking import marked
+from medjax.transforms.moves import follow
+from medjax.transforms.place import Place, included
 from medjax.transforms.spatial.crop_or_pad import check_one_grid, label_values
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Key, Params, Shape3

@@ -13,8 +13,8 @@ from medjax.geometry import Grid, check_same_grid, namespace, spacing, window
 from medjax.image import LabelMap
 from medjax.ops.statistics import extent_mask
 from medjax.subject import Subject
-from medjax.transforms.fuse import Place
 from medjax.transforms.intensity.masking import marked
+from medjax.transforms.place import Place
 from medjax.transforms.spatial.sampling import Fill, Sampling, constant, label_pad, pad_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Key, Params, Shape3

@@ -13,7 +13,7 @@ from conftest import OBLIQUE, blobs, small_subject
 import medjax as mj
 from medjax.transforms.intensity import histogram_standardization
 from medjax.transforms.intensity.histogram_standardization import KNOTS, PERCENTILES
-from medjax.transforms.steps import flatten
+from medjax.transforms.program import flatten
 
 TARGETS = 100 * np.linspace(0, 1, 13) ** 1.5
 

@@ -1,6 +1,6 @@
-"""A pipeline as steps: flattened, all that is random drawn first, then run group by group; pure and traced.
+"""What a compiled program does: everything random is drawn, then run after run is executed; pure and traced.
 
-A group is a fused spatial run (see `fuse.py`) or one other step.
+The order and the runs come from `program.py`, where images come to from `place.py`.
 """
 
 from collections.abc import Collection, Sequence
@@ -12,78 +12,15 @@ import jax.numpy as jnp
 from medjax import keys
 from medjax.image import Image, ScalarImage
 from medjax.subject import Subject
-from medjax.transforms import fuse
-from medjax.transforms.fuse import Known, Place, Step
+from medjax.transforms.moves import annotated
+from medjax.transforms.place import Known, Place, Step, advance, included, place_of, with_copies
+from medjax.transforms.program import Run, both, is_certain, is_group
+from medjax.transforms.read import copy_of, read
 from medjax.transforms.spatial.sampling import is_label
-from medjax.typing import Key, Params, Tracer, wider, working
+from medjax.typing import Key, Params, wider, working
 
-Group = tuple[int, ...]
 Element = tuple[jax.Array, int]
 Shapes = Sequence[tuple[tuple[str, Known], ...]]
-
-
-def is_certain(p: Any) -> bool:
-    """Whether a p is 1 by structure, so that it is known while tracing too; what a leaf holds is never asked.
-
-    A p that was given as the number 1 is kept as a Python float and is no leaf (see `transform.chance`).
-    """
-    return type(p) is float and p == 1.0
-
-
-def is_group(t: Any) -> bool:
-    """Whether a transform stands for its members."""
-    return t.kind == "group"
-
-
-def flatten(t: Any, certain: bool = True) -> list[Step]:
-    """The members of a pipeline, nests opened, in order."""
-    certain = certain and is_certain(t.p)
-    if not is_group(t):
-        return [Step(t, certain)]
-    return [step for member in t.members for step in flatten(member, certain and not t.chooses)]
-
-
-def flatten_params(t: Any, params: Params, on: Any = True) -> list[dict[str, Any]]:
-    """The params of each step, with the coins of the nests above it joined into its own."""
-    if not is_group(t):
-        return [{**params, "on": both(on, params["on"])}]
-    if not is_certain(t.p):
-        on = both(on, params["on"])
-    members = enumerate(zip(t.members, params["members"], strict=True))
-    parts = [flatten_params(m, inner, both(on, t.taken(params["draw"], i))) for i, (m, inner) in members]
-    return [entry for part in parts for entry in part]
-
-
-def both(one: Any, other: Any) -> Any:
-    """Logical and, without an operation where one is known to be true."""
-    return other if one is True else one if other is True else one & other
-
-
-def groups_of(steps: Sequence[Step]) -> tuple[Group, ...]:
-    """The fused runs and single steps, as indices."""
-    return tuple(tuple(group) for group in fuse.runs(steps))
-
-
-def seen_on_host(t: Any) -> bool:
-    """Whether the host must see what was drawn for a step: to plan its grids again, or to carry metadata along."""
-    return t.kind == "spatial" or carries(t)
-
-
-def carries(t: Any) -> bool:
-    """Whether the metadata of images hang on what is drawn for a step."""
-    return t.retimes or bool(t.copies)
-
-
-def is_random(t: Any) -> bool:
-    """Whether a key is needed: something is drawn, or a coin is thrown; the same inside of a trace as outside."""
-    inner = any(is_random(member) for member in t.members) if is_group(t) else False
-    return not is_certain(t.p) or inner or t.random
-
-
-def is_traced(*trees: Any) -> bool:
-    """Whether any leaf is known only while tracing; reads no file."""
-    found = jax.tree.leaves(trees, is_leaf=lambda x: isinstance(x, Image))
-    return any(isinstance(leaf, Tracer) for x in found for leaf in (x.held() if isinstance(x, Image) else (x,)))
 
 
 def draw(t: Any, key: Key | None, subject: Subject, element: Element | None = None) -> Params:
@@ -93,7 +30,7 @@ def draw(t: Any, key: Key | None, subject: Subject, element: Element | None = No
     """
     # Their affines in float32, as they are without x64: what hangs on a grid must not hang on that.
     images = {n: image.replace(affine=jnp.asarray(image.affine, jnp.float32)) for n, image in subject.images.items()}
-    places = {name: fuse.start(image, jnp) for name, image in images.items()}
+    places = {name: place_of(image, jnp) for name, image in images.items()}
     return draw_tree(t, key, places, True, element)[0]
 
 
@@ -111,14 +48,14 @@ def draw_tree(t: Any, key: Key | None, places: dict[str, Place], above: Any, ele
             members.append(params)
         return {"on": coin, "draw": choice, "members": tuple(members)}, places
     step = Step(t, certain)
-    places = fuse.copied(places, step, {"on": on})
+    places = with_copies(places, step, {"on": on})
     reference = next(iter(places.values())).grid
     if t.kind == "spatial":
         params = {"on": coin, "draw": t.draw(key, reference)}
-        return params, fuse.advance(places, step, {**params, "on": on}, {})
+        return params, advance(places, step, {**params, "on": on})
     drawn = {}
     for name in places:
-        if fuse.included(t, name, places[name].label):
+        if included(t, name, places[name].label):
             shared = key is None or getattr(t, "shared", False)
             grid = reference if shared else places[name].grid
             drawn[name] = t.draw(key if shared else keys.for_image(key, name), grid)
@@ -129,57 +66,55 @@ def draw_tree(t: Any, key: Key | None, places: dict[str, Place], above: Any, ele
 
 def execute(
     steps: Sequence[Step],
-    groups: Sequence[Group],
+    runs: Sequence[Run],
     params: Sequence[Params],
     subject: Subject,
     shapes: Shapes = (),
 ) -> tuple[Subject, dict[int, Any]]:
-    """Run groups of steps, traced; gives what was measured and located as well, by the number of the step.
+    """Run runs of steps, traced; gives what was measured and located as well, by the number of the step.
 
-    shapes: for each group, the shapes that the host knows its images will have (see `read`).
+    shapes: for each run, the shapes that the host knows its images will have (see `read`).
     """
     record: dict[int, Any] = {}
     images, given = subject.images, set(subject.images)
-    for group, known in zip(groups, shapes or [()] * len(groups), strict=True):
-        first = steps[group[0]].transform
-        subject = keep(subject, steps[group[0]], params[group[0]]["on"])
+    for run, known in zip(runs, shapes or [()] * len(runs), strict=True):
+        first = steps[run[0]].transform
+        subject = keep(subject, steps[run[0]], params[run[0]]["on"])
         if first.kind == "spatial":
-            subject, found = run_spatial(steps, group, params, subject, dict(known))
+            subject, found = run_spatial(steps, run, params, subject, dict(known))
             record |= found
         else:
-            subject, record[group[0]] = run_single(steps[group[0]], params[group[0]], subject, given)
+            subject, record[run[0]] = run_single(steps[run[0]], params[run[0]], subject, given)
         given = {name for name in given if subject[name] is images[name]}
     return subject, record
 
 
-def run_spatial(
-    steps: Sequence[Step], group: Group, params: Sequence[Params], subject: Subject, shapes: dict[str, Known]
-):
+def run_spatial(steps: Sequence[Step], run: Run, params: Sequence[Params], subject: Subject, shapes: dict[str, Known]):
     """A fused run: plan for every image, read each once."""
-    begin = {name: fuse.start(image, jnp) for name, image in subject.images.items()}
-    end, located = locate(steps, group, params, subject)
-    chosen = [steps[index] for index in group]
+    begin = {name: place_of(image, jnp) for name, image in subject.images.items()}
+    end, located = locate(steps, run, params, subject)
+    chosen = [steps[index] for index in run]
     images = {}
     for name, image in subject.images.items():
-        mine = [step for step in chosen if fuse.included(step.transform, name, begin[name].label)]
+        mine = [step for step in chosen if included(step.transform, name, begin[name].label)]
         if mine:
-            images[name] = fuse.read(image, mine, begin[name], end[name], shapes.get(name))
+            images[name] = read(image, mine, begin[name], end[name], shapes.get(name))
     moves = next(iter(end.values())).moves
-    return subject.replace(**images, **fuse.annotated(subject, moves)), located
+    return subject.replace(**images, **annotated(subject, moves)), located
 
 
-def locate(steps: Sequence[Step], group: Group, params: Sequence[Params], subject: Subject):
+def locate(steps: Sequence[Step], run: Run, params: Sequence[Params], subject: Subject):
     """The places after a run, and what its steps had to see of the subject to come there."""
-    places = {name: fuse.start(image, jnp) for name, image in subject.images.items()}
+    places = {name: place_of(image, jnp) for name, image in subject.images.items()}
     located: dict[int, Any] = {}
-    for index in group:
+    for index in run:
         t = steps[index].transform
         found = params[index].get("located")
         if t.locates and found is None:
             found = t.locate(subject, params[index]["draw"], places)
         if found is not None:
             located[index] = found
-        places = fuse.advance(places, steps[index], params[index], found or {})
+        places = advance(places, steps[index], {**params[index], "located": found or {}})
     return places, located
 
 
@@ -219,7 +154,7 @@ def run_single(
                 return jnp.where(params["on"], new, data) if in_place and not t.pointwise else new, measured
 
             def leave(data: jax.Array, nothing: Any = nothing, in_place: bool = in_place) -> tuple[jax.Array, Any]:
-                return data if in_place else fuse.copy_of(data, params["on"]), nothing
+                return data if in_place else copy_of(data, params["on"]), nothing
 
             data, record[name] = jax.lax.cond(params["on"], change, leave, data)
         images[name] = image.replace(data=data)

@@ -1,6 +1,6 @@
 """What happens when a transform is called: on one subject or on a batch, traced or not.
 
-Traced, a call is `draw` and `execute` of `steps.py` and nothing else. Outside of a trace it is compiled, and `host.py`
+Traced, a call is `draw` and `execute` of `run.py` and nothing else. Outside of a trace it is compiled, and `host.py`
 carries around the program what a program cannot carry. A batch is a loop over its elements in one program, so that its
 cost follows what was drawn and its memory is that of one element.
 """
@@ -21,28 +21,21 @@ from medjax.errors import needs_key
 from medjax.image import ElementVoxels, Image, LabelMap, ScalarImage, admitted
 from medjax.subject import Subject, batch_size
 from medjax.transforms import inverse
-from medjax.transforms.gate import looped
-from medjax.transforms.host import after_batch, bare, check_subject, compiled_draw, fixed_shapes, on_host, outline
+from medjax.transforms.checks import check_subject
+from medjax.transforms.host import after_batch, bare, compiled_draw, fixed_shapes, on_host, outline
+from medjax.transforms.loop import looped
 from medjax.transforms.near import brought_near, shifted, taken_back
-from medjax.transforms.steps import (
-    draw,
-    execute,
-    flatten,
-    flatten_params,
-    groups_of,
-    is_random,
-    is_traced,
-    seen_on_host,
-)
+from medjax.transforms.program import flatten, flatten_params, is_random, is_traced, runs_of, seen_on_host
+from medjax.transforms.run import draw, execute
 from medjax.typing import Key, Params
 
 
-def call(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
+def one_subject(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
     """Transform one subject, image, array or dict of arrays."""
     subject, restore = as_subject(x, labels)
     key = key_for(t, key, keys.as_key)
     subject = through_gate(subject.load())
-    check_subject(t, subject)
+    check_subject(t, subject, names_of(x))
     if is_traced(t, subject, key):
         return restore(looped(one, t, subject, key))
     t, subject, offset = brought_near(t, subject)
@@ -54,12 +47,17 @@ def batch(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
     subject, restore = as_subject(x, labels, leading=1)
     subject, size = through_gate(subject), batch_size(subject)
     key = key_for(t, key, partial(keys.as_keys, size=size))
-    check_subject(t, subject)
+    check_subject(t, subject, names_of(x))
     if is_traced(t, subject, key):
         return restore(each(t, subject, key, jnp.arange(size, dtype=jnp.int32), size)[0])
-    here, near, offset = brought_near(t, subject)
-    result, record = compiled_each(here, near, key, batch_sharding(subject))
-    return restore(after_batch(t, subject, taken_back(result, offset), record, size))
+    return restore(after_batch(t, subject, *compute(t, subject, key), size))
+
+
+def compute(t: Any, subject: Subject, key: Key | None) -> tuple[Subject, Any]:
+    """A batch transformed by one program, and what `after_batch` needs to finish it."""
+    near, brought, offset = brought_near(t, subject)
+    result, record = compiled_each(near, brought, key, batch_sharding(subject))
+    return taken_back(result, offset), record
 
 
 def sample(t: Any, key: Any, x: Any) -> Params:
@@ -76,10 +74,10 @@ def replay(t: Any, x: Any, params: Params) -> Any:
     """What a call with these params does."""
     subject, restore = as_subject(x, ())
     subject = through_gate(subject.load())
-    check_subject(t, subject)
+    check_subject(t, subject, names_of(x))
     if is_traced(t, subject, params):
         steps = flatten(t)
-        return restore(execute(steps, groups_of(steps), flatten_params(t, params), subject)[0])
+        return restore(execute(steps, runs_of(steps), flatten_params(t, params), subject)[0])
     t, subject, offset = brought_near(t, subject)
     return restore(taken_back(on_host(t, subject, params), offset))
 
@@ -108,7 +106,7 @@ def key_for(t: Any, key: Any, check: Callable[[Any], Key]) -> Key | None:
 def one(t: Any, subject: Subject, key: Key | None) -> Subject:
     """Draw and run, traced."""
     steps = flatten(t)
-    return execute(steps, groups_of(steps), flatten_params(t, draw(t, key, subject)), subject)[0]
+    return execute(steps, runs_of(steps), flatten_params(t, draw(t, key, subject)), subject)[0]
 
 
 def each(t: Any, subject: Subject, key: Key | None, index: Array, size: int) -> tuple[Subject, Any]:
@@ -117,7 +115,7 @@ def each(t: Any, subject: Subject, key: Key | None, index: Array, size: int) -> 
     index: which elements of a batch of `size` they are.
     """
     steps = flatten(t)
-    groups = groups_of(steps)
+    runs = runs_of(steps)
     whole = {name: jnp.asarray(subject[name].data) for name in cropped_first(t, key, subject)}
     rest = subject.replace(**{name: subject[name].replace(data=None) for name in whole})
 
@@ -129,7 +127,7 @@ def each(t: Any, subject: Subject, key: Key | None, index: Array, size: int) -> 
         )
         params = draw(t, key, subject, (index, size))
         flat = flatten_params(t, params)
-        result, record = execute(flatten(t), groups, flat, subject)
+        result, record = execute(flatten(t), runs, flat, subject)
         seen = {i: flat[i] for i, step in enumerate(steps) if seen_on_host(step.transform)}
         return result, {"record": record, "params": seen}
 
@@ -197,6 +195,11 @@ def as_subject(x: Any, labels: Sequence[str], leading: int = 0) -> tuple[Subject
     if isinstance(x, (np.ndarray, jax.Array)):
         return Subject(image=wrap(x, ScalarImage, "the array", leading)), lambda s: s["image"].data
     raise TypeError(f"a transform takes a Subject, an Image, an array or a dict of arrays, got {type(x).__name__}")
+
+
+def names_of(x: Any) -> Sequence[str]:
+    """The names of the items of what a transform is called on."""
+    return tuple(x) if isinstance(x, Subject) else ()
 
 
 def through_gate(subject: Subject) -> Subject:
