@@ -335,4 +335,6 @@ def inverted(move: Map) -> Map:
     """The map that takes a move back."""
     if isinstance(move, Linear):
         return Linear(inverse(move.matrix))
+    if isinstance(move, Flow):  # but for its lattice, which between voxels reads smoother than the exact way back
+        return move._replace(velocity=-move.velocity)
     return move.forward if isinstance(move, Inverted) else Inverted(move)

@@ -17,8 +17,8 @@ from medjax.ops.warp import INTERPOLATIONS
 from medjax.subject import Subject
 from medjax.transforms import buckets
 from medjax.transforms.host import bare, followed, on_host, outline, settled, start_all
-from medjax.transforms.moves import annotated
-from medjax.transforms.place import INDEXED, Known, Place, Step, advance, cost_back, included, place_of, way_back
+from medjax.transforms.moves import annotated_back
+from medjax.transforms.place import INDEXED, Known, Place, Step, advance, cost_back, included, place_of
 from medjax.transforms.program import Places, Run, flatten, flatten_params, is_traced, runs_of, walk
 from medjax.transforms.read import read_back
 from medjax.transforms.run import Shapes, execute
@@ -175,7 +175,7 @@ def undo_run(chosen, subject: Subject, own: Sources, before: Places, after: Plac
                 needs_concrete("a shape inside the pipeline", "call invert outside of jit")
             images[name] = read_back(image, mine, before[source], after[source], shape, interpolation)
     moves = next(iter(after.values())).moves
-    return subject.replace(**images, **annotated(subject, way_back(moves)))
+    return subject.replace(**images, **annotated_back(subject, moves))
 
 
 def undo_single(step: Step, params: Params, subject: Subject, own: Sources, measured: Any, sources: Sources) -> Subject:

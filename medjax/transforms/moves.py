@@ -1,6 +1,7 @@
 """Maps of the world evaluated at points: what elastic fields, flows and their inverses do to coordinates; traced."""
 
 from collections.abc import Callable, Sequence
+from functools import partial
 from typing import Any
 
 import jax
@@ -149,8 +150,9 @@ def carry(moves: Sequence[Map], xyz: Array) -> Array:
 
 
 def follow(moves: Sequence[Map], xyz: Array) -> Array:
-    """Points (N, 3) of the input's world, mm, where the moves of a run have brought them."""
-    return carry(way_back(moves), xyz)
+    """Points (N, 3) of the input's world, mm, where the moves of a run have brought them: exactly, flows too."""
+    back = [Linear(geometry.inverse(m.matrix)) if isinstance(m, Linear) else Inverted(m) for m in reversed(moves)]
+    return carry(back, xyz)
 
 
 def turn(moves: Sequence[Map], xyz: Array) -> Array:
@@ -161,8 +163,20 @@ def turn(moves: Sequence[Map], xyz: Array) -> Array:
 
 def annotated(subject: Subject, moves: Sequence[Map]) -> dict[str, Annotation]:
     """The points and directions of a subject after the moves of its first image."""
+    return along(subject, partial(follow, moves), partial(turn, moves))
+
+
+def annotated_back(subject: Subject, moves: Sequence[Map]) -> dict[str, Annotation]:
+    """The points and directions of a subject before the moves of its first image."""
+    return along(subject, partial(carry, moves), partial(turn, way_back(moves)))
+
+
+def along(
+    subject: Subject, points: Callable[[Array], Array], directions: Callable[[Array], Array]
+) -> dict[str, Annotation]:
+    """The points and directions of a subject taken along."""
     done = {}
     for name, item in subject.annotations.items():
-        way = follow if isinstance(item, Points) else turn
-        done[name] = item.replace(xyz=way(moves, jnp.asarray(item.xyz)).astype(item.xyz.dtype))
+        way = points if isinstance(item, Points) else directions
+        done[name] = item.replace(xyz=way(jnp.asarray(item.xyz)).astype(item.xyz.dtype))
     return done

@@ -65,7 +65,7 @@ class DiffeomorphicDeformation(SpatialTransform):
     in `Affine`.
 
     Shapes: (C, I, J, K) -> same; images become float32, label maps keep their dtype.  Nothing moves along an axis of
-    one voxel.  Inverse: the flow of -v, corrected for the lattice by iteration.
+    one voxel.  Inverse: the flow of -v, as exact as the lattice is fine; points go back exactly.
     Source: Arsigny et al., "A log-Euclidean framework for statistics on diffeomorphisms", MICCAI 2006; SynthSeg, which
     composes as if a voxel of its lattice were one of the image, so that what it applies is no flow.
     """
