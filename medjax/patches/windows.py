@@ -14,7 +14,7 @@ from medjax.geometry import translation
 from medjax.patches.grid import GridSampler, Windows, added
 from medjax.patches.samplers import cut_all
 from medjax.subject import LOCATION, Subject
-from medjax.typing import Shape3
+from medjax.typing import Shape3, Tracer
 
 Reduce: TypeAlias = Callable[[Array], Array]
 State: TypeAlias = tuple[Any, ...]
@@ -58,7 +58,11 @@ def taken_apart(function: Any, subject: Subject, size: int) -> tuple[Function, l
     """
     count = jax.local_device_count()
     leaves = [leaf for leaf in jax.tree.leaves((function, subject)) if isinstance(leaf, jax.Array)]
-    free = all(len(leaf.sharding.device_set) == count or not leaf.committed for leaf in leaves)
+    # Where an array is traced lies the program in which it is.
+    free = all(
+        not isinstance(leaf, Tracer) and (len(leaf.sharding.device_set) == count or not leaf.committed)
+        for leaf in leaves
+    )
     leaves, tree = jax.tree.flatten(function)
     held = [isinstance(leaf, (jax.Array, np.ndarray)) for leaf in leaves]
     fixed = tuple(None if array else leaf for leaf, array in zip(leaves, held, strict=True))

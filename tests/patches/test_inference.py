@@ -329,3 +329,13 @@ def test_bad_arguments(subject):
     padded = jax.tree.map(lambda x: x[0], mj.stack([subject], shape=(24, 32, 20)))
     with pytest.raises(ValueError, match="unstack"):
         mj.sliding_window(identity, padded, 8)
+
+
+def test_windows_inside_of_a_compiled_function_and_under_a_gradient():
+    x = jnp.asarray(np.random.default_rng(0).random((1, 8, 8, 8)), jnp.float32)
+
+    def network(x):
+        return mj.sliding_window(lambda batch: 2 * batch.image.data, x, (4, 4, 4), 2).data
+
+    np.testing.assert_allclose(jax.jit(network)(x), 2 * x, atol=1e-6)
+    np.testing.assert_allclose(jax.grad(lambda x: network(x).sum())(x), np.full(x.shape, 2.0), atol=1e-5)
