@@ -288,7 +288,7 @@ def read_data(image: Image, asked: Sampling, interpolates: bool, begin: Place, e
 
     def sample(coordinates: warp.Coordinates, within: Array) -> Array:
         """within: whether all coordinates lie in the volume, so that no fill is needed."""
-        blank = jnp.zeros(image.shape[0], dtype)
+        blank = jnp.zeros_like(within, dtype, (image.shape[0],))
         value = jax.lax.cond(within, lambda: blank, lambda: sampling.fill_value(image, outside, dtype))
         source = data()
         if asked.antialias and not label:
