@@ -5,13 +5,14 @@ whole axis on every device first. So the loop is handed to each device as a prog
 is known how the batch is split, and where only XLA knows, inside of a user's jit, by a rule that it asks.
 """
 
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias
 
 import jax
-import jax.numpy as jnp
+import numpy as np
 from jax.core import eval_jaxpr
 from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import ArrayMapping, SdyShardingRule, custom_partitioning
@@ -53,8 +54,9 @@ def by_devices(function: Function, shared: Any, batch: Any, split: NamedSharding
     split = split or explicit_split((shared, batch), batch)
     if split is not None:
         return in_mesh(function, shared, batch, split)
-    if jax.sharding.get_abstract_mesh().manual_axes or jax.default_backend() == "tpu":
-        return function(shared, batch)  # the user's own shard_map; and XLA for TPUs asks no rule (jax issue 38196)
+    inside = jax.sharding.get_abstract_mesh().manual_axes  # of the user's own shard_map
+    if inside or jax.device_count() == 1 or jax.default_backend() == "tpu":  # for which XLA asks no rule: issue 38196
+        return function(shared, batch)
     return partitioned(function, shared, batch)
 
 
@@ -104,15 +106,15 @@ def in_mesh(function: Function, shared: Any, batch: Any, split: NamedSharding) -
 def partitioned(function: Function, shared: Any, batch: Any) -> Any:
     """`by_devices` where XLA alone knows how the batch is split, if it is: it is given a rule to partition the call by.
 
-    On one device, and differentiated, the call is the function itself. So it is where it calls the host, whose
-    functions XLA would let go of (jax pull request 23620), and where it closes over what is traced.
+    Where one device runs it, and where it is differentiated, the call is the function itself. So it is where it calls
+    the host, whose functions XLA would let go of (jax pull request 23620), and where it closes over what is traced.
     """
     operands, restore = keys.in_words((shared, batch))
     first, last = len(jax.tree.leaves(shared)), len(operands)
     restores = []
 
     def local(*words: Array) -> list[Array]:
-        """Of what one device holds; what is closed over comes after the operands and is not read."""
+        """Of what one device holds; what comes after the operands is not read."""
         result, back = keys.in_words(function(*restore(words[:last])))
         restores.append(back)
         return result
@@ -120,11 +122,12 @@ def partitioned(function: Function, shared: Any, batch: Any) -> Any:
     traced = jax.make_jaxpr(local)(*operands)
 
     def plain(*words: Array) -> list[Array]:
-        return eval_jaxpr(traced.jaxpr, words[last:], *words[:last])
+        return eval_jaxpr(traced.jaxpr, words[last : last + len(traced.consts)], *words[:last])
 
-    words = [*operands, *traced.consts]
     if calls_host(traced.jaxpr) or any(isinstance(value, Tracer) for value in traced.consts):
-        return restores[0](plain(*words))
+        return restores[0](plain(*operands, *traced.consts))
+    # The call names its function by an address, which another may have had: a cache of programs must tell them apart.
+    words = [*operands, *traced.consts, np.uint32(zlib.crc32(str(traced.jaxpr).encode()))]
 
     def split_of(arguments: Sequence[Any]) -> tuple[NamedSharding, NamedSharding]:
         """How XLA would split the elements, and no split at all."""
