@@ -6,6 +6,7 @@ changes no other draw, and the coin, the angle and the noise of a transform neve
 """
 
 import zlib
+from collections.abc import Callable, Sequence
 from functools import partial
 from typing import Any
 
@@ -94,6 +95,20 @@ def words_of(key: Key) -> jax.Array:
 def of_words(words: jax.Array | np.ndarray, like: Key) -> Key:
     """Keys of their words, which do not say it themselves: of the implementation of the key `like`."""
     return random.wrap_key_data(jnp.asarray(words), impl=random.key_impl(like))
+
+
+def in_words(tree: Any) -> tuple[list[jax.Array], Callable[[Sequence[jax.Array]], Any]]:
+    """The leaves of a tree as arrays of plain numbers, keys by their words, and the way back."""
+    leaves, structure = jax.tree.flatten(tree)
+    are_keys = [jnp.issubdtype(jax.typeof(leaf).dtype, jax.dtypes.prng_key) for leaf in leaves]
+    implementations = [random.key_impl(leaf) if is_key else None for leaf, is_key in zip(leaves, are_keys, strict=True)]
+
+    def restore(words: Sequence[jax.Array]) -> Any:
+        pairs = zip(words, implementations, strict=True)
+        return structure.unflatten([w if impl is None else random.wrap_key_data(w, impl=impl) for w, impl in pairs])
+
+    plain = [words_of(leaf) if is_key else jnp.asarray(leaf) for leaf, is_key in zip(leaves, are_keys, strict=True)]
+    return plain, restore
 
 
 def for_step(key: Key, index: int) -> Key:

@@ -4,6 +4,7 @@ Exceptions are data of the row, with a reason, and are printed. To add a transfo
 """
 
 import json
+import re
 from dataclasses import dataclass, field
 
 import jax
@@ -11,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from conftest import OBLIQUE, compilations, small_subject
-from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 import medjax as mj
 from medjax.transforms.program import is_random
@@ -33,6 +34,11 @@ class Case:
     cube: bool = False
     """Whether its axes must have one size: the subject is cut to a cube first."""
 
+
+ON_HOST = {
+    "law_lowers_everywhere": "components are labelled on the host, which an exported program has not",
+    "law_automatic_mesh_is_one_device": "a program that XLA is to split may not call the host (jax pull request 23620)",
+}
 
 CASES = {
     "Affine": Case(
@@ -164,7 +170,7 @@ CASES = {
     ),
     "KeepLargestComponent": Case(
         dict(connectivity=2),
-        skip={"law_lowers_everywhere": "components are labelled on the host, which an exported program has not"},
+        skip=ON_HOST,
     ),
     "Contour": Case(),
     "Regions": Case(
@@ -178,12 +184,12 @@ CASES = {
     "RemoveComponents": Case(
         dict(labels=(1, 3), place=0.4, max_fraction=0.3),
         strength=dict(place=0.1),
-        skip={"law_lowers_everywhere": "components are labelled on the host, which an exported program has not"},
+        skip=ON_HOST,
     ),
     "RandomRemoveComponents": Case(
         dict(labels=(1, 3), max_fraction=0.3, p_per_label=0.7),
         strength=dict(max_fraction=0.2),
-        skip={"law_lowers_everywhere": "components are labelled on the host, which an exported program has not"},
+        skip=ON_HOST,
     ),
     "LabelsToImage": Case(
         dict(mean=(1.0, 2.0), std=(0.1, 0.2), used_labels=(1, 3)),
@@ -370,6 +376,57 @@ def law_eight_devices_are_one(name):
     same(result, t.batch(batch, keys))
 
 
+def split(name, axis_type, devices=4):
+    """A mesh of these axes, the transform of a row, and subjects and keys: one by one, and split over the mesh."""
+    mesh = jax.make_mesh((devices,), ("batch",), (axis_type,), devices=jax.devices()[:devices])
+    subjects, keys = [subject_of(i) for i in range(devices)], jax.random.split(key(), devices)
+    along = NamedSharding(mesh, PartitionSpec("batch"))
+    given = jax.device_put(mj.stack(subjects), along), jax.device_put(keys, along)
+    return mesh, transform_of(name), subjects, keys, given
+
+
+def mapped(t, mesh):
+    """The user's own `shard_map`, with the checks that are JAX's default."""
+    along = PartitionSpec("batch")
+    return jax.shard_map(jax.vmap(t), mesh=mesh, in_specs=(along, along), out_specs=along)
+
+
+def law_is_traced_over_devices(name):
+    """JAX refuses while tracing what does not vary, or is not split, as it must: nothing is compiled here."""
+    mesh, t, _, _, given = split(name, AxisType.Explicit)
+    for function in (mapped(t, mesh), jax.vmap(t)):
+        jax.jit(function).trace(*given)
+
+
+def is_one_device(name, axis_type, ways):
+    """The results of a loop on one device, split as what was given, by programs that move nothing between devices."""
+    mesh, t, subjects, keys, given = split(name, axis_type)
+    loop = [t(s, k) for s, k in zip(subjects, keys, strict=True)]
+    results = [t.batch(*given)] if "batch" in ways else []
+    for way in ways:
+        function = {"shard_map": mapped(t, mesh), "vmap": jax.vmap(t), "batch": t.batch}[way]
+        program = jax.jit(function).lower(*given).compile()
+        moved = re.findall(r"all-gather|all-reduce|all-to-all|collective-permute", program.as_text())
+        assert not moved, (way, set(moved))
+        results.append(program(*given))
+    for result in results:
+        assert len(result.t1.data.sharding.device_set) == 4 and result.t1.data.sharding.spec[0] == "batch"
+        for one, other in zip(mj.unstack(jax.device_put(result, jax.devices()[0])), loop, strict=True):
+            same(one, other)
+
+
+def law_shard_map_is_one_device(name):
+    is_one_device(name, AxisType.Auto, ["shard_map"])
+
+
+def law_explicit_mesh_is_one_device(name):
+    is_one_device(name, AxisType.Explicit, ["batch", "vmap"])
+
+
+def law_automatic_mesh_is_one_device(name):
+    is_one_device(name, AxisType.Auto, ["batch", "vmap"])
+
+
 def assert_equal(one, other):
     """Bit-equal trees, keys included."""
     for a, b in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
@@ -390,7 +447,9 @@ LAWS = [
     law_config_round_trip,
     law_labels,
     law_lowers_everywhere,
+    law_is_traced_over_devices,
 ]
+DEVICES = [law_shard_map_is_one_device, law_explicit_mesh_is_one_device, law_automatic_mesh_is_one_device]
 ENDS_OPEN = {
     "Transpose": {}, "Crop": {}, "Pad": {"padding_mode": 0.0}, "Resize": {}, "EnsureShapeMultiple": {},
 }  # fmt: skip
@@ -413,6 +472,18 @@ def test_law(name, law):
 @pytest.mark.parametrize("name", KERNELS)
 def test_eight_devices_are_one(name):
     law_eight_devices_are_one(name)
+
+
+def every_row_when_asked(names):
+    return [name if name in names else pytest.param(name, marks=pytest.mark.long) for name in CASES]
+
+
+@pytest.mark.parametrize("law", DEVICES, ids=lambda law: law.__name__)
+@pytest.mark.parametrize("name", every_row_when_asked(["RandomElasticDeformation", "RescaleIntensity"]))
+def test_law_of_devices(name, law):
+    if law.__name__ in CASES[name].skip:
+        pytest.skip(CASES[name].skip[law.__name__])
+    law(name)
 
 
 def test_every_public_transform_has_a_row():

@@ -6,7 +6,7 @@ from jaxtyping import Array, Float
 
 from medjax.ops import fourier
 from medjax.ops.axis import NARROW, correlate_near, mirrored_gaussian
-from medjax.ops.lowres import Sampling, place_of, voxel_of
+from medjax.ops.lowres import Sampling, place_of, sample_below, voxel_of
 from medjax.typing import Volume
 
 
@@ -19,7 +19,7 @@ def acquire(x: Volume, axis: int, sigma: Float[Array, ""], s: Sampling) -> Volum
     size = x.shape[axis]
     last = (s.count - 1).astype(s.factor.dtype)
     at = jnp.clip(place_of(size, s), 0, last)
-    below = jnp.minimum(jnp.floor(at), jnp.maximum(last - 1, 0))
+    below = sample_below(at, s)
     low, high = voxel_of(below, s), voxel_of(jnp.minimum(below + 1, last), s)
     weight = (at - below)[:, None]
     blur = mirrored_gaussian(sigma, s.extent, size, narrow=False)

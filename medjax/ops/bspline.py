@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from medjax.ops.constants import zeros
 from medjax.ops.warp import Coordinates, cubic, indices, map_coordinates
 from medjax.typing import Shape3
 
@@ -112,4 +113,4 @@ def taps(control: Float[Array, "D n0 n1 n2"], coordinates: tuple[Array, Array, A
                 total = total + value * (ab * weight(2, c))[None]
         return total
 
-    return jax.lax.fori_loop(0, 4, plane, jnp.zeros((control.shape[0], *first[0].shape), flat.dtype))
+    return jax.lax.fori_loop(0, 4, plane, zeros((control.shape[0], *first[0].shape), flat.dtype, flat, *first))

@@ -47,6 +47,15 @@ def place_of(size: int, s: Sampling) -> Float[Array, "N"]:
     return (jnp.arange(size, dtype=s.factor.dtype) - middle) / s.factor + last
 
 
+def sample_below(at: Float[Array, "N"], s: Sampling) -> Float[Array, "N"]:
+    """The lower of the two samples between which places are read.
+
+    XLA may work a place out once for the sample and once for its weight. With the slack it falls between the same two
+    samples however it was rounded; without it, one that is nearly whole would be read a whole sample away.
+    """
+    return jnp.minimum(jnp.floor(at + SLACK), jnp.maximum((s.count - 2).astype(at.dtype), 0))
+
+
 def nearest(x: Num[Array, "C I J K"], samplings: Samplings) -> Num[Array, "C I J K"]:
     """Each voxel becomes a copy of its nearest sample, of any dtype."""
     for axis in (3, 2, 1):
@@ -66,7 +75,7 @@ def linear(x: Volume, samplings: Samplings) -> Volume:
             continue
         last = (s.count - 1).astype(s.factor.dtype)
         at = jnp.clip(place_of(x.shape[axis], s), 0, last)
-        below = jnp.minimum(jnp.floor(at), jnp.maximum(last - 1, 0))
+        below = sample_below(at, s)
         taps = voxel_of(below, s), voxel_of(jnp.minimum(below + 1, last), s), at - below
         # Without the barriers XLA would work them out again for each voxel, and each axis for all reads of the next.
         low, high, weight = jax.lax.optimization_barrier(taps)

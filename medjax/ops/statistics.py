@@ -215,7 +215,7 @@ def bracket(
     above the lower end (so a value that many voxels share is found), and where the sample has none, in equal parts.
     """
     dtype = lines.dtype
-    top = ordinal(jnp.asarray(jnp.inf, dtype))
+    top = ordinal(jnp.full_like(lines, jnp.inf, shape=()))
     known = (sample <= top).sum(dtype=jnp.int32)
     size, share = known.astype(dtype), rank.astype(dtype) / jnp.maximum(n, 1).astype(dtype)
     spread = (4 * jnp.sqrt(size * share * (1 - share)) + 4) * jnp.array([-1, 0, 1], dtype)
@@ -239,7 +239,7 @@ def bracket(
         part = (below[1:4] <= rank).sum(dtype=jnp.int32)
         return step + 1, ends[part], ends[part + 1], below[part], below[part + 1]
 
-    zero = jnp.zeros((), jnp.int32)
+    zero = jnp.zeros_like(rank)
     return jax.lax.while_loop(unfinished, cut, (zero, -top, top + 1, zero, n))[1:]
 
 

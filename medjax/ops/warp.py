@@ -15,6 +15,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Num
 
 from medjax.ops import axis
+from medjax.ops.constants import zeros
 from medjax.typing import Shape3
 
 SLACK = 2.0**-10
@@ -159,7 +160,7 @@ def spline(data: Array, coordinates: Coordinates, extent: Array, dtype: Any) -> 
                 total = total + value * (u * v * w)[None]
         return total
 
-    return jax.lax.fori_loop(0, 4, plane, jnp.zeros((channels, *first[0].shape), dtype))
+    return jax.lax.fori_loop(0, 4, plane, zeros((channels, *first[0].shape), dtype, flat, extent, *first))
 
 
 def vote(data: Array, coordinates: Coordinates, extent: Array) -> Array:

@@ -13,7 +13,7 @@ from typing import Any, NoReturn
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import NamedSharding
 from jaxtyping import Array
 
 from medjax import keys
@@ -22,6 +22,7 @@ from medjax.image import ElementVoxels, Image, LabelMap, ScalarImage, admitted
 from medjax.subject import Subject, batch_size
 from medjax.transforms import inverse
 from medjax.transforms.checks import check_subject
+from medjax.transforms.devices import alike, by_devices
 from medjax.transforms.host import after_batch, bare, compiled_draw, fixed_shapes, on_host, outline
 from medjax.transforms.loop import looped
 from medjax.transforms.near import brought_near, shifted, taken_back
@@ -37,7 +38,7 @@ def one_subject(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
     subject = through_gate(subject.load())
     check_subject(t, subject, names_of(x))
     if is_traced(t, subject, key):
-        return restore(looped(one, t, subject, key))
+        return restore(looped(one, *alike(t, subject, key)))
     t, subject, offset = brought_near(t, subject)
     return restore(taken_back(on_host(t, subject, compiled_draw(t, key, outline(subject))), offset))
 
@@ -49,7 +50,7 @@ def batch(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
     key = key_for(t, key, partial(keys.as_keys, size=size))
     check_subject(t, subject, names_of(x))
     if is_traced(t, subject, key):
-        return restore(each(t, subject, key, jnp.arange(size, dtype=jnp.int32), size)[0])
+        return restore(every(*alike(t, subject, key))[0])
     return restore(after_batch(t, subject, *compute(t, subject, key), size))
 
 
@@ -65,6 +66,7 @@ def sample(t: Any, key: Any, x: Any) -> Params:
     subject, _ = as_subject(x, ())
     key = key_for(t, key, keys.as_key)
     if is_traced(t, subject, key):
+        t, subject, key = alike(t, subject, key)
         return draw(t, key, subject)
     t, subject, _ = brought_near(t, subject)
     return compiled_draw(t, key, outline(subject))
@@ -76,6 +78,7 @@ def replay(t: Any, x: Any, params: Params) -> Any:
     subject = through_gate(subject.load())
     check_subject(t, subject, names_of(x))
     if is_traced(t, subject, params):
+        t, subject, params = alike(t, subject, params)
         steps = flatten(t)
         return restore(execute(steps, runs_of(steps), flatten_params(t, params), subject)[0])
     t, subject, offset = brought_near(t, subject)
@@ -89,6 +92,7 @@ def invert(t: Any, x: Any, params: Params, like: Any, interpolation: str | None)
     check_subject(t, original)
     subject = subject.load()
     if is_traced(t, subject, params, original):
+        t, subject, params, original = alike(t, subject, params, original)
         return restore(inverse.invert(t, subject, params, original, interpolation))
     t, original, offset = brought_near(t, original)
     if offset is not None:
@@ -146,25 +150,17 @@ def cropped_first(t: Any, key: Key | None, subject: Subject) -> list[str]:
     return [n for n, shape in shapes.items() if math.prod(shape) < math.prod(subject[n].spatial_shape)]
 
 
-@partial(jax.jit, static_argnames="sharding")
-def compiled_each(t: Any, subject: Subject, key: Key | None, sharding: NamedSharding | None) -> tuple[Subject, Any]:
-    """`each`, compiled; a batch that is split over devices stays so, every device running its own elements.
-
-    Left to automatic sharding, the loop over elements would gather the whole batch on every device.
-    """
+def every(t: Any, subject: Subject, key: Key | None, sharding: NamedSharding | None = None) -> tuple[Subject, Any]:
+    """`each` for all of a batch; one that is split over devices stays so, every device running its own elements."""
     size = batch_size(subject)
     index = jnp.arange(size, dtype=jnp.int32)
-    if sharding is None:
-        return each(t, subject, key, index, size)
-    split = PartitionSpec(sharding.spec[0])
-    run = jax.shard_map(
-        partial(each, size=size),
-        mesh=sharding.mesh,
-        in_specs=(PartitionSpec(), split, split, split),
-        out_specs=split,
-        check_vma=False,
-    )
-    return run(t, subject, key, index)
+    return by_devices(lambda t, own: each(t, own[0], own[1], own[2], size), t, (subject, key, index), sharding)
+
+
+@partial(jax.jit, static_argnames="sharding")
+def compiled_each(t: Any, subject: Subject, key: Key | None, sharding: NamedSharding | None) -> tuple[Subject, Any]:
+    """`every`, compiled."""
+    return every(t, subject, key, sharding)
 
 
 def batch_sharding(subject: Subject) -> NamedSharding | None:

@@ -328,5 +328,5 @@ def element_grids(subject: Subject, i: int) -> Subject:
     for name, image in subject.images.items():
         extent = None if image.extent is None else np.asarray(image.extent[i])
         outline = np.broadcast_to(np.zeros((), bool), image.data.shape[1:])
-        images[name] = type(image).of(outline, np.asarray(image.affine[i]), extent)
+        images[name] = type(image).of(outline, np.asarray(image.affine)[i], extent)
     return Subject(images)

@@ -1,7 +1,7 @@
 """A switch whose vmap is a loop, so that in a batch each element pays for its own branch alone.
 
 `vmap` turns `lax.cond` into a select that runs every branch for every element. Here the batching rule is a loop
-(`sequential_vmap`), inside which coins are plain conditionals. A custom gradient makes the loop of the way back one as
+(`in_turn`), inside which coins are plain conditionals. A custom gradient makes the loop of the way back one as
 well. What the function closes over is hoisted into arguments, and integers and keys are kept apart from what has a
 gradient. There is no forward mode and no second derivative through it.
 """
@@ -12,7 +12,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.core import eval_jaxpr
-from jax.custom_batching import sequential_vmap
+from jax.custom_batching import custom_vmap
+
+from medjax.transforms.devices import by_devices, on_no_mesh
 
 
 def looped(function: Callable[..., Any], *operands: Any) -> Any:
@@ -29,7 +31,7 @@ def looped(function: Callable[..., Any], *operands: Any) -> Any:
     def pull(inexact: list[Any], rest: list[Any], cotangent: list[Any]) -> list[Any]:
         return jax.vjp(lambda values: join(values, rest), inexact)[1](cotangent)[0]
 
-    forward, backward = sequential_vmap(join), sequential_vmap(pull)
+    forward, backward = in_turn(join), in_turn(pull)
     run = jax.custom_vjp(lambda inexact, rest: forward(inexact, rest))
     run.defvjp(
         lambda inexact, rest: (forward(inexact, rest), (inexact, rest)),
@@ -39,11 +41,37 @@ def looped(function: Callable[..., Any], *operands: Any) -> Any:
     return jax.tree.unflatten(out, run(inexact, [leaf for leaf, r in zip(leaves, real, strict=True) if not r]))
 
 
+def in_turn(function: Callable[..., Any]) -> Callable[..., Any]:
+    """`function`, which under `vmap` is a loop, on each device over the elements that it holds."""
+    gated = custom_vmap(function)
+
+    @gated.def_vmap
+    def _(size: int, batched: Any, *operands: Any) -> tuple[Any, Any]:
+        del size
+        leaves, tree = jax.tree.flatten(operands)
+        mapped = jax.tree.leaves(batched)
+        shared, batch = ([leaf for leaf, b in zip(leaves, mapped) if b == which] for which in (False, True))
+
+        def loop(shared: list[Any], batch: list[Any]) -> Any:
+            def element(own: list[Any]) -> Any:
+                a, b = iter(shared), iter(own)
+                return gated(*tree.unflatten([next(b) if m else next(a) for m in mapped]))
+
+            return jax.lax.map(element, batch)
+
+        result = by_devices(loop, shared, batch)
+        return result, jax.tree.map(lambda _: True, result)
+
+    return gated
+
+
 def hoist(function: Callable[..., Any], operands: Any) -> tuple[Callable[..., list[Any]], list[Any], Any]:
     """`function` of its operands and of what it closes over, giving a list; what it closes over; its result's tree."""
     leaves, tree = jax.tree.flatten(operands)
     leaves = [leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in leaves]
-    traced, shape = jax.make_jaxpr(lambda *flat: function(*jax.tree.unflatten(tree, flat)), return_shape=True)(*leaves)
+    trace = jax.make_jaxpr(lambda *flat: function(*jax.tree.unflatten(tree, flat)), return_shape=True)
+    with on_no_mesh(leaves) as outlines:
+        traced, shape = trace(*outlines)
 
     def pure(operands: Any, consts: list[Any]) -> list[Any]:
         return eval_jaxpr(traced.jaxpr, consts, *jax.tree.leaves(operands))

@@ -141,7 +141,8 @@ def sample(reading: Reading, coordinates: warp.Coordinates, within: Array) -> Ar
     """The image at coordinates; within: whether all of them lie in the volume, so that no fill is needed."""
     image, dtype, extent = reading.image, reading.dtype, reading.begin.grid.shape
     # The statistics of a fill are a pass over the volume.
-    value = jax.lax.cond(within, lambda: jnp.zeros(image.shape[0], dtype), lambda: reading.fill(dtype))
+    blank = jnp.zeros_like(within, dtype, (image.shape[0],))
+    value = jax.lax.cond(within, lambda: blank, lambda: reading.fill(dtype))
     source = reading.data()
     if reading.antialias:
         source = axis.gaussian_blur(

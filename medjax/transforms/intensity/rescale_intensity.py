@@ -72,7 +72,7 @@ class RescaleIntensity(IntensityTransform):
                 lambda: jnp.stack(statistics.extrema(data, mask)),
                 lambda: statistics.quantiles(data, levels / 100, mask),
             )
-            return at, jnp.asarray(True) if mask is None else mask.any()
+            return at, jnp.ones_like(data, bool, ()) if mask is None else mask.any()
 
         of_finite = partial(statistics.finite_only, cut)
         if self.per_channel:

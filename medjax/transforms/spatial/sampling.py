@@ -112,9 +112,9 @@ def fill_value(image: Image, fill: Fill | None, dtype: Any) -> Array:
     """The (C,) values of a fill for an image; 0 where none is asked for or the image is continued."""
     data, channels = image.data, image.data.shape[0]
     if fill is None or fill in warp.EDGES:
-        return jnp.zeros(channels, dtype)
+        return jnp.zeros_like(data, dtype, (channels,))
     if isinstance(fill, float):
-        return jnp.full(channels, fill, dtype)
+        return jnp.full_like(data, fill, dtype, (channels,))
     extent = jnp.asarray(image.spatial_shape if image.extent is None else image.extent, jnp.int32)
     mask = None if image.extent is None else statistics.extent_mask(image.spatial_shape, extent)
     kept = None if mask is None else mask[None]
