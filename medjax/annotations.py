@@ -10,9 +10,9 @@ import numpy as np
 from jaxtyping import Float
 
 from medjax import io
+from medjax.arguments import as_floats
 from medjax.geometry import direction, is_traced, matmul, namespace, nearest_rotation
 from medjax.metadata import Box, carried, leading_axes
-from medjax.ranges import as_floats
 
 
 class Annotation:

@@ -9,12 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Num
 
+from medjax.arguments import sizes
 from medjax.errors import one_of
 from medjax.geometry import homogeneous
 from medjax.image import Image, LabelMap, ScalarImage
 from medjax.patches.samplers import UNROLL, as_subject, bare, common_shape, compiled_cut, placed
 from medjax.subject import Subject
-from medjax.transforms.spatial.crop import sizes
 from medjax.transforms.spatial.pad import Pad
 from medjax.typing import Shape3, Tracer, Voxels
 

@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from medjax.arguments import sizes
 from medjax.errors import about, one_of
 from medjax.image import Image
 from medjax.patches.grid import OVERLAP_MODES, GridAggregator, GridSampler, image_of, whole
 from medjax.patches.samplers import as_subject, bare
 from medjax.patches.windows import Batches, Output, Reduce, State, batch_of, on_the_device, on_the_host, taken_apart
 from medjax.subject import Subject
-from medjax.transforms.spatial.crop import sizes
 from medjax.transforms.spatial.pad import Pad
 from medjax.typing import Shape3, Voxels
 

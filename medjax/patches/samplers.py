@@ -11,6 +11,7 @@ from jax import random
 from jaxtyping import Array, Bool, Int
 
 from medjax import keys
+from medjax.arguments import sizes
 from medjax.errors import in_range
 from medjax.geometry import Grid, check_same_grid, window
 from medjax.image import Image, LabelMap
@@ -18,7 +19,6 @@ from medjax.ops import draw, warp
 from medjax.subject import LOCATION, Subject, is_array, stack_values
 from medjax.transforms import apply
 from medjax.transforms.host import bare
-from medjax.transforms.spatial.crop import sizes
 from medjax.typing import Index, Key, Params, Shape3, Tracer, Voxels
 
 UNROLL = 16

@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, cast, dataclass_transf
 import jax
 import numpy as np
 
+from medjax.arguments import as_floats, check, flag, maybe, names, pairs, text, traced
 from medjax.errors import in_range
 from medjax.geometry import Grid, Map
 from medjax.image import Image
-from medjax.ranges import as_floats, check, leaf, number, traced, uniform
+from medjax.ranges import leaf, number, uniform
 from medjax.subject import Subject
 from medjax.transforms import apply
 from medjax.transforms.fuse import Place
@@ -114,25 +115,6 @@ def register(cls: Any) -> None:
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 
 
-def names(name: str, value: Any) -> tuple[str, ...] | None:
-    """A tuple of names from a sequence of them."""
-    if value is None:
-        return None
-    if isinstance(value, str) or not all(isinstance(v, str) for v in value):
-        raise TypeError(f"{name} must be a sequence of image names, got {value!r}")
-    return tuple(value)
-
-
-def renamed(name: str, value: Any) -> tuple[tuple[str, str], ...] | None:
-    """Pairs (image, name of its copy) from a dictionary."""
-    if value is None:
-        return None
-    pairs = dict(value)
-    if not all(isinstance(v, str) for pair in pairs.items() for v in pair):
-        raise TypeError(f"{name} must map image names to new names, got {value!r}")
-    return tuple(pairs.items())
-
-
 @abstract
 class Transform:
     """Abstract. Called with a subject and a key it gives the transformed subject; nothing is changed in place.
@@ -143,9 +125,9 @@ class Transform:
     """
 
     p: float = chance(default=1.0)
-    include: Sequence[str] | None = static(default=None, convert=names, kw_only=True)
-    exclude: Sequence[str] | None = static(default=None, convert=names, kw_only=True)
-    keep: dict[str, str] | None = static(default=None, convert=renamed, kw_only=True)
+    include: Sequence[str] | None = static(default=None, convert=maybe(names), kw_only=True)
+    exclude: Sequence[str] | None = static(default=None, convert=maybe(names), kw_only=True)
+    keep: dict[str, str] | None = static(default=None, convert=maybe(pairs(text, text)), kw_only=True)
 
     kind: ClassVar[str]
     random: ClassVar[bool] = False
@@ -349,7 +331,7 @@ class IntensityTransform(VoxelTransform):
     shared: draw once for all images of a subject instead of for each.
     """
 
-    shared: bool = static(default=False, kw_only=True)
+    shared: bool = static(default=False, convert=flag, kw_only=True)
 
     kind: ClassVar[str] = "intensity"
     scalars_only = True

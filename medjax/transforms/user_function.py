@@ -6,23 +6,12 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from medjax.arguments import function_of, maybe
 from medjax.image import Image, LabelMap, ScalarImage
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Params
 
 KINDS = {"intensity": ScalarImage, "label": LabelMap}
-
-
-def function_of(name: str, value: Any) -> Any:
-    """Something that can be called."""
-    if not callable(value):
-        raise TypeError(f"{name} must be a function of an array (C, I, J, K), got {value!r}")
-    return value
-
-
-def optional_function(name: str, value: Any) -> Any:
-    """None, or something that can be called."""
-    return None if value is None else function_of(name, value)
 
 
 def kinds_of(name: str, value: Any) -> tuple[str, ...] | None:
@@ -53,7 +42,7 @@ class Lambda(IntensityTransform):
 
     function: Callable[[Any], Any] = static(convert=function_of)
     types_to_apply: Sequence[Any] | None = static(default=None, convert=kinds_of)
-    inverse: Callable[[Any], Any] | None = static(default=None, convert=optional_function, kw_only=True)
+    inverse: Callable[[Any], Any] | None = static(default=None, convert=maybe(function_of), kw_only=True)
 
     @property
     def scalars_only(self) -> bool:

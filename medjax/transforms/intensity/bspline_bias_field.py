@@ -7,29 +7,14 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from medjax import keys, ranges
-from medjax.errors import one_of
+from medjax.arguments import choice, flag, vector, wholes
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import bspline
-from medjax.ranges import Range, as_floats, check, leaf, uniform
+from medjax.ranges import Range, leaf, uniform
 from medjax.transforms.intensity import channels
-from medjax.transforms.intensity.swap import size_of
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
-
-
-def interpolation_of(name: str, value: Any) -> str:
-    """'linear' or 'bspline'."""
-    return str(one_of(name, value, ("linear", "bspline")))
-
-
-def points_of(name: str, value: Any) -> Any:
-    """An array (n0, n1, n2) of finite numbers."""
-    array = as_floats(name, value)
-    if array.ndim != 3 or 0 in array.shape:
-        raise ValueError(f"{name} must be an array (n0, n1, n2), got shape {array.shape}")
-    check(name, array)
-    return array
 
 
 def check_points(shape: tuple[int, ...], interpolation: str) -> None:
@@ -69,8 +54,8 @@ class BSplineBiasField(IntensityTransform):
     Source: Billot et al., "SynthSeg", Medical Image Analysis 2023.
     """
 
-    control_points: Any = leaf(convert=points_of)
-    interpolation: str = static(default="bspline", convert=interpolation_of)
+    control_points: Any = leaf(convert=vector((None, None, None)))
+    interpolation: str = static(default="bspline", convert=choice("linear", "bspline"))
 
     pointwise = True
     invertible = True
@@ -98,10 +83,10 @@ class RandomBSplineBiasField(IntensityTransform):
     RandomBSplineBiasField(4, (0, 0.7), "linear", per_channel=True) is SynthSeg's for 160 voxels an axis.
     """
 
-    num_control_points: Any = static(default=5, convert=size_of)
+    num_control_points: Any = static(default=5, convert=wholes(3, low=1))
     std: Range = uniform(default=(0.0, 0.5), low=0.0)
-    interpolation: str = static(default="bspline", convert=interpolation_of)
-    per_channel: bool = static(default=False, kw_only=True)
+    interpolation: str = static(default="bspline", convert=choice("linear", "bspline"))
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
 
     random = True
     pointwise = True
@@ -114,7 +99,7 @@ class RandomBSplineBiasField(IntensityTransform):
     def draw(self, key: Key, grid: Grid) -> Params:
         shape = channels.shape_for(self.per_channel, grid)
         std = ranges.draw(keys.for_name(key, "std"), self.std, shape)[..., None, None, None]
-        points = channels.draw_normal(keys.for_name(key, "control_points"), std, (*shape, *self.num_control_points))
+        points = ranges.draw_normal(keys.for_name(key, "control_points"), std, (*shape, *self.num_control_points))
         return {"control_points": points}
 
     def apply_to(self, image: Image, params: Params) -> Image:

@@ -5,9 +5,10 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from medjax.arguments import check, real
 from medjax.image import Image
 from medjax.ops import pointwise
-from medjax.ranges import check, leaf, optional
+from medjax.ranges import leaf
 from medjax.transforms.intensity.clamp import check_bounds
 from medjax.transforms.transform import IntensityTransform, transform
 from medjax.typing import Params
@@ -24,10 +25,10 @@ class CTNormalization(IntensityTransform):
     Raises ValueError if low > high.  Source: Isensee et al. 2021, `CTNormalization` of nnU-Net v2.
     """
 
-    low: Any = leaf(convert=optional)
-    high: Any = leaf(convert=optional)
-    mean: Any = leaf(convert=optional)
-    std: Any = leaf(convert=optional)
+    low: Any = leaf(convert=real())
+    high: Any = leaf(convert=real())
+    mean: Any = leaf(convert=real())
+    std: Any = leaf(convert=real())
 
     pointwise = True
     invertible = True

@@ -8,14 +8,14 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from medjax import keys, ranges
+from medjax.arguments import flag, maybe, real
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import pointwise
 from medjax.ops.statistics import count as count_of
 from medjax.ops.statistics import within
-from medjax.ranges import Range, leaf, number, optional, uniform
+from medjax.ranges import Either, Range, either, leaf, number, uniform
 from medjax.transforms.intensity import channels
-from medjax.transforms.intensity.channels import Either, either
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
@@ -102,9 +102,9 @@ class Gamma(IntensityTransform):
     """
 
     gamma: float = number(default=1.0, low=1e-6)
-    rescale: bool = static(default=False, kw_only=True)
-    invert_image: bool = static(default=False, kw_only=True)
-    retain_stats: bool = static(default=False, kw_only=True)
+    rescale: bool = static(default=False, convert=flag, kw_only=True)
+    invert_image: bool = static(default=False, convert=flag, kw_only=True)
+    retain_stats: bool = static(default=False, convert=flag, kw_only=True)
 
     invertible = True
 
@@ -139,12 +139,12 @@ class RandomGamma(IntensityTransform):
     """
 
     log_gamma: Range = uniform(default=(-0.3, 0.3))
-    channelwise: bool = static(default=True, kw_only=True)
-    log_std: float | None = leaf(default=None, convert=lambda name, value: optional(name, value, 0.0), kw_only=True)
+    channelwise: bool = static(default=True, convert=flag, kw_only=True)
+    log_std: float | None = leaf(default=None, convert=maybe(real(low=0.0)), kw_only=True)
     gamma: Either = either(default=None, low=1e-6, kw_only=True)
-    rescale: bool = static(default=False, kw_only=True)
-    invert_image: bool = static(default=False, kw_only=True)
-    retain_stats: bool = static(default=False, kw_only=True)
+    rescale: bool = static(default=False, convert=flag, kw_only=True)
+    invert_image: bool = static(default=False, convert=flag, kw_only=True)
+    retain_stats: bool = static(default=False, convert=flag, kw_only=True)
     p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
 
     random = True
@@ -165,10 +165,10 @@ class RandomGamma(IntensityTransform):
         shape = (grid.channels if self.channelwise else 1,)
         coins = {"channels": channels.coins(key, self.p_per_channel, grid)}
         if self.gamma is not None:
-            return {"gamma": channels.draw_either(keys.for_name(key, "gamma"), self.gamma, shape), **coins}
+            return {"gamma": ranges.draw_either(keys.for_name(key, "gamma"), self.gamma, shape), **coins}
         key = keys.for_name(key, "log_gamma")
         if self.log_std is not None:
-            return {"log_gamma": channels.draw_normal(key, self.log_std, shape), **coins}
+            return {"log_gamma": ranges.draw_normal(key, self.log_std, shape), **coins}
         return {"log_gamma": ranges.draw(key, self.log_gamma, shape), **coins}
 
     def apply_to(self, image: Image, params: Params) -> Image:

@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from medjax.arguments import as_floats, check, label_values, maybe, traced
 from medjax.errors import about, one_of
 from medjax.geometry import Grid, check_same_grid
 from medjax.image import Image, ScalarImage
 from medjax.ops import pointwise, statistics
-from medjax.ranges import as_floats, check, leaf, traced
+from medjax.ranges import leaf
 from medjax.subject import Subject
-from medjax.transforms.intensity.masking import Masking, check_masking, label_values, mask_of, masking
+from medjax.transforms.masking import Masking, check_masking, mask_of, masking
 from medjax.transforms.transform import IntensityTransform, always, plain, static, transform
 from medjax.typing import Params, working
 
@@ -150,7 +151,7 @@ class HistogramStandardization(IntensityTransform):
 
     landmarks: Any = leaf(convert=landmarks_of)
     masking_method: Masking = static(default=None, convert=masking)
-    labels: Sequence[int] | None = static(default=None, convert=label_values, kw_only=True)
+    labels: Sequence[int] | None = static(default=None, convert=maybe(label_values), kw_only=True)
     p: float = always(default=1.0)  # structure, so that landmarks can be learned: no key is needed where p is 1
 
     measures = True

@@ -7,9 +7,10 @@ import jax.numpy as jnp
 import nibabel
 
 from medjax import keys, ranges
+from medjax.arguments import real, traced, whole
 from medjax.geometry import Grid
 from medjax.image import Image
-from medjax.ranges import as_floats, check, leaf, traced
+from medjax.ranges import leaf
 from medjax.subject import Subject
 from medjax.transforms import fuse
 from medjax.transforms.spatial.sampling import is_label
@@ -17,22 +18,6 @@ from medjax.transforms.transform import IntensityTransform, certain, static, tra
 from medjax.typing import Key, Params
 
 nib: Any = nibabel  # its type hints know less than it does
-
-
-def length_of(name: str, value: Any) -> int:
-    """A whole number of at least 1."""
-    if int(value) != value or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    return int(value)
-
-
-def start_of(name: str, value: Any) -> Any:
-    """A whole number of at least 0."""
-    array = as_floats(name, value)
-    check(name, array, low=0.0)
-    if array.ndim or (not traced(array) and array != round(float(array))):
-        raise ValueError(f"{name} must be one whole number, got {value!r}")
-    return array
 
 
 def cropped(image: Image, params: Params, length: int) -> Image:
@@ -72,8 +57,8 @@ class TemporalCrop(IntensityTransform):
     Raises ValueError for a series that ends before, and for p other than 1.
     """
 
-    start: int = leaf(convert=start_of)
-    length: int = static(convert=length_of)
+    start: int = leaf(convert=real(low=0.0, whole=True))
+    length: int = static(convert=whole(low=1))
     p: float = static(default=1.0, convert=certain, kw_only=True)
 
     rechannels = True
@@ -100,7 +85,7 @@ class TemporalCrop(IntensityTransform):
 class RandomTemporalCrop(IntensityTransform):
     """`TemporalCrop` of `length` time points, each start equally likely, for each image; shared=True draws once."""
 
-    length: int = static(convert=length_of)
+    length: int = static(convert=whole(low=1))
     p: float = static(default=1.0, convert=certain, kw_only=True)
 
     random = True

@@ -6,22 +6,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax import keys, ranges
-from medjax.errors import one_of
+from medjax.arguments import check, choice, finite, flag
 from medjax.geometry import Grid, Linear, center, homogeneous, inverse, matmul, namespace, own_axes, transform_vector
 from medjax.ranges import Range, number, uniform
-from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, label_interpolation, move_fill
+from medjax.transforms.spatial.sampling import Fill, Sampling, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, static, transform
 from medjax.typing import Key, Params, Tracer
-
-
-def center_name(name: str, value: Any) -> str:
-    """'image' or 'origin'."""
-    return one_of(name, value, ("image", "origin"))
-
-
-def order_name(name: str, value: Any) -> str:
-    """'world' or 'object'."""
-    return one_of(name, value, ("world", "object"))
 
 
 def check_shears(factors: Any) -> None:
@@ -107,14 +97,14 @@ class Affine(SpatialTransform):
     scales: Any = number(default=1.0, low=1e-6, shape=(3,))
     degrees: Any = number(default=0.0, shape=(3,))
     translation: Any = number(default=0.0, shape=(3,))
-    center: str = static(default="image", convert=center_name)
+    center: str = static(default="image", convert=choice("image", "origin"))
     default_pad_value: Fill = static(default="minimum", convert=move_fill)
-    default_pad_label: float = static(default=0.0, convert=constant)
+    default_pad_label: float = static(default=0.0, convert=finite())
     image_interpolation: str = static(default="linear", convert=interpolation)
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
-    check_shape: bool = static(default=False)
+    check_shape: bool = static(default=False, convert=flag)
     shears: Any = number(default=0.0, shape=(6,), kw_only=True)
-    order: str = static(default="world", convert=order_name, kw_only=True)
+    order: str = static(default="world", convert=choice("world", "object"), kw_only=True)
 
     def __post_init__(self):
         super().__post_init__()
@@ -154,15 +144,15 @@ class RandomAffine(SpatialTransform):
     scales: Range = uniform(default=0.1, around=1.0, per_axis=True, low=1e-6)
     degrees: Range = uniform(default=10.0, around=0.0, per_axis=True)
     translation: Range = uniform(default=0.0, around=0.0, per_axis=True)
-    isotropic: bool = static(default=False)
-    center: str = static(default="image", convert=center_name)
+    isotropic: bool = static(default=False, convert=flag)
+    center: str = static(default="image", convert=choice("image", "origin"))
     default_pad_value: Fill = static(default="minimum", convert=move_fill)
-    default_pad_label: float = static(default=0.0, convert=constant)
+    default_pad_label: float = static(default=0.0, convert=finite())
     image_interpolation: str = static(default="linear", convert=interpolation)
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
-    check_shape: bool = static(default=False)
+    check_shape: bool = static(default=False, convert=flag)
     shears: Range = uniform(default=0.0, around=0.0, kw_only=True)
-    order: str = static(default="world", convert=order_name, kw_only=True)
+    order: str = static(default="world", convert=choice("world", "object"), kw_only=True)
 
     random = True
 
@@ -170,7 +160,7 @@ class RandomAffine(SpatialTransform):
         if self.isotropic and np.size(self.scales) not in (1, 2) and np.shape(self.scales) != (3, 2):
             raise ValueError(f"isotropic=True takes one or two scales, got {self.scales!r}")
         super().__post_init__()
-        ranges.check("shears", self.shears, -0.4, 0.4)
+        check("shears", self.shears, -0.4, 0.4)
 
     @property
     def absolute(self) -> bool:

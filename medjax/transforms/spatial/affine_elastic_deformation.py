@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from medjax.arguments import flag
 from medjax.ranges import leaf
 from medjax.transforms.compose import Group
 from medjax.transforms.spatial.affine import Affine, RandomAffine
@@ -37,7 +38,7 @@ class AffineElasticDeformation(Group):
     Interpolations and fills are those of the affine one.  Source: TorchIO 1.2.1.
     """
 
-    affine_first: bool = static()
+    affine_first: bool = static(convert=flag)
     affine_params: Any = leaf(convert=made(Affine))
     elastic_params: Any = leaf(convert=made(ElasticDeformation))
     p: float = always(default=1.0)
@@ -61,7 +62,7 @@ class RandomAffineElasticDeformation(Group):
     Interpolations and fills are those of the affine one.  Source: TorchIO 1.2.1, which cannot invert it.
     """
 
-    affine_first: bool = static(default=True)
+    affine_first: bool = static(default=True, convert=flag)
     affine_kwargs: Any = leaf(default=None, convert=made(RandomAffine))
     elastic_kwargs: Any = leaf(default=None, convert=made(RandomElasticDeformation))
     p: float = always(default=1.0)

@@ -8,11 +8,12 @@ from typing import Any
 import jax
 import numpy as np
 
+from medjax.arguments import as_floats, broadcast, check, finite, flag
 from medjax.geometry import Grid, Space, check_affine, check_overlap, homogeneous, matmul, namespace, spacing
 from medjax.image import Image, ScalarImage
-from medjax.ranges import as_floats, broadcast, check, leaf
+from medjax.ranges import leaf
 from medjax.subject import Subject
-from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, label_interpolation, move_fill
+from medjax.transforms.spatial.sampling import Fill, Sampling, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Params
 
@@ -105,10 +106,10 @@ class Resample(SpatialTransform):
     image_interpolation: str = static(default="linear", convert=interpolation)
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
     pre_affine_name: None = static(default=None, convert=no_pre_affine)
-    scalars_only: bool = static(default=False)
-    antialias: bool = static(default=False)
+    scalars_only: bool = static(default=False, convert=flag)
+    antialias: bool = static(default=False, convert=flag)
     default_pad_value: Fill = static(default=0.0, convert=move_fill, kw_only=True)
-    default_pad_label: float = static(default=0.0, convert=constant, kw_only=True)
+    default_pad_label: float = static(default=0.0, convert=finite(), kw_only=True)
     p: float = always(default=1.0)
 
     reshapes = True
