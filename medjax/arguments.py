@@ -13,34 +13,31 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax.errors import in_range, near
+from medjax.errors import in_range, near, shown
 from medjax.typing import Tracer
 
 Convert: TypeAlias = Callable[[str, Any], Any]
 MOST = 2**31 - 1
 """The largest count: kernels count in int32."""
+LARGEST = float(np.finfo(np.float32).max)
 WORDS = {1: "one", 2: "two", 3: "three", 4: "four", 5: "five", 6: "six"}
 
 
 # -- what came
 
 
-def shown(value: Any) -> str:
-    """A value as an error shows it."""
-    try:
-        text = repr(value)
-    except Exception:  # a repr that fails, as that of a number of 5000 digits, must not hide what is wrong
-        text = f"a {type(value).__name__}"
-    return text if len(text) <= 200 else f"{text[:200]}..."
-
-
 def scalar(value: Any) -> int | float:
     """The Python number that a number or an array () is; raises TypeError for truth values, texts and tracers."""
     if getattr(value, "ndim", None) == 0 and hasattr(value, "item") and not traced(value):
-        value = value.item()
+        value = None if is_key(value) else value.item()
     if isinstance(value, bool) or not isinstance(value, Real):
         raise TypeError
     return value if isinstance(value, int) else float(value)
+
+
+def is_key(value: Any) -> bool:
+    """Whether an array holds random keys, which are no numbers."""
+    return isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
 
 
 def entries(value: Any) -> tuple[Any, ...] | None:
@@ -124,7 +121,7 @@ def interval(*, low: int = 0, start: int | None = None) -> Convert:
             raise ValueError
         return pair
 
-    return stated(f"a whole number of at least {low}, or a pair (low, high) of them, low <= high,", parse)
+    return stated(f"a whole number of at least {low}, or a pair (low, high) of them, low <= high", parse)
 
 
 def six(value: Any) -> tuple[int, ...]:
@@ -192,7 +189,7 @@ def finite(low: float | None = None) -> Convert:
 
     def parse(value: Any) -> float:
         found = float(scalar(value))
-        if not abs(found) <= np.finfo(np.float32).max or (low is not None and found < low):
+        if not abs(found) <= LARGEST or (low is not None and found < low):
             raise ValueError
         return found
 
@@ -230,9 +227,10 @@ def pairs(key: Convert, item: Convert) -> Convert:
     return converted
 
 
+seed_value = whole(low=-(2**63), high=2**64 - 1)
 label_value = whole(low=-(2**63), high=2**63 - 1)
 label_values = stated(
-    "whole numbers, at least one,",
+    "whole numbers, at least one",
     lambda value: tuple(whole_number(v, -(2**63), 2**63 - 1) for v in at_least_one(value)),
 )
 

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from medjax.arguments import entries, flag, label_value, label_values, maybe, real, shown, sizes, some_labels, text
+from medjax.arguments import entries, flag, label_value, label_values, maybe, real, sizes, some_labels, text
+from medjax.errors import shown
 from medjax.transforms.choice import LastElements, OneOf
 from medjax.transforms.intensity.mask import Mask
 from medjax.transforms.label.label_morphology import RandomLabelMorphology

@@ -4,7 +4,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from medjax.arguments import Convert, choice, many, shown
+from medjax.arguments import Convert, choice, many
+from medjax.errors import shown
 from medjax.geometry import world_axes
 
 ENDS = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))

@@ -13,8 +13,8 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, cast, dataclass_transf
 import jax
 import numpy as np
 
-from medjax.arguments import as_floats, check, flag, maybe, names, pairs, text, traced
-from medjax.errors import in_range
+from medjax.arguments import flag, maybe, names, pairs, real, text, traced
+from medjax.errors import shown
 from medjax.geometry import Grid, Map
 from medjax.image import Image
 from medjax.ranges import leaf, number, uniform
@@ -36,10 +36,7 @@ def static(*, default: Any = MISSING, convert: Callable[[str, Any], Any] | None 
 
 def chance_of(name: str, value: Any) -> Any:
     """A number from 0 to 1 as a float32 array; the number 1 as a Python float, a JAX array never."""
-    p = as_floats(name, value)
-    if np.ndim(p):
-        raise ValueError(f"{name} must be one number, got shape {np.shape(p)}")
-    check(name, p, 0.0, 1.0)
+    p = real(low=0.0, high=1.0)(name, value)
     return 1.0 if isinstance(p, np.ndarray) and p == 1 else p
 
 
@@ -55,12 +52,10 @@ def chance(*, default: float, kw_only: Literal[True] = True) -> Any:
 
 def probability(name: str, value: Any) -> float:
     """A number from 0 to 1."""
-    p = as_floats(name, value)
+    p = real(low=0.0, high=1.0)(name, value)
     if traced(p):
         raise TypeError(f"{name} must be known while tracing here, got {value!r}: what hangs on it is structure")
-    p = float(p)
-    in_range(name, np.asarray(p), 0.0, 1.0)
-    return p
+    return float(p)
 
 
 def always(*, default: float, kw_only: Literal[True] = True) -> Any:
@@ -71,7 +66,7 @@ def always(*, default: float, kw_only: Literal[True] = True) -> Any:
 def certain(name: str, value: Any) -> float:
     """The p of a transform that changes the number of channels: 1."""
     if probability(name, value) != 1:
-        raise ValueError(f"{name} must be 1, got {value!r}: the number of channels cannot hang on a coin")
+        raise ValueError(f"{name} must be 1, got {shown(value)}: the number of channels cannot hang on a coin")
     return 1.0
 
 

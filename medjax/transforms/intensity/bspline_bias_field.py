@@ -17,10 +17,10 @@ from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
 
-def check_points(shape: tuple[int, ...], interpolation: str) -> None:
+def check_points(name: str, shape: tuple[int, ...], interpolation: str) -> None:
     """Raise a ValueError for too few control points."""
     if interpolation == "bspline" and min(shape) < 4:
-        raise ValueError(f"a B-spline takes at least 4 control points along each axis, got {tuple(shape)}")
+        raise ValueError(f"{name}: a B-spline takes at least 4 control points along each axis, got {tuple(shape)}")
 
 
 def field(image: Image, params: Params, interpolation: str) -> Array:
@@ -62,7 +62,7 @@ class BSplineBiasField(IntensityTransform):
 
     def __post_init__(self):
         super().__post_init__()
-        check_points(self.control_points.shape, self.interpolation)
+        check_points("control_points", self.control_points.shape, self.interpolation)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"control_points": jnp.asarray(self.control_points)}
@@ -94,7 +94,7 @@ class RandomBSplineBiasField(IntensityTransform):
 
     def __post_init__(self):
         super().__post_init__()
-        check_points(self.num_control_points, self.interpolation)
+        check_points("num_control_points", self.num_control_points, self.interpolation)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         shape = channels.shape_for(self.per_channel, grid)

@@ -8,7 +8,8 @@ import numpy as np
 from jaxtyping import Array
 
 from medjax import keys, ranges
-from medjax.arguments import entries, flag, interval, maybe, real, shown, vector, wholes
+from medjax.arguments import entries, flag, interval, maybe, real, vector, wholes
+from medjax.errors import shown
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ranges import Either, either, leaf, number

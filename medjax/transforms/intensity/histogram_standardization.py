@@ -117,7 +117,8 @@ def landmarks_of(name: str, value: Any) -> Any:
     if isinstance(value, Landmarks):
         return value
     if isinstance(value, (str, Path)):
-        return Landmarks.load(value)
+        with about(name):
+            return Landmarks.load(value)
     if isinstance(value, Mapping):
         return Landmarks(**value)
     if isinstance(value, (list, tuple)) and all(isinstance(v, (Landmarks, Mapping)) for v in value):

@@ -8,7 +8,8 @@ import numpy as np
 from jax import random
 
 from medjax import keys, ranges
-from medjax.arguments import as_floats, check, entries, flag, label_values, maybe, shown, text, traced, vector, whole
+from medjax.arguments import as_floats, check, entries, flag, label_values, maybe, seed_value, text, traced, vector
+from medjax.errors import shown
 from medjax.geometry import Grid
 from medjax.image import Image, LabelMap
 from medjax.ops import noise
@@ -75,14 +76,14 @@ class LabelsToImage(IntensityTransform):
     std: Any = leaf(default=(0.0,), convert=vector())
     image_key: str = static(default="image_from_labels", convert=text)
     used_labels: Sequence[int] = static(default=(1,), convert=label_values)
-    seed: int = static(default=0, convert=whole(high=None))
+    seed: int = static(default=0, convert=seed_value)
     p: float = static(default=1.0, convert=certain, kw_only=True)
 
     synthesises = True
     rechannels = True
 
     def __post_init__(self):
-        object.__setattr__(self, "include", (self.image_key,))
+        object.__setattr__(self, "include", (text("image_key", self.image_key),))
         super().__post_init__()
         for name in ("mean", "std"):
             if getattr(self, name).shape != (len(self.used_labels),):
@@ -127,7 +128,7 @@ class RandomLabelsToImage(IntensityTransform):
     default_mean: Range = uniform(default=(0.1, 0.9))
     default_std: Range = uniform(default=(0.01, 0.1), low=0.0)
     ignore_background: bool = static(default=False, convert=flag)
-    classes: Sequence[int] | None = static(default=None, convert=label_values, kw_only=True)
+    classes: Sequence[int] | None = static(default=None, convert=maybe(label_values), kw_only=True)
     p_black: float = number(default=0.0, low=0.0, high=1.0, kw_only=True)
     p_dark: float = number(default=0.0, low=0.0, high=1.0, kw_only=True)
     dark_mean: Range = uniform(default=(0.0, 15.0), kw_only=True)
@@ -139,7 +140,7 @@ class RandomLabelsToImage(IntensityTransform):
     rechannels = True
 
     def __post_init__(self):
-        object.__setattr__(self, "include", (self.image_key,))
+        object.__setattr__(self, "include", (text("image_key", self.image_key),))
         super().__post_init__()
         for name in ("mean", "std"):
             value = getattr(self, name)

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from medjax import keys, ranges
-from medjax.arguments import choice, flag, whole
+from medjax.arguments import choice, flag, seed_value
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import noise
@@ -58,7 +58,7 @@ class Noise(IntensityTransform):
 
     mean: float = number(default=0.0)
     std: float = number(default=0.25, low=0.0)
-    seed: int = static(default=0, convert=whole(high=None))
+    seed: int = static(default=0, convert=seed_value)
     distribution: str = static(default="gaussian", convert=choice("gaussian", "rician"), kw_only=True)
 
     pointwise = True

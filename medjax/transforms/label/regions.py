@@ -5,7 +5,8 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from medjax.arguments import entries, label_values, many, shown
+from medjax.arguments import entries, label_values, many
+from medjax.errors import shown
 from medjax.image import Image
 from medjax.transforms.masking import marked
 from medjax.transforms.transform import LabelTransform, certain, static, transform

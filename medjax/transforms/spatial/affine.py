@@ -6,7 +6,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax import keys, ranges
-from medjax.arguments import check, choice, finite, flag
+from medjax.arguments import as_floats, check, choice, finite, flag
+from medjax.errors import shown
 from medjax.geometry import Grid, Linear, center, homogeneous, inverse, matmul, namespace, own_axes, transform_vector
 from medjax.ranges import Range, number, uniform
 from medjax.transforms.spatial.sampling import Fill, Sampling, interpolation, label_interpolation, move_fill
@@ -157,8 +158,9 @@ class RandomAffine(SpatialTransform):
     random = True
 
     def __post_init__(self):
-        if self.isotropic and np.size(self.scales) not in (1, 2) and np.shape(self.scales) != (3, 2):
-            raise ValueError(f"isotropic=True takes one or two scales, got {self.scales!r}")
+        scales = as_floats("scales", self.scales)
+        if flag("isotropic", self.isotropic) and scales.size > 2 and scales.shape != (3, 2):
+            raise ValueError(f"isotropic=True takes one or two scales, got {shown(self.scales)}")
         super().__post_init__()
         check("shears", self.shears, -0.4, 0.4)
 

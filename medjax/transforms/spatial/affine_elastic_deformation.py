@@ -2,7 +2,8 @@
 
 from typing import Any
 
-from medjax.arguments import flag
+from medjax.arguments import Convert, flag
+from medjax.errors import about, shown
 from medjax.ranges import leaf
 from medjax.transforms.compose import Group
 from medjax.transforms.spatial.affine import Affine, RandomAffine
@@ -12,15 +13,16 @@ from medjax.transforms.transform import Transform, always, static, transform
 SHARED = ("image_interpolation", "label_interpolation", "default_pad_value", "default_pad_label")
 
 
-def made(cls: type[Transform]) -> Any:
+def made(cls: type[Transform]) -> Convert:
     """The converter of a field that holds a transform of a class, or the arguments for one."""
 
     def convert(name: str, value: Any) -> Transform:
         if isinstance(value, cls):
             return value
         if value is not None and not isinstance(value, dict):
-            raise TypeError(f"{name} must be a dictionary of arguments of {cls.__name__}, got {value!r}")
-        return cls(**(value or {}))
+            raise TypeError(f"{name} must be a dictionary of arguments of {cls.__name__}, got {shown(value)}")
+        with about(name):
+            return cls(**(value or {}))
 
     return convert
 

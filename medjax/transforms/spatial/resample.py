@@ -8,7 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
-from medjax.arguments import as_floats, broadcast, check, finite, flag
+from medjax.arguments import as_floats, broadcast, check, entries, finite, flag, text
+from medjax.errors import shown
 from medjax.geometry import Grid, Space, check_affine, check_overlap, homogeneous, matmul, namespace, spacing
 from medjax.image import Image, ScalarImage
 from medjax.ranges import leaf
@@ -31,7 +32,11 @@ def target_of(name: str, value: Any) -> Any:
     if isinstance(value, (Space, Named)):
         return value
     if isinstance(value, dict):
-        return Named(value["image"]) if "image" in value else space(name, value["shape"], value["affine"])
+        if set(value) == {"image"}:
+            return Named(text(name, value["image"]))
+        if set(value) != {"shape", "affine"}:
+            raise ValueError(f"{name} as a dictionary holds shape and affine, or image, got {shown(value)}")
+        return space(name, value["shape"], value["affine"])
     if isinstance(value, str) and not Path(value).is_file():
         return Named(value)
     if isinstance(value, (str, Path)):
@@ -51,9 +56,10 @@ def target_of(name: str, value: Any) -> Any:
 
 def space(name: str, shape: Any, affine: Any) -> Space:
     """A checked Space."""
-    i, j, k = (int(n) for n in tuple(shape)[-3:])
-    if min(i, j, k) < 1:
-        raise ValueError(f"the shape of {name} must be positive, got {tuple(shape)}")
+    found = entries(shape) or ()
+    if len(found) not in (3, 4) or not all(isinstance(n, (int, np.integer)) and n > 0 for n in found):
+        raise ValueError(f"the shape of {name} must be positive, got {shown(shape)}")
+    i, j, k = (int(n) for n in found[-3:])
     return Space(check_affine(affine, f"the affine of {name}"), (i, j, k))
 
 

@@ -16,7 +16,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from medjax.arguments import Convert, choice, entries, finite, shown
+from medjax.arguments import Convert, choice, entries, finite
+from medjax.errors import shown
 from medjax.image import Image, LabelMap
 from medjax.ops import statistics, warp
 from medjax.typing import working
