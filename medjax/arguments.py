@@ -143,13 +143,12 @@ def choice(*allowed: str | int | None, **aliases: str) -> Convert:
         try:
             key = value if value is None or isinstance(value, str) else scalar(value)
         except TypeError:
-            key = value = shown(value)
-            kind: type[Exception] = TypeError
+            key = value
         else:
             if key in known:
                 return known[key]
-            alike = any(isinstance(key, str) == isinstance(option, str) for option in allowed)
-            kind = ValueError if alike else TypeError
+        alike = key is not value or any(type(key) is type(option) for option in allowed)
+        kind = ValueError if alike else TypeError
         raise kind(f"{name}={shown(value)} is not one of {', '.join(map(repr, allowed))}.{near(key, known)}")
 
     return convert
@@ -180,7 +179,7 @@ def names(name: str, value: Any) -> tuple[str, ...]:
 def function_of(name: str, value: Any) -> Any:
     """Something that can be called."""
     if not callable(value):
-        raise TypeError(f"{name} must be a function of an array (C, I, J, K), got {shown(value)}")
+        raise TypeError(f"{name} must be a function, got {shown(value)}")
     return value
 
 
@@ -205,7 +204,8 @@ def many(convert: Convert, *, least: int = 0, distinct: bool = False) -> Convert
     """A tuple of what a converter takes, from a sequence or from one alone."""
 
     def converted(name: str, value: Any) -> tuple[Any, ...]:
-        found = tuple(convert(name, each) for each in entries_or_one(value))
+        several = entries_or_one(value)
+        found = tuple(convert(name if each is value else f"each of {name}", each) for each in several)
         if len(found) < least or (distinct and len(set(found)) != len(found)):
             what = f"at least {WORDS[least]}" if least else "some"
             raise ValueError(f"{name} must name {what}{', none twice' if distinct else ''}, got {shown(value)}")
@@ -222,25 +222,16 @@ def pairs(key: Convert, item: Convert) -> Convert:
             found = dict(value)
         except (TypeError, ValueError):
             raise TypeError(f"{name} must be a dictionary, got {shown(value)}") from None
-        return tuple({key(name, k): item(name, v) for k, v in found.items()}.items())
+        return tuple(
+            {key(f"each key of {name}", k): item(f"each value of {name}", v) for k, v in found.items()}.items()
+        )
 
     return converted
 
 
-seed_value = whole(low=-(2**63), high=2**64 - 1)
-label_value = whole(low=-(2**63), high=2**63 - 1)
-label_values = stated(
-    "whole numbers, at least one",
-    lambda value: tuple(whole_number(v, -(2**63), 2**63 - 1) for v in at_least_one(value)),
-)
-
-
-def at_least_one(value: Any) -> tuple[Any, ...]:
-    """Entries, of which there must be some."""
-    found = entries_or_one(value)
-    if not found:
-        raise ValueError
-    return found
+seed_value = stated("a whole number", lambda value: whole_number(value, -(2**63), 2**64 - 1))
+label_value = stated("a whole number", lambda value: whole_number(value, -(2**63), 2**63 - 1))
+label_values = many(label_value, least=1)
 
 
 def some_labels(name: str, value: Any) -> tuple[int, ...]:
@@ -254,14 +245,13 @@ def some_labels(name: str, value: Any) -> tuple[int, ...]:
 # -- numbers that are leaves
 
 
-def as_floats(name: str, value: Any) -> Any:
-    """A float32 array: NumPy, or JAX's if that was given; of numbers, not of truth values or of texts."""
+def as_numbers(name: str, value: Any) -> Any:
+    """An array of real numbers, not of truth values or of texts: NumPy, or JAX's if that was given."""
     made: Any = None
     try:
-        nested = isinstance(value, (list, tuple))
         if isinstance(value, jax.Array):
             made = value
-        elif nested and any(isinstance(v, jax.Array) for v in jax.tree.leaves(value)):
+        elif isinstance(value, (list, tuple)) and any(isinstance(v, jax.Array) for v in jax.tree.leaves(value)):
             made = jnp.asarray(value)
         else:
             made = np.asarray(value)
@@ -269,10 +259,13 @@ def as_floats(name: str, value: Any) -> Any:
         pass
     if made is None or not any(jnp.issubdtype(made.dtype, kind) for kind in (jnp.integer, jnp.floating)):
         raise TypeError(f"{name} must be made of numbers, got {shown(value)}")
-    if isinstance(made, jax.Array):
-        return made.astype(jnp.float32)
+    return made
+
+
+def as_floats(name: str, value: Any) -> Any:
+    """A float32 array of numbers: NumPy, or JAX's if that was given."""
     with np.errstate(over="ignore"):
-        return made.astype(np.float32)
+        return as_numbers(name, value).astype(np.float32)
 
 
 def real(

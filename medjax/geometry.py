@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from medjax.arguments import as_numbers
 from medjax.errors import needs_concrete
 from medjax.typing import Affine, Shape3, Tracer, working
 
@@ -182,7 +183,7 @@ def check_affine(affine: Any, what: str = "affine") -> Any:
     One that is traced stays a JAX array, float32 unless it is float64, and only its shape can be checked.
     """
     known = not is_traced(affine)
-    matrix = np.array(affine, np.float64) if known else jnp.asarray(affine)
+    matrix = np.array(as_numbers(what, affine), np.float64) if known else jnp.asarray(affine)
     if matrix.shape != (4, 4):
         raise ValueError(f"{what} must have shape (4, 4), got {matrix.shape}")
     if not known:

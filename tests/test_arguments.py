@@ -118,5 +118,86 @@ def test_nonsense_is_refused_by_name_or_round_trips(name):
             assert mj.to_config(mj.from_config(config)) == mj.to_config(t), (f.name, kind)
 
 
+SUBJECT = small_subject()
+GRID = mj.GridSampler(SUBJECT, 8)
+OTHERS = {
+    "UniformSampler": (mj.UniformSampler, dict(patch_size=4)),
+    "WeightedSampler": (mj.WeightedSampler, dict(patch_size=4, probability_map="t1")),
+    "LabelSampler": (mj.LabelSampler, dict(patch_size=4, label_name="label", label_probabilities={1: 0.5})),
+    "GridSampler": (mj.GridSampler, dict(subject=SUBJECT, patch_size=4, patch_overlap=2, padding_mode="edge")),
+    "GridAggregator": (mj.GridAggregator, dict(sampler=GRID, overlap_mode="crop", downsampling_factor=1)),
+    "sliding_window": (
+        mj.sliding_window,
+        dict(
+            apply_fn=lambda batch: batch.t1.data,
+            subject=SUBJECT,
+            patch_size=40,
+            patch_overlap=0,
+            batch_size=1,
+            overlap_mode="crop",
+            reduce=None,
+            on_host=False,
+            progress=False,
+        ),
+    ),
+    "tta": (mj.tta, dict(apply_fn=lambda batch: batch.t1.data, subject=SUBJECT, pipeline=mj.Flip(0), keys=None)),
+    "stack": (mj.stack, dict(subjects=[SUBJECT], shape=(32, 32, 32))),
+    "ScalarImage": (mj.ScalarImage, dict(source=np.zeros((1, 2, 2, 2), np.float32), affine=np.eye(4))),
+    "LabelMap": (mj.LabelMap, dict(source="absent.nii", affine=None, reader=None, series=None)),
+    "Points": (mj.Points, dict(xyz=np.zeros((2, 3)), labels=None)),
+    "Directions": (mj.Directions, dict(xyz=np.zeros((2, 3)), labels=["a", "b"])),
+    "Landmarks": (mj.Landmarks, dict(landmarks=np.arange(3.0), percentiles=(0, 50, 100))),
+    "nnunet": (
+        mj.presets.nnunet,
+        dict(
+            patch_size=16,
+            label="label",
+            p_foreground=0.3,
+            classes=(1, 2),
+            regions=None,
+            ignore_label=3,
+            previous=None,
+            cascade_labels=(1, 2),
+            nonzero_mask=False,
+            last_elements=False,
+            deep_supervision=(1, 0.5),
+        ),
+    ),
+    "synthseg": (
+        mj.presets.synthseg,
+        dict(
+            labels=(0, 1, 2),
+            patch_size=16,
+            map_size=None,
+            target_labels={1: 2},
+            flip_pairs=((1, 2),),
+            remove=(1,),
+            label="label",
+            image="image",
+        ),
+    ),
+}
+
+
+def kind_is_wrong(right, value):
+    """Whether a value is of another type than a right one, so that nothing else can be to blame."""
+    return not isinstance(value, (type(right), int, float, str, type(None)))
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_other_public_names_refuse_nonsense_by_name(name):
+    function, arguments = OTHERS[name]
+    for argument in arguments:
+        for kind in NONSENSE:
+            value = value_of(kind)
+            if argument == "apply_fn" and callable(value):
+                continue  # what a function of the user's makes of its arguments is its own business
+            try:
+                function(**{**arguments, argument: value})
+            except (TypeError, ValueError) as error:
+                known = argument if kind_is_wrong(arguments[argument], value) else "|".join((*arguments, "t1", "label"))
+                assert re.search(rf"\b({known})\b", str(error)), f"{argument}, {kind}: {error}"
+
+
 def test_the_sweep_is_as_wide_as_it_says():
     assert sum(len(fields(cls)) for cls in REGISTRY.values()) * len(NONSENSE) >= 4000

@@ -15,7 +15,7 @@ from medjax.typing import Key, Params
 
 def members(name: str, value: Any) -> tuple[Transform, ...]:
     """A tuple of transforms from a sequence of them."""
-    found = entries(value)
+    found = entries(tuple(value) if isinstance(value, Mapping) else value)
     if found is None:
         raise TypeError(f"{name} must be a sequence of transforms or a dictionary of them, got {shown(value)}")
     for t in found:

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from medjax.arguments import as_floats, check, label_values, maybe, traced
+from medjax.arguments import as_floats, check, finite, label_values, many, maybe, traced
 from medjax.errors import about, one_of
 from medjax.geometry import Grid, check_same_grid
 from medjax.image import Image, ScalarImage
@@ -43,7 +43,7 @@ class Landmarks:
     percentiles: tuple[float, ...] = PERCENTILES
 
     def __post_init__(self):
-        values, levels = as_floats("landmarks", self.landmarks), tuple(float(p) for p in self.percentiles)
+        values, levels = as_floats("landmarks", self.landmarks), many(finite(0.0))("percentiles", self.percentiles)
         if values.ndim != 1 or values.shape[0] != len(levels) or len(levels) < 2:
             raise ValueError(
                 f"landmarks must be one number for each of the {len(levels)} percentiles, got shape {values.shape}"
@@ -240,7 +240,7 @@ class HistogramStandardization(IntensityTransform):
 
         Raises ValueError, with the number of the image, for empty masks and for images without contrast.
         """
-        method, chosen = masking("masking_method", masking_method), label_values("labels", labels)
+        method, chosen = masking("masking_method", masking_method), maybe(label_values)("labels", labels)
         levels = PERCENTILES if cutoff is None else percentiles_of(cutoff)
 
         def scaled(numbered: tuple[int, Any]) -> np.ndarray:

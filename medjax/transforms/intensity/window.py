@@ -27,6 +27,13 @@ WINDOWS = {
 """Center and width in Hounsfield units, by the convention of radiology: Radiopaedia, "Windowing (CT)"."""
 
 
+def level(name: str, value: Any) -> Any:
+    """One number; a name has been looked up by then."""
+    if value is None:
+        raise TypeError(f"{name} must be a number or one of {', '.join(map(repr, WINDOWS))}, got None")
+    return real()(name, value)
+
+
 @transform
 class Window(IntensityTransform):
     """Map [center - width / 2, center + width / 2] linearly to out_min_max, and clip to it what lies beyond.
@@ -39,7 +46,7 @@ class Window(IntensityTransform):
     Source: the VOI LUT function LINEAR_EXACT of DICOM PS3.3 C.11.2.1.3.2.
     """
 
-    center: Any = leaf(convert=real())
+    center: Any = leaf(convert=level)
     width: Any = leaf(default=None, convert=maybe(real(low=1e-6)))
     out_min_max: Any = uniform(default=(0.0, 1.0))
 
