@@ -222,9 +222,8 @@ def pairs(key: Convert, item: Convert) -> Convert:
             found = dict(value)
         except (TypeError, ValueError):
             raise TypeError(f"{name} must be a dictionary, got {shown(value)}") from None
-        return tuple(
-            {key(f"each key of {name}", k): item(f"each value of {name}", v) for k, v in found.items()}.items()
-        )
+        made = {key(f"each key of {name}", k): item(f"each value of {name}", v) for k, v in found.items()}
+        return tuple(made.items())
 
     return converted
 

@@ -12,7 +12,7 @@ from jaxtyping import Array, Bool, Int
 
 from medjax import keys
 from medjax.arguments import finite, label_value, maybe, pairs, sizes, text, whole
-from medjax.errors import in_range
+from medjax.errors import about, in_range
 from medjax.geometry import Grid, check_same_grid, window
 from medjax.image import Image, LabelMap
 from medjax.ops import draw, warp
@@ -32,7 +32,9 @@ def as_subject(x: Any) -> Subject:
     """
     if not isinstance(x, (Subject, Image, np.ndarray, jax.Array)):
         raise TypeError(f"subject must be a Subject, an Image or an array (C, I, J, K), got {type(x).__name__}")
-    subject = apply.as_subject(x, ())[0].load()
+    with about("subject"):
+        subject = apply.as_subject(x, ())[0]
+    subject = subject.load()
     for name, image in subject.images.items():
         if len(image.shape) != 4:
             raise ValueError(f"{name} must be (C, I, J, K), got {image.shape}: use jax.vmap for a batch of subjects")

@@ -32,7 +32,7 @@ class OneOf(Group):
 
     transforms: Sequence[Transform] | Mapping[Transform, float] = leaf(default=(), convert=members)
     p: float = always(default=1.0)
-    weights: Any = leaf(default=None, convert=maybe(vector(low=0.0)), kw_only=True)
+    weights: Any = leaf(default=None, convert=maybe(vector(low=0.0, least=0)), kw_only=True)
 
     random = True
     chooses: ClassVar[bool] = True
