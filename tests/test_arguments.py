@@ -129,7 +129,7 @@ OTHERS = {
     "sliding_window": (
         mj.sliding_window,
         dict(
-            apply_fn=lambda batch: batch.t1.data,
+            apply_fn=lambda batch: next(iter(batch.images.values())).data,
             subject=SUBJECT,
             patch_size=40,
             patch_overlap=0,
@@ -181,7 +181,7 @@ OTHERS = {
 
 def kind_is_wrong(right, value):
     """Whether a value is of another type than a right one, so that nothing else can be to blame."""
-    return not isinstance(value, (type(right), int, float, str, type(None)))
+    return not isinstance(value, (type(right), int, float, str, type(None))) and getattr(value, "ndim", 1) > 0
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -197,6 +197,25 @@ def test_other_public_names_refuse_nonsense_by_name(name):
             except (TypeError, ValueError) as error:
                 known = argument if kind_is_wrong(arguments[argument], value) else "|".join((*arguments, "t1", "label"))
                 assert re.search(rf"\b({known})\b", str(error)), f"{argument}, {kind}: {error}"
+
+
+@pytest.mark.long
+@pytest.mark.parametrize("name", sorted(REGISTRY))
+def test_what_was_built_of_nonsense_computes_or_says_what_is_wrong(name):
+    """A finite result, or an error that names the argument, the transform or an image of the subject."""
+    subject = mj.CropOrPad(9)(small_subject())
+    for f in fields(REGISTRY[name]):
+        for kind in NONSENSE:
+            t = built(name, f.name, value_of(kind))
+            if t is None or callable(value_of(kind)):
+                continue  # what a function of the user's makes of its arguments is its own business
+            try:
+                got = t(subject, jax.random.key(0))
+            except (TypeError, ValueError) as error:
+                assert re.search(rf"\b({f.name}|{name}|t1|label|images?)\b", str(error)), f"{f.name}, {kind}: {error}"
+                continue
+            for image in got.images.values():
+                assert np.isfinite(image.numpy().astype(np.float64)).all(), (f.name, kind)
 
 
 def test_the_sweep_is_as_wide_as_it_says():

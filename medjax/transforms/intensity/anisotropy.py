@@ -12,14 +12,14 @@ from jaxtyping import Array
 from medjax import keys, ranges
 from medjax.arguments import choice, flag
 from medjax.geometry import Grid
-from medjax.image import Image
+from medjax.image import Image, LabelMap
 from medjax.ops import axis as axis_ops
 from medjax.ops import lowres
 from medjax.ops.statistics import within
 from medjax.ranges import Range, number, uniform
 from medjax.transforms.axes import voxel_axes, voxel_axis
 from medjax.transforms.intensity import channels
-from medjax.transforms.spatial.sampling import interpolation, is_label
+from medjax.transforms.spatial.sampling import interpolation
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
@@ -53,7 +53,7 @@ def smoothed(data: Array, axis: int, extent: Array, factor: Array) -> Array:
 
 def thickened(image: Image, params: Params, interpolation: str, profile: str | None) -> Image:
     """Slices along one axis, `downsampling` voxels thick, read at the voxels."""
-    label = is_label(image)
+    label = isinstance(image, LabelMap)
     dtype = jnp.float32 if label else image.data.dtype
     factor = jnp.asarray(params["downsampling"]).astype(dtype)
 

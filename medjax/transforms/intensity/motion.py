@@ -10,7 +10,7 @@ from jaxtyping import Array
 
 from medjax import keys, ranges
 from medjax.arguments import flag, traced, vector, whole
-from medjax.geometry import Grid, homogeneous, inverse, matmul
+from medjax.geometry import Grid, affine_map, homogeneous, inverse, matmul, rotation
 from medjax.image import Image
 from medjax.ops import fourier, warp
 from medjax.ranges import Range, leaf, uniform
@@ -22,7 +22,6 @@ from medjax.transforms.intensity.kspace import (
     draw_axis,
     unpadded,
 )
-from medjax.transforms.spatial.affine import affine_map, rotation
 from medjax.transforms.spatial.sampling import fill_value, interpolation
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params, Volume

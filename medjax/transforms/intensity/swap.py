@@ -10,11 +10,10 @@ from jaxtyping import Array, Int
 from medjax import keys, ranges
 from medjax.arguments import traced, vector, whole, wholes
 from medjax.geometry import Grid
-from medjax.image import Image
+from medjax.image import Image, LabelMap
 from medjax.ranges import leaf
 from medjax.subject import Subject
 from medjax.transforms import fuse
-from medjax.transforms.spatial.sampling import is_label
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params, Shape3
 
@@ -22,7 +21,7 @@ from medjax.typing import Key, Params, Shape3
 def check_room(t: Any, subject: Subject, end: Any, what: str) -> None:
     """Raise a ValueError for an image, or an element of a batch, that ends before `end` (3,)."""
     for name, image in subject.images.items():
-        if fuse.included(t, name, is_label(image)) and not traced(image.extent):
+        if fuse.included(t, name, isinstance(image, LabelMap)) and not traced(image.extent):
             sizes = np.asarray(image.spatial_shape if image.extent is None else image.extent).reshape(-1, 3)
             if np.any(sizes < end):
                 raise ValueError(f"{what} {name}, of shape {tuple(sizes.min(0).tolist())}")

@@ -6,12 +6,11 @@ from typing import Any
 import jax
 
 from medjax.arguments import label_value, pairs
-from medjax.image import Image
+from medjax.image import Image, LabelMap
 from medjax.ops import morphology
 from medjax.subject import Subject
 from medjax.transforms import fuse
 from medjax.transforms.masking import Masking, check_masking, mask_of, masking
-from medjax.transforms.spatial.sampling import is_label
 from medjax.transforms.transform import LabelTransform, Transform, static, transform
 from medjax.typing import Params
 
@@ -25,7 +24,7 @@ def check_held(t: Transform, values: Iterable[int], subject: Subject) -> None:
     """Raise a ValueError if a label map that `t` is for cannot hold one of the labels that it writes."""
     for name, image in subject.images.items():
         dtype = jax.dtypes.canonicalize_dtype(image.dtype)
-        if fuse.included(t, name, is_label(image)):
+        if fuse.included(t, name, isinstance(image, LabelMap)):
             for value in values:
                 if not morphology.holds(dtype, value):
                     raise ValueError(f"{type(t).__name__}: {name} is of type {dtype}, which cannot hold label {value}")

@@ -10,7 +10,7 @@ from medjax import keys, ranges
 from medjax.arguments import finite, vector, whole, wholes
 from medjax.geometry import Flow, Grid, homogeneous, inverse, matmul, namespace
 from medjax.ranges import Range, leaf, uniform
-from medjax.transforms.spatial.sampling import Fill, Sampling, interpolation, label_interpolation, move_fill
+from medjax.transforms.spatial.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, static, transform
 from medjax.typing import Key, Params
 
@@ -60,9 +60,7 @@ class DiffeomorphicDeformation(SpatialTransform):
         return flow_map(params["velocity"], reference, self.points_per_node)
 
     def sampling(self) -> Sampling:
-        return Sampling(
-            self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label
-        )
+        return asked_by(self)
 
 
 @transform
@@ -95,6 +93,4 @@ class RandomDiffeomorphicDeformation(SpatialTransform):
         return flow_map(params["velocity"], reference, self.points_per_node)
 
     def sampling(self) -> Sampling:
-        return Sampling(
-            self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label
-        )
+        return asked_by(self)

@@ -12,7 +12,7 @@ from medjax import keys
 from medjax.arguments import choice, finite, flag, vector, wholes
 from medjax.geometry import BSpline, Grid, direction, homogeneous, inverse, matmul, namespace, own_axes, spacing
 from medjax.ranges import leaf, number
-from medjax.transforms.spatial.sampling import Fill, Sampling, interpolation, label_interpolation, move_fill
+from medjax.transforms.spatial.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, static, transform
 from medjax.typing import Key, Params
 
@@ -130,9 +130,7 @@ class ElasticDeformation(SpatialTransform):
         return elastic_map(params["control_points"], reference, self.frame)
 
     def sampling(self) -> Sampling:
-        return Sampling(
-            self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label
-        )
+        return asked_by(self)
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:
         warn_of_folding(self.max_displacement, grids, self.control_points.shape[:3], self.frame)
@@ -183,9 +181,7 @@ class RandomElasticDeformation(SpatialTransform):
         return elastic_map(params["control_points"], reference, self.frame)
 
     def sampling(self) -> Sampling:
-        return Sampling(
-            self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label
-        )
+        return asked_by(self)
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:
         if not self.capped:

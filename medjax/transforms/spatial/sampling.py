@@ -51,6 +51,11 @@ class Sampling(NamedTuple):
 NOTHING = Sampling()
 
 
+def asked_by(t: Any) -> Sampling:
+    """What a transform that moves asks for by its four fields."""
+    return Sampling(t.image_interpolation, t.label_interpolation, t.default_pad_value, t.default_pad_label)
+
+
 def clash(run: Sampling, step: Sampling) -> bool:
     """Whether one reading cannot serve both: an interpolation or fill is set in both and differs.
 

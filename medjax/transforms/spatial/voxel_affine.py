@@ -11,7 +11,7 @@ from medjax.arguments import finite, flag
 from medjax.geometry import Grid, Linear, homogeneous, inverse, matmul, namespace, transform_vector
 from medjax.ranges import Range, number, uniform
 from medjax.transforms.axes import voxel_axes
-from medjax.transforms.spatial.sampling import Fill, Sampling, interpolation, label_interpolation, move_fill
+from medjax.transforms.spatial.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, static, transform
 from medjax.typing import Key, Params
 
@@ -75,6 +75,4 @@ class RandomVoxelAffine(SpatialTransform):
         return Linear(matmul(reference.affine, matrix, inverse(reference.affine)))
 
     def sampling(self) -> Sampling:
-        return Sampling(
-            self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label
-        )
+        return asked_by(self)
