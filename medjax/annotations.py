@@ -10,9 +10,10 @@ import numpy as np
 from jaxtyping import Float
 
 from medjax import io
+from medjax.arguments import as_floats, entries
+from medjax.errors import shown
 from medjax.geometry import direction, is_traced, matmul, namespace, nearest_rotation
 from medjax.metadata import Box, carried, leading_axes
-from medjax.ranges import as_floats
 
 
 class Annotation:
@@ -26,9 +27,10 @@ class Annotation:
         vectors = as_floats("xyz", xyz)
         if vectors.ndim != 2 or vectors.shape[1] != 3:
             raise ValueError(f"xyz must have shape (N, 3), got {vectors.shape}")
-        if labels is not None and len(labels) != len(vectors):
-            raise ValueError(f"labels must hold one for each of {len(vectors)} rows of xyz, got {len(labels)}")
-        self._fill(vectors, None if labels is None else tuple(labels))
+        rows = None if labels is None else entries(labels)
+        if labels is not None and (rows is None or len(rows) != len(vectors)):
+            raise ValueError(f"labels must hold one for each of {len(vectors)} rows of xyz, got {shown(labels)}")
+        self._fill(vectors, rows)
 
     def _fill(self, xyz: Any, labels: Any) -> None:
         object.__setattr__(self, "xyz", xyz)

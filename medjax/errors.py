@@ -3,24 +3,37 @@
 import difflib
 from collections.abc import Collection, Iterable, Iterator
 from contextlib import contextmanager
-from typing import NoReturn, TypeVar
+from typing import Any, NoReturn, TypeVar
 
 import numpy as np
 
 T = TypeVar("T")
 
 
+def shown(value: Any) -> str:
+    """A value as an error shows it."""
+    try:
+        text = repr(value)
+    except Exception:  # a repr that fails, as that of a number of 5000 digits, must not hide what is wrong
+        text = f"a {type(value).__name__}"
+    return text if len(text) <= 200 else f"{text[:200]}..."
+
+
 def near(value: object, allowed: Iterable[object]) -> str:
     """` Did you mean 'x'?`, or nothing if no allowed value is near."""
-    match = difflib.get_close_matches(str(value), [str(a) for a in allowed], n=1)
+    match = difflib.get_close_matches(value, [str(a) for a in allowed], n=1) if isinstance(value, str) else []
     return f" Did you mean {match[0]!r}?" if match else ""
 
 
 def one_of(name: str, value: T, allowed: Collection[object]) -> T:
     """Return `value`; if it is not in `allowed`, raise a ValueError that says what is."""
-    if value in allowed:
+    try:
+        known = value in allowed
+    except (TypeError, ValueError):  # what cannot be hashed, or an array
+        known = False
+    if known:
         return value
-    raise ValueError(f"{name}={value!r} is not one of {', '.join(map(repr, allowed))}.{near(value, allowed)}")
+    raise ValueError(f"{name}={shown(value)} is not one of {', '.join(map(repr, allowed))}.{near(value, allowed)}")
 
 
 def in_range(name: str, value: np.ndarray, low: float | None = None, high: float | None = None) -> None:

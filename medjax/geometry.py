@@ -12,6 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from medjax.arguments import as_numbers
 from medjax.errors import needs_concrete
 from medjax.typing import Affine, Shape3, Tracer, working
 
@@ -198,7 +199,7 @@ def check_affine(affine: Any, what: str = "affine") -> Any:
     One that is traced stays a JAX array, float32 unless it is float64, and only its shape can be checked.
     """
     known = not is_traced(affine)
-    matrix = np.array(affine, np.float64) if known else jnp.asarray(affine)
+    matrix = np.array(as_numbers(what, affine), np.float64) if known else jnp.asarray(affine)
     if matrix.shape != (4, 4):
         raise ValueError(f"{what} must have shape (4, 4), got {matrix.shape}")
     if not known:
@@ -338,3 +339,45 @@ def inverted(move: Map) -> Map:
     if isinstance(move, Flow):  # but for its lattice, which between voxels reads smoother than the exact way back
         return move._replace(velocity=-move.velocity)
     return move.forward if isinstance(move, Inverted) else Inverted(move)
+
+
+def rotation(radians: Any) -> Any:
+    """Rz Rx Ry (3, 3), right-handed about the RAS axes."""
+    xp = namespace(radians)
+    one, zero = xp.ones_like(radians[0]), xp.zeros_like(radians[0])
+    (cx, cy, cz), (sx, sy, sz) = xp.cos(radians), xp.sin(radians)
+    about_x = xp.stack([one, zero, zero, zero, cx, -sx, zero, sx, cx]).reshape(3, 3)
+    about_y = xp.stack([cy, zero, sy, zero, one, zero, -sy, zero, cy]).reshape(3, 3)
+    about_z = xp.stack([cz, -sz, zero, sz, cz, zero, zero, zero, one]).reshape(3, 3)
+    return matmul(about_z, about_x, about_y)
+
+
+def shearing(factors: Any, flat: Any) -> Any:
+    """The (3, 3) matrix with ones on its diagonal and xy, xz, yx, yz, zx, zy beside it, 0 along `flat` axes (3,)."""
+    xp = namespace(factors)
+    one, zero = xp.ones_like(factors[0]), xp.zeros_like(factors[0])
+    xy, xz, yx, yz, zx, zy = factors
+    matrix = xp.stack([one, xy, xz, yx, one, yz, zx, zy, one]).reshape(3, 3)
+    return xp.where((flat[:, None] | flat[None, :]) & (matrix != one), zero, matrix)
+
+
+def affine_map(params: Any, reference: Grid, about: str, order: str) -> Linear:
+    """Output world to input world: p_in = c + H^-1 R^T (S^-1 (p_out - c) - t), or c + S^-1 H^-1 R^T (p_out - c - t).
+
+    A slice is moved within itself: angles, scales and shifts are along its own axes instead of the world's, nothing is
+    scaled, sheared or shifted along its normal, and the only rotation is about it.
+    """
+    xp = namespace(reference.affine)
+    dtype = reference.affine.dtype
+    scales, degrees, shift = (xp.asarray(params[n]).astype(dtype) for n in ("scales", "degrees", "translation"))
+    own, flat = own_axes(reference)
+    others = xp.stack([flat[1] | flat[2], flat[0] | flat[2], flat[0] | flat[1]])
+    scales, shift = xp.where(flat, 1, scales).astype(dtype), xp.where(flat, 0, shift).astype(dtype)
+    sheared = shearing(xp.asarray(params["shears"]).astype(dtype), flat)
+    upright = inverse(homogeneous(sheared, xp.zeros(3, dtype)))[:3, :3]
+    turned = matmul(upright, rotation(xp.deg2rad(xp.where(others, 0, degrees).astype(dtype))).T)
+    linear = turned / (scales[None, :] if order == "world" else scales[:, None])
+    shifted = transform_vector(own, transform_vector(turned if order == "world" else linear, shift))
+    linear = matmul(own, linear, own.T)
+    middle = center(reference) if about == "image" else xp.zeros(3, dtype)
+    return Linear(homogeneous(linear, middle - transform_vector(linear, middle) - shifted))

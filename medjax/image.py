@@ -7,6 +7,7 @@ import jax
 import numpy as np
 
 from medjax import geometry, io
+from medjax.arguments import function_of, maybe, text
 from medjax.errors import one_of
 from medjax.metadata import Box, carried, leading_axes
 from medjax.typing import Affine, Index, Shape3, Tracer, Voxels
@@ -77,6 +78,7 @@ class Image:
     ):
         if type(self) is Image:
             raise TypeError("Image is abstract: use ScalarImage for intensities or LabelMap for labels")
+        maybe(function_of)("reader", reader), maybe(text)("series", series)
         data, paths, assumed = None, (), False
         if isinstance(source, (str, Path)):
             paths = (Path(source),)

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import random
 
+from medjax.errors import shown
 from medjax.typing import Key
 
 IMPLEMENTATIONS = {2: ("threefry2x32",), 4: ("rbg", "unsafe_rbg")}
@@ -140,4 +141,4 @@ def describe(value: object) -> str:
     """A short text for a value in an error: its type, with dtype and shape if it is an array."""
     if isinstance(value, (jax.Array, np.ndarray)):
         return f"an array of {value.dtype} and shape {value.shape}"
-    return f"{type(value).__name__} {value!r}"
+    return f"{type(value).__name__} {shown(value)}"

@@ -6,7 +6,6 @@ Without, x is (-x, x), or (low, x) where the field has a least value, and a pair
 Whatever the form, what is kept is a float32 array of the field's one shape: NumPy, unless a JAX array was given.
 """
 
-from collections.abc import Callable
 from dataclasses import MISSING, field
 from typing import Any, TypeAlias
 
@@ -14,13 +13,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
+from jax.typing import ArrayLike
 
-from medjax.errors import in_range
-from medjax.typing import Key, Tracer
+from medjax import keys
+from medjax.arguments import Convert, as_floats, broadcast, check, maybe, real, traced
+from medjax.typing import Key
 
 Range: TypeAlias = Any
 """A number, a pair, three or six numbers; (2,) or (3, 2) float32 once the transform is built."""
-Convert: TypeAlias = Callable[[str, Any], Any]
+Either: TypeAlias = Any
+"""A number, a pair or two pairs; (2, 2) float32 once the transform is built: two ranges, each drawn from half the time.
+"""
+
+
+# -- fields
 
 
 def leaf(*, default: Any = MISSING, convert: Convert, kw_only: Any = MISSING) -> Any:
@@ -32,15 +38,7 @@ def number(
     *, default: Any, low: float | None = None, high: float | None = None, shape: tuple[int, ...] = (), kw_only=MISSING
 ) -> Any:
     """A field of one number, or of an array of fixed shape to which one number is broadcast."""
-
-    def convert(name: str, value: Any) -> Any:
-        array = as_floats(name, value)
-        if array.ndim and array.shape != shape:
-            raise ValueError(f"{name} must be {plural(shape)}, got shape {array.shape}")
-        check(name, array, low, high)
-        return broadcast(array, shape)
-
-    return leaf(default=default, convert=convert, kw_only=kw_only)
+    return leaf(default=default, convert=real(low=low, high=high, shape=shape), kw_only=kw_only)
 
 
 def uniform(
@@ -53,16 +51,54 @@ def uniform(
     kw_only=MISSING,
 ) -> Any:
     """A field drawn uniformly from a range, as the head of this file says."""
+    return leaf(default=default, convert=span(around=around, per_axis=per_axis, low=low, high=high), kw_only=kw_only)
+
+
+def either(*, default: Any, low: float | None = None, kw_only: Any = False) -> Any:
+    """A field drawn uniformly from a range or, on a fair coin, from one of two; one number stands for itself."""
+    convert = maybe(two_spans(low)) if default is None else two_spans(low)
+    return leaf(default=default, convert=convert, kw_only=kw_only)
+
+
+# -- what a range may be
+
+
+def span(
+    *,
+    around: float | None = None,
+    per_axis: bool = False,
+    low: float | None = None,
+    high: float | None = None,
+    whole: bool = False,
+) -> Convert:
+    """The converter of a range, (2,) or (3, 2) float32; whole: of whole numbers."""
+
+    def convert(name: str, value: Any) -> Any:
+        expanded = expand(name, as_floats(name, value), around, per_axis, low)
+        check(name, expanded, low, high, whole)
+        return ascending(name, expanded)
+
+    return convert
+
+
+def two_spans(low: float | None) -> Convert:
+    """The converter of two ranges, (2, 2) float32, from two pairs, one or a number."""
 
     def convert(name: str, value: Any) -> Any:
         array = as_floats(name, value)
-        expanded = expand(name, array, around, per_axis, low)
-        check(name, expanded, low, high)
-        if not traced(expanded) and np.any(expanded[..., 0] > expanded[..., 1]):
-            raise ValueError(f"{name} has low > high: {np.asarray(expanded).tolist()}")
-        return expanded
+        if array.shape not in ((), (2,), (2, 2)):
+            raise ValueError(f"{name} must be a number, a pair or two pairs, got shape {array.shape}")
+        check(name, array, low)
+        return ascending(name, broadcast(array, (2, 2)))
 
-    return leaf(default=default, convert=convert, kw_only=kw_only)
+    return convert
+
+
+def ascending(name: str, pairs: Any) -> Any:
+    """Ranges (..., 2); raises a ValueError for a low end above its high end."""
+    if not traced(pairs) and np.any(pairs[..., 0] > pairs[..., 1]):
+        raise ValueError(f"{name} has low > high: {np.asarray(pairs).tolist()}")
+    return pairs
 
 
 def expand(name: str, array: Any, around: float | None, per_axis: bool, low: float | None) -> Any:
@@ -87,6 +123,9 @@ def expand(name: str, array: Any, around: float | None, per_axis: bool, low: flo
         forms = "a number, a pair, three numbers or six" if len(allowed) == 2 else "a number or a pair"
         raise ValueError(f"{name} must be {forms}, got shape {array.shape}")
     return broadcast(pair, (3, 2)) if per_axis else pair
+
+
+# -- what is drawn
 
 
 def draw(key: Key, values: jax.Array | np.ndarray, shape: tuple[int, ...] = ()) -> jax.Array:
@@ -115,52 +154,32 @@ def draw_integer(key: Key, values: jax.Array | np.ndarray, shape: tuple[int, ...
     return jnp.minimum(low + jnp.floor((high - low + 1) * unit), high).astype(jnp.int32)
 
 
+def draw_either(key: Key, values: ArrayLike, shape: tuple[int, ...] = ()) -> jax.Array:
+    """Numbers of an `either` field, each with a coin of its own."""
+    pairs = jnp.asarray(values)
+    heads = coin(keys.for_name(key, "side"), jnp.asarray(0.5, pairs.dtype), shape)
+    chosen = jnp.where(heads[..., None], *(jnp.broadcast_to(pair, (*shape, 2)) for pair in pairs))
+    return draw(keys.for_name(key, "place"), chosen)
+
+
+def draw_normal(key: Key, std: ArrayLike, shape: tuple[int, ...] = ()) -> jax.Array:
+    """Normal numbers of mean 0; `std` broadcasts to `shape`.
+
+    The barriers keep compilers from joining the products with others, so that every program draws the same bits.
+    """
+    std = jnp.asarray(std)
+    unit = jax.lax.optimization_barrier(random.normal(key, shape, std.dtype))
+    return jax.lax.optimization_barrier(unit * jnp.broadcast_to(std, shape))
+
+
+def coin(key: Key, p: ArrayLike, shape: tuple[int, ...] = ()) -> jax.Array:
+    """Truth values, each True with probability p."""
+    p = jnp.asarray(p)
+    return random.uniform(key, shape, p.dtype) < p
+
+
 def ends(values: jax.Array | np.ndarray, shape: tuple[int, ...]) -> tuple[jax.Array, jax.Array]:
     """The low and the high ends of a range, in the shape of a draw."""
     values = jnp.asarray(values)
     low, high = (jnp.broadcast_to(values[..., end], shape + values.shape[:-1]) for end in (0, 1))
     return low, high
-
-
-def as_floats(name: str, value: Any) -> Any:
-    """A float32 array: NumPy, or JAX's if that was given."""
-    if isinstance(value, jax.Array):
-        return value.astype(jnp.float32)
-    try:
-        if isinstance(value, (list, tuple)) and any(isinstance(v, jax.Array) for v in jax.tree.leaves(value)):
-            return jnp.asarray(value, jnp.float32)
-        return np.asarray(value, np.float32)
-    except (TypeError, ValueError):
-        raise TypeError(f"{name} must be made of numbers, got {value!r}") from None
-
-
-def optional(name: str, value: Any, low: float | None = None) -> Any:
-    """None, or one number of at least `low`."""
-    if value is None:
-        return None
-    array = as_floats(name, value)
-    if array.ndim:
-        raise ValueError(f"{name} must be one number or None, got shape {array.shape}")
-    check(name, array, low)
-    return array
-
-
-def broadcast(array: Any, shape: tuple[int, ...]) -> Any:
-    """`array` in the field's one shape, as an array of its own."""
-    return jnp.broadcast_to(array, shape) if isinstance(array, jax.Array) else np.array(np.broadcast_to(array, shape))
-
-
-def check(name: str, array: Any, low: float | None = None, high: float | None = None) -> None:
-    """Raise a ValueError that names the argument; traced numbers cannot be looked at."""
-    if not traced(array):
-        in_range(name, np.asarray(array), low, high)
-
-
-def traced(value: Any) -> bool:
-    """Whether a number is known only while tracing."""
-    return isinstance(value, Tracer)
-
-
-def plural(shape: tuple[int, ...]) -> str:
-    """How many numbers an array of a shape holds, in words."""
-    return "one number" if not shape else f"one number or an array of shape {shape}"

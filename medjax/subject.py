@@ -10,7 +10,8 @@ import numpy as np
 
 from medjax import geometry
 from medjax.annotations import Annotation
-from medjax.errors import needs_concrete
+from medjax.arguments import entries, pairs, sizes, text
+from medjax.errors import needs_concrete, shown
 from medjax.image import Image
 from medjax.io import memory
 from medjax.metadata import Box, carried
@@ -186,11 +187,17 @@ def stack(subjects: list[Subject], *, shape: Shape3 | Mapping[str, Shape3] | Non
     they may be traced.
     Raises ValueError, naming both subjects, where they differ in names, kinds, channels, dtype or shape.
     """
-    if not subjects:
-        raise ValueError("stack needs at least one subject")
-    subjects = [subject.load() for subject in subjects]
+    given = entries(subjects)
+    if given is None or not all(isinstance(subject, Subject) for subject in given):
+        raise TypeError(f"subjects must be a sequence of Subjects, got {shown(subjects)}")
+    if not given:
+        raise ValueError("stack needs at least one of subjects")
+    subjects = [subject.load() for subject in given]
     first = subjects[0]
-    shapes = shape if isinstance(shape, Mapping) else {} if shape is None else dict.fromkeys(first.images, shape)
+    if isinstance(shape, Mapping):
+        shapes = dict(pairs(text, sizes)("shape", shape))
+    else:
+        shapes = {} if shape is None else dict.fromkeys(first.images, sizes("shape", shape))
     for number, subject in enumerate(subjects[1:], 1):
         compare(first, subject, f"subjects 0 and {number}", shapes)
     items: dict[str, Any] = {}

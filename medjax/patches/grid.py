@@ -9,13 +9,15 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Int, Num
 
-from medjax.errors import one_of
+from medjax.arguments import choice, maybe, sizes, wholes
+from medjax.arguments import whole as whole_number
+from medjax.errors import shown
 from medjax.geometry import homogeneous
 from medjax.image import Image, LabelMap, ScalarImage
 from medjax.patches.samplers import UNROLL, as_subject, bare, common_shape, compiled_cut, placed
 from medjax.subject import Subject
-from medjax.transforms.spatial.crop import sizes
 from medjax.transforms.spatial.pad import Pad
+from medjax.transforms.spatial.sampling import pad_fill
 from medjax.typing import Shape3, Tracer, Voxels
 
 OVERLAP_MODES = ("crop", "average", "hann", "gaussian")
@@ -25,14 +27,9 @@ SIGMA = 0.125
 
 def overlap_of(value: Any, size: Shape3) -> Shape3:
     """One or three whole numbers of at least 0, each less than the patch."""
-    values = np.atleast_1d(np.asarray(value))
-    if (
-        values.shape not in ((1,), (3,))
-        or np.any(values != np.round(values))
-        or np.any((values < 0) | (values >= size))
-    ):
+    i, j, k = wholes(3, low=0)("patch_overlap", value)
+    if any(n >= m for n, m in zip((i, j, k), size, strict=True)):
         raise ValueError(f"patch_overlap must be whole numbers of at least 0 and less than {size}, got {value!r}")
-    i, j, k = (int(n) for n in np.broadcast_to(values, 3))
     return i, j, k
 
 
@@ -60,6 +57,7 @@ class GridSampler:
     ):
         self.patch_size = sizes("patch_size", patch_size)
         self.patch_overlap = overlap_of(patch_overlap, self.patch_size)
+        padding_mode = maybe(pad_fill)("padding_mode", padding_mode)
         self.padding = tuple(n // 2 for n in self.patch_overlap) if padding_mode is not None else (0, 0, 0)
         self.original = whole(as_subject(subject))
         self.subject = Pad(self.padding, padding_mode)(self.original) if any(self.padding) else self.original
@@ -160,8 +158,10 @@ class GridAggregator:
     """
 
     def __init__(self, sampler: GridSampler, overlap_mode: str = "crop", downsampling_factor: Any = 1):
+        if not isinstance(sampler, GridSampler):
+            raise TypeError(f"sampler must be a GridSampler, got {shown(sampler)}")
         self.sampler = sampler
-        self.overlap_mode = one_of("overlap_mode", overlap_mode, OVERLAP_MODES)
+        self.overlap_mode = choice(*OVERLAP_MODES)("overlap_mode", overlap_mode)
         self.factor = sizes("downsampling_factor", downsampling_factor)
         for axis, f in enumerate(self.factor):
             begin, n, size = sampler.starts[axis], sampler.shape[axis], sampler.patch_size[axis]
@@ -186,6 +186,7 @@ class GridAggregator:
 
         Raises ValueError for whole numbers that are to be averaged.
         """
+        channels = whole_number(low=1)("channels", channels)
         dtype = jnp.dtype(jnp.float32 if dtype is None or jnp.issubdtype(dtype, jnp.inexact) else dtype)
         if dtype != jnp.float32 and self.overlap_mode != "crop":
             raise ValueError(f"overlap_mode={self.overlap_mode!r} averages, not {dtype}: give float32, or take 'crop'")

@@ -7,13 +7,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from medjax.arguments import choice, flag, function_of, maybe, sizes
+from medjax.arguments import whole as whole_number
 from medjax.errors import about, one_of
 from medjax.image import Image
 from medjax.patches.grid import OVERLAP_MODES, GridAggregator, GridSampler, image_of, whole
 from medjax.patches.samplers import as_subject, bare
 from medjax.patches.windows import Batches, Output, Reduce, State, batch_of, on_the_device, on_the_host, taken_apart
 from medjax.subject import Subject
-from medjax.transforms.spatial.crop import sizes
 from medjax.transforms.spatial.pad import Pad
 from medjax.typing import Shape3, Voxels
 
@@ -49,9 +50,12 @@ def sliding_window(
     Gives a ScalarImage (K, ...), a LabelMap if it is reduced to whole numbers, or a dictionary of them.
     Raises ValueError for outputs of another shape, and for images on different grids.
     """
-    one_of("overlap_mode", overlap_mode, OVERLAP_MODES)
-    if batch_size < 1:
-        raise ValueError(f"batch_size must be at least 1, got {batch_size}")
+    function_of("apply_fn", apply_fn)
+    choice(*OVERLAP_MODES)("overlap_mode", overlap_mode)
+    batch_size = whole_number(low=1)("batch_size", batch_size)
+    for name, each in reduce.items() if isinstance(reduce, Mapping) else [("", reduce)]:
+        maybe(function_of)(f"reduce {name}".rstrip(), each)
+    on_host, progress = flag("on_host", on_host), flag("progress", progress)
     original = whole(as_subject(subject))
     grid = GridSampler(padded(bare(original), sizes("patch_size", patch_size)), patch_size, patch_overlap)
     batches, depth = batches_of(grid, batch_size)

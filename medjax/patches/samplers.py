@@ -11,14 +11,14 @@ from jax import random
 from jaxtyping import Array, Bool, Int
 
 from medjax import keys
-from medjax.errors import in_range
+from medjax.arguments import finite, label_value, maybe, pairs, sizes, text, whole
+from medjax.errors import about, in_range
 from medjax.geometry import Grid, check_same_grid, window
 from medjax.image import Image, LabelMap
 from medjax.ops import draw, warp
 from medjax.subject import LOCATION, Subject, is_array, stack_values
 from medjax.transforms import call
 from medjax.transforms.host import bare
-from medjax.transforms.spatial.crop import sizes
 from medjax.typing import Index, Key, Params, Shape3, Tracer, Voxels
 
 UNROLL = 16
@@ -31,8 +31,11 @@ def as_subject(x: Any) -> Subject:
     Raises TypeError for anything else, ValueError for a subject without an image and for a batch.
     """
     if not isinstance(x, (Subject, Image, np.ndarray, jax.Array)):
-        raise TypeError(f"patches are cut from a Subject, an Image or an array (C, I, J, K), got {type(x).__name__}")
-    subject = (x if isinstance(x, Subject) and x.images else call.as_subject(x, ())[0]).load()
+        raise TypeError(f"subject must be a Subject, an Image or an array (C, I, J, K), got {type(x).__name__}")
+    with about("subject"):
+        # What a transform is called on has no metadata: of a Subject it is only checked.
+        subject = call.as_subject(x, ())[0]
+    subject = (x if isinstance(x, Subject) else subject).load()
     for name, image in subject.images.items():
         if len(image.shape) != 4:
             raise ValueError(f"{name} must be (C, I, J, K), got {image.shape}: use jax.vmap for a batch of subjects")
@@ -85,6 +88,7 @@ class Sampler:
 
     def batch(self, subject: Subject | Image | Voxels, key: Any, n: int) -> Subject:
         """A batch of n patches, each by its own key: (n,) keys, or one that its number is folded into."""
+        n = whole(low=1)("n", n)
         subject, many = self.checked(subject), keys.as_keys(key, n)
         if any(isinstance(leaf, Tracer) for leaf in jax.tree.leaves((subject, many))):
             return patches(self, subject, many)[0]
@@ -167,6 +171,10 @@ class WeightedSampler(Sampler):
 
     probability_map: str = ""
 
+    def __post_init__(self):
+        super().__post_init__()
+        text("probability_map", self.probability_map)
+
     def looked_up(self, subject: Subject) -> str:
         if self.probability_map not in subject.images:
             known = ", ".join(subject.images)
@@ -208,9 +216,9 @@ class LabelSampler(Sampler):
 
     def __post_init__(self):
         super().__post_init__()
+        maybe(text)("label_name", self.label_name)
         if self.label_probabilities is not None:
-            ratios = {int(label): float(weight) for label, weight in dict(self.label_probabilities).items()}
-            in_range("label_probabilities", np.asarray(list(ratios.values())), low=0.0)
+            ratios = dict(pairs(label_value, finite(0.0))("label_probabilities", self.label_probabilities))
             if not any(ratios.values()):
                 raise ValueError(f"label_probabilities must give a label a weight above 0, got {ratios}")
             object.__setattr__(self, "label_probabilities", ratios)

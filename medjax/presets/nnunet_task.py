@@ -5,13 +5,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from medjax.arguments import entries, flag, label_value, label_values, maybe, real, sizes, some_labels, text
+from medjax.errors import shown
 from medjax.transforms.choice import LastElements, OneOf
 from medjax.transforms.intensity.mask import Mask
-from medjax.transforms.label.label_morphology import RandomLabelMorphology, some_labels
+from medjax.transforms.label.label_morphology import RandomLabelMorphology
 from medjax.transforms.label.regions import Regions, groups
 from medjax.transforms.label.remap_labels import RemapLabels
 from medjax.transforms.label.remove_components import RandomRemoveComponents
-from medjax.transforms.spatial.crop import RandomCrop, sizes
+from medjax.transforms.spatial.crop import RandomCrop
 from medjax.transforms.spatial.crop_or_pad import CropOrPad
 from medjax.transforms.spatial.resize import Resize
 from medjax.transforms.transform import Transform, probability
@@ -61,10 +63,11 @@ def task_of(
     deep_supervision: Sequence[Any],
 ) -> Task:
     """The task that the arguments of a preset describe; raises ValueError for those that lack another."""
-    if classes is not None and not len(classes):
-        raise ValueError("classes is empty: name at least one label, or None for all that are not 0")
-    asked = None if regions is None else groups("regions", regions)
-    drawn = asked if classes is None else tuple((int(c),) for c in classes)
+    label, previous = text("label", label), maybe(text)("previous", previous)
+    nonzero_mask, last_elements = flag("nonzero_mask", nonzero_mask), flag("last_elements", last_elements)
+    ignore_label = maybe(label_value)("ignore_label", ignore_label)
+    asked = maybe(groups)("regions", regions)
+    drawn = asked if classes is None else tuple((c,) for c in label_values("classes", classes))
     labels = tuple(sorted({n for group in (*(drawn or ()), *(asked or ())) for n in group if n > 0}))
     needs = {"ignore_label": ignore_label is not None, "nonzero_mask": nonzero_mask}
     for name in [name for name, given in needs.items() if given and not labels]:
@@ -76,8 +79,19 @@ def task_of(
         raise ValueError("previous needs cascade_labels, the foreground labels, or classes or regions")
     return Task(
         label, probability("p_foreground", p_foreground), drawn, labels, asked, ignore_label, previous, cascade,
-        bool(nonzero_mask), bool(last_elements), tuple(deep_supervision),
+        nonzero_mask, last_elements, scales_of("deep_supervision", deep_supervision),
     )  # fmt: skip
+
+
+def scales_of(name: str, value: Any) -> tuple[Any, ...]:
+    """Scales (3,), each above 0 and at most 1, from numbers and triples."""
+    found = entries(value)
+    if found is None:
+        raise TypeError(f"{name} must be a sequence of scales, numbers or triples in (0, 1], got {shown(value)}")
+    for scale in found:
+        if np.any(real(low=0.0, high=1.0, shape=(3,))(name, scale) == 0):
+            raise ValueError(f"{name} must hold scales in (0, 1], got {shown(value)}")
+    return tuple(np.broadcast_to(np.asarray(scale, np.float64), 3) for scale in found)
 
 
 def planar(patch_size: Any) -> tuple[Shape3, bool]:
@@ -140,10 +154,7 @@ def deep_supervision(size: Shape3, task: Task) -> tuple[list[Transform], list[st
     steps: list[Transform] = []
     maps = [task.label]
     for index, scale in enumerate(task.scales):
-        factors = np.broadcast_to(np.asarray(scale, np.float64), 3)
-        if not np.all((factors > 0) & (factors <= 1)):
-            raise ValueError(f"deep_supervision must hold scales in (0, 1], got {scale!r}")
-        shape = tuple(max(1, round(n * f)) for n, f in zip(size, factors, strict=True))
+        shape = tuple(max(1, round(n * f)) for n, f in zip(size, scale, strict=True))
         if shape != size:
             name = f"{task.label}_{index}"
             steps += [RemapLabels({}, include=(task.label,), keep={task.label: name}), Resize(shape, include=(name,))]

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+from medjax.arguments import label_value, label_values, many, maybe, pairs, sizes, text
 from medjax.transforms.compose import Compose
 from medjax.transforms.intensity.acquisition import RandomAcquisition
 from medjax.transforms.intensity.bspline_bias_field import RandomBSplineBiasField
@@ -13,7 +14,7 @@ from medjax.transforms.intensity.rescale_intensity import RescaleIntensity
 from medjax.transforms.label.remap_labels import RemapLabels
 from medjax.transforms.label.remove_labels import RemoveLabels
 from medjax.transforms.spatial.affine import RandomAffine
-from medjax.transforms.spatial.crop import RandomCrop, sizes
+from medjax.transforms.spatial.crop import RandomCrop
 from medjax.transforms.spatial.crop_or_pad import CropOrPad
 from medjax.transforms.spatial.diffeomorphic_deformation import RandomDiffeomorphicDeformation
 from medjax.transforms.spatial.flip import Flip
@@ -21,6 +22,14 @@ from medjax.transforms.transform import Transform
 
 VOXELS_PER_NODE = 25  # of the velocity field
 VOXELS_PER_BIAS_NODE = 40
+
+
+def two_labels(name: str, value: Any) -> tuple[int, ...]:
+    """A label and the one that it changes places with."""
+    found = label_values(name, value)
+    if len(found) != 2:
+        raise ValueError(f"{name} must hold pairs of labels, got {found}")
+    return found
 
 
 def synthseg(
@@ -56,6 +65,10 @@ def synthseg(
     Source: SynthSeg `labels_to_image_model`, `build_model_inputs`.
     """
     size = sizes("patch_size", patch_size)
+    labels, remove = label_values("labels", labels), maybe(many(label_value))("remove", remove)
+    label, image = text("label", label), text("image", image)
+    target_labels = maybe(pairs(label_value, label_value))("target_labels", target_labels)
+    flip_pairs = many(two_labels)("flip_pairs", flip_pairs)
     nodes = tuple(-(-n // VOXELS_PER_NODE) for n in (size if map_size is None else sizes("map_size", map_size)))
     bias_nodes = tuple(-(-n // VOXELS_PER_BIAS_NODE) for n in size)
     left = {b: a for a, b in flip_pairs}

@@ -8,28 +8,17 @@ import numpy as np
 from jax import random
 
 from medjax import keys, ranges
-from medjax.ranges import Range, as_floats, check, leaf
+from medjax.arguments import interval, maybe, traced, vector
+from medjax.ranges import Range, leaf
 from medjax.transforms.compose import Group, members
 from medjax.transforms.run import Element
 from medjax.transforms.transform import Transform, always, transform
 from medjax.typing import Key, Params
 
 
-def weights_of(name: str, value: Any) -> Any:
-    """A vector of weights of at least 0, or None."""
-    if value is None:
-        return None
-    array = as_floats(name, value)
-    check(name, array, low=0.0)
-    return array
-
-
-def counts(name: str, value: Any) -> Any:
-    """A pair of whole numbers of at least 0, low <= high, from one or two."""
-    pair = np.broadcast_to(np.asarray(value, np.float32), 2)
-    if not np.all(pair == np.round(pair)) or not 0 <= pair[0] <= pair[1]:
-        raise ValueError(f"{name} must be a whole number of at least 0, or a pair (low, high) of them, got {value!r}")
-    return np.array(pair)
+def whole_range(name: str, value: Any) -> Any:
+    """A pair of whole numbers of at least 0, low <= high, from one or two, as floats."""
+    return np.array(interval()(name, value), np.float32)
 
 
 @transform
@@ -43,7 +32,7 @@ class OneOf(Group):
 
     transforms: Sequence[Transform] | Mapping[Transform, float] = leaf(default=(), convert=members)
     p: float = always(default=1.0)
-    weights: Any = leaf(default=None, convert=weights_of, kw_only=True)
+    weights: Any = leaf(default=None, convert=maybe(vector(low=0.0, least=0)), kw_only=True)
 
     random = True
     chooses: ClassVar[bool] = True
@@ -57,7 +46,7 @@ class OneOf(Group):
         weights: Any = np.ones(len(self), np.float32) if self.weights is None else self.weights
         if weights.shape != (len(self),):
             raise ValueError(f"weights must hold one number for each of {len(self)} transforms, got {weights}")
-        if not ranges.traced(weights) and not np.sum(weights) > 0:
+        if not traced(weights) and not np.sum(weights) > 0:
             raise ValueError(f"weights must not all be 0, got {np.asarray(weights).tolist()}")
         object.__setattr__(self, "weights", weights)
 
@@ -87,7 +76,7 @@ class SomeOf(Group):
     """
 
     transforms: Sequence[Transform] = leaf(default=(), convert=members)
-    num: Range = leaf(default=1, convert=counts)
+    num: Range = leaf(default=1, convert=whole_range)
     p: float = always(default=1.0)
 
     random = True
@@ -95,7 +84,7 @@ class SomeOf(Group):
 
     def __post_init__(self):
         super().__post_init__()
-        if not ranges.traced(self.num) and self.num[1] > len(self):
+        if not traced(self.num) and self.num[1] > len(self):
             raise ValueError(f"num={np.asarray(self.num).tolist()} exceeds the {len(self)} transforms there are")
 
     @property
@@ -150,7 +139,7 @@ class LastElements(Group):
             return {"last": index.astype(jnp.float32) >= jnp.round(size * (1 - fraction))}
         if key is None:
             return {"last": jnp.asarray(False)}
-        return {"last": random.uniform(keys.for_name(key, "last"), (), fraction.dtype) < fraction}
+        return {"last": ranges.coin(keys.for_name(key, "last"), fraction)}
 
     def taken(self, choice: Params, index: int) -> Any:
         return choice["last"] == (index == 0)

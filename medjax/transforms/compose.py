@@ -1,8 +1,11 @@
 """Transforms one after the other; neighbours in space are fused."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, ClassVar, cast
 
+from medjax.arguments import entries, maybe
+from medjax.arguments import names as names_of
+from medjax.errors import shown
 from medjax.ranges import leaf
 from medjax.transforms import printed
 from medjax.transforms.run import Element
@@ -12,18 +15,13 @@ from medjax.typing import Key, Params
 
 def members(name: str, value: Any) -> tuple[Transform, ...]:
     """A tuple of transforms from a sequence of them."""
-    if not isinstance(value, Iterable):
-        raise TypeError(f"{name} must be a sequence of transforms or a dictionary of them, got {value!r}")
-    found = tuple(value)
+    found = entries(tuple(value) if isinstance(value, Mapping) else value)
+    if found is None:
+        raise TypeError(f"{name} must be a sequence of transforms or a dictionary of them, got {shown(value)}")
     for t in found:
         if not isinstance(t, Transform):
-            raise TypeError(f"{name} must hold transforms, got {t!r}; a function becomes one by Lambda")
+            raise TypeError(f"{name} must hold transforms, got {shown(t)}; a function becomes one by Lambda")
     return found
-
-
-def transform_names(name: str, value: Any) -> tuple[str, ...] | None:
-    """The names of the members, if they have any."""
-    return None if value is None else tuple(value)
 
 
 @abstract
@@ -74,7 +72,7 @@ class Compose(Group):
 
     transforms: Sequence[Transform] | Mapping[str, Transform] = leaf(default=(), convert=members)
     p: float = always(default=1.0)
-    names: Sequence[str] | None = static(default=None, convert=transform_names, kw_only=True)
+    names: Sequence[str] | None = static(default=None, convert=maybe(names_of), kw_only=True)
 
     def __post_init__(self):
         if isinstance(self.transforms, Mapping):

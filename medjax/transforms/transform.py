@@ -13,10 +13,11 @@ from typing import Any, ClassVar, Literal, Self, TypeVar, cast, dataclass_transf
 import jax
 import numpy as np
 
-from medjax.errors import in_range
+from medjax.arguments import flag, maybe, names, pairs, real, text, traced
+from medjax.errors import shown
 from medjax.geometry import Grid, Map
 from medjax.image import Image
-from medjax.ranges import as_floats, check, leaf, number, traced, uniform
+from medjax.ranges import leaf, number, uniform
 from medjax.subject import Subject
 from medjax.transforms import call
 from medjax.transforms.place import Place
@@ -35,10 +36,7 @@ def static(*, default: Any = MISSING, convert: Callable[[str, Any], Any] | None 
 
 def chance_of(name: str, value: Any) -> Any:
     """A number from 0 to 1 as a float32 array; the number 1 as a Python float, a JAX array never."""
-    p = as_floats(name, value)
-    if np.ndim(p):
-        raise ValueError(f"{name} must be one number, got shape {np.shape(p)}")
-    check(name, p, 0.0, 1.0)
+    p = real(low=0.0, high=1.0)(name, value)
     return 1.0 if isinstance(p, np.ndarray) and p == 1 else p
 
 
@@ -54,12 +52,10 @@ def chance(*, default: float, kw_only: Literal[True] = True) -> Any:
 
 def probability(name: str, value: Any) -> float:
     """A number from 0 to 1."""
-    p = as_floats(name, value)
+    p = real(low=0.0, high=1.0)(name, value)
     if traced(p):
         raise TypeError(f"{name} must be known while tracing here, got {value!r}: what hangs on it is structure")
-    p = float(p)
-    in_range(name, np.asarray(p), 0.0, 1.0)
-    return p
+    return float(p)
 
 
 def always(*, default: float, kw_only: Literal[True] = True) -> Any:
@@ -70,7 +66,7 @@ def always(*, default: float, kw_only: Literal[True] = True) -> Any:
 def certain(name: str, value: Any) -> float:
     """The p of a transform that changes the number of channels: 1."""
     if probability(name, value) != 1:
-        raise ValueError(f"{name} must be 1, got {value!r}: the number of channels cannot hang on a coin")
+        raise ValueError(f"{name} must be 1, got {shown(value)}: the number of channels cannot hang on a coin")
     return 1.0
 
 
@@ -114,25 +110,6 @@ def register(cls: Any) -> None:
     jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 
 
-def names(name: str, value: Any) -> tuple[str, ...] | None:
-    """A tuple of names from a sequence of them."""
-    if value is None:
-        return None
-    if isinstance(value, str) or not all(isinstance(v, str) for v in value):
-        raise TypeError(f"{name} must be a sequence of image names, got {value!r}")
-    return tuple(value)
-
-
-def renamed(name: str, value: Any) -> tuple[tuple[str, str], ...] | None:
-    """Pairs (image, name of its copy) from a dictionary."""
-    if value is None:
-        return None
-    pairs = dict(value)
-    if not all(isinstance(v, str) for pair in pairs.items() for v in pair):
-        raise TypeError(f"{name} must map image names to new names, got {value!r}")
-    return tuple(pairs.items())
-
-
 @abstract
 class Transform:
     """Abstract. Called with a subject and a key it gives the transformed subject; nothing is changed in place.
@@ -143,9 +120,9 @@ class Transform:
     """
 
     p: float = chance(default=1.0)
-    include: Sequence[str] | None = static(default=None, convert=names, kw_only=True)
-    exclude: Sequence[str] | None = static(default=None, convert=names, kw_only=True)
-    keep: dict[str, str] | None = static(default=None, convert=renamed, kw_only=True)
+    include: Sequence[str] | None = static(default=None, convert=maybe(names), kw_only=True)
+    exclude: Sequence[str] | None = static(default=None, convert=maybe(names), kw_only=True)
+    keep: dict[str, str] | None = static(default=None, convert=maybe(pairs(text, text)), kw_only=True)
 
     kind: ClassVar[str]
     random: ClassVar[bool] = False
@@ -349,7 +326,7 @@ class IntensityTransform(VoxelTransform):
     shared: draw once for all images of a subject instead of for each.
     """
 
-    shared: bool = static(default=False, kw_only=True)
+    shared: bool = static(default=False, convert=flag, kw_only=True)
 
     kind: ClassVar[str] = "intensity"
     scalars_only = True

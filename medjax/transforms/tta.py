@@ -7,6 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from medjax.arguments import function_of
+from medjax.errors import shown
 from medjax.image import ScalarImage
 from medjax.keys import as_many
 from medjax.subject import Subject
@@ -31,6 +33,10 @@ def tta(apply_fn: Callable[[Subject], Any], subject: Subject, pipeline: Transfor
     Gives a ScalarImage (K, ...) float32 on the grid of the subject's first image.
     Raises ValueError for logits that are not (N, K, I, J, K'), and for a batch; TypeError for one key.
     """
+    function_of("apply_fn", apply_fn)
+    for name, value, kind in (("subject", subject, Subject), ("pipeline", pipeline, Transform)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be a {kind.__name__}, got {shown(value)}")
     subject, keys = subject.load(), as_many(keys)
     check_leading(subject, 0)
     check_subject(pipeline, subject)

@@ -6,6 +6,7 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from medjax.arguments import choice, function_of, many, maybe
 from medjax.image import Image, LabelMap, ScalarImage
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Params
@@ -13,28 +14,16 @@ from medjax.typing import Params
 KINDS = {"intensity": ScalarImage, "label": LabelMap}
 
 
-def function_of(name: str, value: Any) -> Any:
-    """Something that can be called."""
-    if not callable(value):
-        raise TypeError(f"{name} must be a function of an array (C, I, J, K), got {value!r}")
-    return value
+def kind_of(name: str, value: Any) -> str:
+    """The name of a kind of images; the class stands for its name."""
+    return choice(*KINDS)(name, next((kind for kind, cls in KINDS.items() if value is cls), value))
 
 
-def optional_function(name: str, value: Any) -> Any:
-    """None, or something that can be called."""
-    return None if value is None else function_of(name, value)
-
-
-def kinds_of(name: str, value: Any) -> tuple[str, ...] | None:
-    """None, or the names of kinds of images, in order; the classes stand for their names."""
-    if value is None:
-        return None
-    names = {cls: kind for kind, cls in KINDS.items()}
-    given = () if isinstance(value, (str, type)) else tuple(names.get(kind, kind) for kind in value)
-    if not given or not set(given) <= set(KINDS):
-        raise ValueError(
-            f"{name} must be None or a sequence of 'intensity' and 'label' (or ScalarImage and LabelMap), got {value!r}"
-        )
+def kinds_of(name: str, value: Any) -> tuple[str, ...]:
+    """The names of kinds of images, at least one, in order."""
+    if isinstance(value, str):
+        raise TypeError(f"{name} must be a sequence of 'intensity' and 'label', got {value!r}")
+    given = many(kind_of, least=1)(name, value)
     return tuple(kind for kind in KINDS if kind in given)
 
 
@@ -52,8 +41,8 @@ class Lambda(IntensityTransform):
     """
 
     function: Callable[[Any], Any] = static(convert=function_of)
-    types_to_apply: Sequence[Any] | None = static(default=None, convert=kinds_of)
-    inverse: Callable[[Any], Any] | None = static(default=None, convert=optional_function, kw_only=True)
+    types_to_apply: Sequence[Any] | None = static(default=None, convert=maybe(kinds_of))
+    inverse: Callable[[Any], Any] | None = static(default=None, convert=maybe(function_of), kw_only=True)
 
     @property
     def scalars_only(self) -> bool:

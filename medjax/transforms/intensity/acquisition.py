@@ -8,29 +8,19 @@ from jax import random
 from jaxtyping import Array
 
 from medjax import keys, ranges
+from medjax.arguments import flag, maybe, real
 from medjax.geometry import Grid, spacing
 from medjax.image import Image
 from medjax.ops import acquisition
 from medjax.ops.lowres import Sampling
 from medjax.ops.statistics import within
-from medjax.ranges import Range, as_floats, check, leaf, number, uniform
+from medjax.ranges import Range, leaf, number, uniform
 from medjax.transforms.intensity import channels
 from medjax.transforms.intensity.kspace import draw_axis
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
 SAME = 1 + 1e-4  # the ratio up to which two lengths are the same
-
-
-def optional_sizes(name: str, value: Any) -> Any:
-    """None, or three numbers of at least 0 from one or three."""
-    if value is None:
-        return None
-    array = as_floats(name, value)
-    if array.shape not in ((), (3,)):
-        raise ValueError(f"{name} must be one number or three, got shape {array.shape}")
-    check(name, array, low=0.0)
-    return ranges.broadcast(array, (3,))
 
 
 def acquired(image: Image, params: Params) -> Image:
@@ -70,7 +60,7 @@ class Acquisition(IntensityTransform):
     """
 
     resolution: Any = number(default=1.0, low=0.0, shape=(3,))
-    thickness: Any = leaf(default=None, convert=optional_sizes)
+    thickness: Any = leaf(default=None, convert=maybe(real(low=0.0, shape=(3,))))
     blur: Any = number(default=1.0, low=0.0, shape=(3,))
 
     def draw(self, key: Key, grid: Grid) -> Params:
@@ -99,7 +89,7 @@ class RandomAcquisition(IntensityTransform):
     p_isotropic: float = number(default=0.1, low=0.0, high=1.0)
     p_unchanged: float = number(default=0.05, low=0.0, high=1.0)
     blur: Range = uniform(default=(1 / 1.03, 1.03), low=0.0)
-    per_channel: bool = static(default=False, kw_only=True)
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
 
     random = True
 

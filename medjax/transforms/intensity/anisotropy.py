@@ -10,43 +10,20 @@ import numpy as np
 from jaxtyping import Array
 
 from medjax import keys, ranges
-from medjax.errors import one_of
+from medjax.arguments import choice, flag
 from medjax.geometry import Grid
-from medjax.image import Image
+from medjax.image import Image, LabelMap
 from medjax.ops import axis as axis_ops
 from medjax.ops import lowres
 from medjax.ops.statistics import within
 from medjax.ranges import Range, number, uniform
+from medjax.transforms.axes import voxel_axes, voxel_axis
 from medjax.transforms.intensity import channels
-from medjax.transforms.spatial.sampling import is_label
+from medjax.transforms.spatial.sampling import interpolation
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
 READ = {"nearest": lowres.nearest, "linear": lowres.linear, "cubic": lowres.spline}
-
-
-def axis_of(name: str, value: Any) -> int:
-    """A voxel axis 0, 1 or 2."""
-    return int(one_of(name, value, (0, 1, 2)))
-
-
-def axes_of(name: str, value: Any) -> tuple[int, ...]:
-    """Some of the voxel axes 0, 1, 2, none twice; one alone needs no tuple."""
-    values = (value,) if np.ndim(value) == 0 else tuple(value)
-    found = tuple(axis_of(name, v) for v in values)
-    if not found or len(set(found)) != len(found):
-        raise ValueError(f"{name} must name at least one axis of 0, 1, 2, and none twice, got {value!r}")
-    return found
-
-
-def interpolation_of(name: str, value: Any) -> str:
-    """A name of interpolation; TorchIO's bspline is cubic."""
-    return str(one_of(name, "cubic" if value == "bspline" else value, READ))
-
-
-def profile_of(name: str, value: Any) -> str | None:
-    """None or 'gaussian'."""
-    return one_of(name, value, (None, "gaussian"))
 
 
 def check_labels(t: Any) -> None:
@@ -76,7 +53,7 @@ def smoothed(data: Array, axis: int, extent: Array, factor: Array) -> Array:
 
 def thickened(image: Image, params: Params, interpolation: str, profile: str | None) -> Image:
     """Slices along one axis, `downsampling` voxels thick, read at the voxels."""
-    label = is_label(image)
+    label = isinstance(image, LabelMap)
     dtype = jnp.float32 if label else image.data.dtype
     factor = jnp.asarray(params["downsampling"]).astype(dtype)
 
@@ -112,12 +89,12 @@ class Anisotropy(IntensityTransform):
     outermost slices and which has no slice profile.
     """
 
-    axis: int = static(convert=axis_of)
+    axis: int = static(convert=voxel_axis)
     downsampling: float = number(default=2.0, low=1.0)
-    image_interpolation: str = static(default="linear", convert=interpolation_of)
-    scalars_only: bool = static(default=True)
-    slice_profile: str | None = static(default=None, convert=profile_of, kw_only=True)
-    shared: bool = static(default=True, kw_only=True)
+    image_interpolation: str = static(default="linear", convert=interpolation)
+    scalars_only: bool = static(default=True, convert=flag)
+    slice_profile: str | None = static(default=None, convert=choice(None, "gaussian"), kw_only=True)
+    shared: bool = static(default=True, convert=flag, kw_only=True)
 
     def __post_init__(self):
         super().__post_init__()
@@ -137,12 +114,12 @@ class RandomAnisotropy(IntensityTransform):
     Axes of one voxel are not drawn, unless all are. Drawn once per subject, unless shared=False draws for each image.
     """
 
-    axes: Sequence[int] = static(default=(0, 1, 2), convert=axes_of)
+    axes: Sequence[int] = static(default=(0, 1, 2), convert=voxel_axes())
     downsampling: Range = uniform(default=(1.5, 5.0), low=1.0)
-    image_interpolation: str = static(default="linear", convert=interpolation_of)
-    scalars_only: bool = static(default=True)
-    slice_profile: str | None = static(default=None, convert=profile_of, kw_only=True)
-    shared: bool = static(default=True, kw_only=True)
+    image_interpolation: str = static(default="linear", convert=interpolation)
+    scalars_only: bool = static(default=True, convert=flag)
+    slice_profile: str | None = static(default=None, convert=choice(None, "gaussian"), kw_only=True)
+    shared: bool = static(default=True, convert=flag, kw_only=True)
 
     random = True
 

@@ -6,33 +6,18 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from medjax import keys, ranges
+from medjax.arguments import flag, vector, whole
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import pointwise
-from medjax.ranges import Range, as_floats, check, leaf, uniform
+from medjax.ranges import Range, leaf, uniform
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
-
-
-def order_of(name: str, value: Any) -> int:
-    """A whole number of at least 0."""
-    if int(value) != value or value < 0:
-        raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
-    return int(value)
 
 
 def terms(order: int, constant: bool) -> int:
     """How many coefficients a polynomial of this order in three variables has."""
     return (order + 1) * (order + 2) * (order + 3) // 6 - (not constant)
-
-
-def coefficients_of(name: str, value: Any) -> Any:
-    """A vector of finite numbers."""
-    array = as_floats(name, value)
-    if array.ndim != 1:
-        raise ValueError(f"{name} must be a vector, got shape {array.shape}")
-    check(name, array)
-    return array
 
 
 def gain(image: Image, params: Params, order: int, constant: bool) -> Array:
@@ -56,9 +41,9 @@ class BiasField(IntensityTransform):
     Source: Van Leemput et al. 1999; TorchIO 1.2.1.
     """
 
-    coefficients: Any = leaf(convert=coefficients_of)
-    order: int = static(default=3, convert=order_of)
-    constant: bool = static(default=True, kw_only=True)
+    coefficients: Any = leaf(convert=vector())
+    order: int = static(default=3, convert=whole(low=0))
+    constant: bool = static(default=True, convert=flag, kw_only=True)
 
     pointwise = True
     invertible = True
@@ -87,8 +72,8 @@ class RandomBiasField(IntensityTransform):
     """
 
     coefficients: Range = uniform(default=0.5)
-    order: int = static(default=3, convert=order_of)
-    constant: bool = static(default=True, kw_only=True)
+    order: int = static(default=3, convert=whole(low=0))
+    constant: bool = static(default=True, convert=flag, kw_only=True)
 
     pointwise = True
     random = True

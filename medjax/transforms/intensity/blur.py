@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax import keys, ranges
-from medjax.errors import one_of
+from medjax.arguments import choice, flag
 from medjax.geometry import Grid, spacing
 from medjax.image import Image
 from medjax.ops import axis
@@ -14,16 +14,6 @@ from medjax.ranges import Range, number, uniform
 from medjax.transforms.intensity import channels
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params, Shape3
-
-
-def units_of(name: str, value: Any) -> str:
-    """'mm' or 'voxels'."""
-    return str(one_of(name, value, ("mm", "voxels")))
-
-
-def kernel_of(name: str, value: Any) -> str:
-    """'scipy' or 'nnunet'."""
-    return str(one_of(name, value, axis.KERNELS))
 
 
 def blurred(image: Image, params: Params, units: str, kernel: str) -> Image:
@@ -59,8 +49,8 @@ class Blur(IntensityTransform):
     """
 
     std: Any = number(default=0.0, low=0.0, shape=(3,))
-    units: str = static(default="mm", convert=units_of, kw_only=True)
-    kernel: str = static(default="scipy", convert=kernel_of, kw_only=True)
+    units: str = static(default="mm", convert=choice("mm", "voxels"), kw_only=True)
+    kernel: str = static(default="scipy", convert=choice(*axis.KERNELS), kw_only=True)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"std": jnp.asarray(self.std)}
@@ -81,10 +71,10 @@ class RandomBlur(IntensityTransform):
     """
 
     std: Range = uniform(default=(0.0, 2.0), per_axis=True, low=0.0)
-    units: str = static(default="mm", convert=units_of, kw_only=True)
-    kernel: str = static(default="scipy", convert=kernel_of, kw_only=True)
-    isotropic: bool = static(default=False, kw_only=True)
-    per_channel: bool = static(default=False, kw_only=True)
+    units: str = static(default="mm", convert=choice("mm", "voxels"), kw_only=True)
+    kernel: str = static(default="scipy", convert=choice(*axis.KERNELS), kw_only=True)
+    isotropic: bool = static(default=False, convert=flag, kw_only=True)
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
     p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
 
     random = True

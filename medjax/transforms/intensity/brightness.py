@@ -2,12 +2,12 @@
 
 import jax.numpy as jnp
 
-from medjax import keys
+from medjax import keys, ranges
+from medjax.arguments import flag
 from medjax.geometry import Grid
 from medjax.image import Image
-from medjax.ranges import number
+from medjax.ranges import Either, either, number
 from medjax.transforms.intensity import channels
-from medjax.transforms.intensity.channels import Either, either
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
@@ -61,7 +61,7 @@ class RandomBrightness(IntensityTransform):
     factor: Either = either(default=((0.75, 1.0), (1.0, 1.25)), low=1e-6)
     shift: Either = either(default=0.0)
     shift_std: float = number(default=0.0, low=0.0, kw_only=True)
-    per_channel: bool = static(default=False, kw_only=True)
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
     p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
 
     random = True
@@ -71,9 +71,9 @@ class RandomBrightness(IntensityTransform):
     def draw(self, key: Key, grid: Grid) -> Params:
         shape = channels.shape_for(self.per_channel, grid)
         factor, shift = (
-            channels.draw_either(keys.for_name(key, name), getattr(self, name), shape) for name in ("factor", "shift")
+            ranges.draw_either(keys.for_name(key, name), getattr(self, name), shape) for name in ("factor", "shift")
         )
-        shift = shift + channels.draw_normal(keys.for_name(key, "shift_std"), self.shift_std, shape)
+        shift = shift + ranges.draw_normal(keys.for_name(key, "shift_std"), self.shift_std, shape)
         return {"factor": factor, "shift": shift, "channels": channels.coins(key, self.p_per_channel, grid)}
 
     def apply_to(self, image: Image, params: Params) -> Image:

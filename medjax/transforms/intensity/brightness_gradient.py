@@ -4,13 +4,13 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from medjax import keys
+from medjax import keys, ranges
+from medjax.arguments import flag
 from medjax.geometry import Grid
 from medjax.image import Image
-from medjax.ranges import Range, number, uniform
+from medjax.ranges import Either, Range, either, number, uniform
 from medjax.transforms.intensity import channels
 from medjax.transforms.intensity.bump import bump_of, draw_bump
-from medjax.transforms.intensity.channels import Either, either
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
@@ -47,8 +47,8 @@ class BrightnessGradient(IntensityTransform):
     strength: float = number(default=1.0)
     location: Any = number(default=0.5, shape=(3,))
     scale: Any = number(default=0.5, low=1e-3, shape=(3,))
-    mean_centered: bool = static(default=False, kw_only=True)
-    preserve_range: bool = static(default=False, kw_only=True)
+    mean_centered: bool = static(default=False, convert=flag, kw_only=True)
+    preserve_range: bool = static(default=False, convert=flag, kw_only=True)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         place = {"location": jnp.asarray(self.location), "log_scale": jnp.log(jnp.asarray(self.scale))}
@@ -75,16 +75,16 @@ class RandomBrightnessGradient(IntensityTransform):
     strength: Either = either(default=((-5.0, -1.0), (1.0, 5.0)))
     location: Range = uniform(default=(-0.5, 1.5), around=0.0, per_axis=True)
     scale: Range = uniform(default=(1 / 6, 1.0), per_axis=True, low=1e-3)
-    mean_centered: bool = static(default=False, kw_only=True)
-    preserve_range: bool = static(default=False, kw_only=True)
-    per_channel: bool = static(default=False, kw_only=True)
+    mean_centered: bool = static(default=False, convert=flag, kw_only=True)
+    preserve_range: bool = static(default=False, convert=flag, kw_only=True)
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
     p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
 
     random = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
         shape = channels.shape_for(self.per_channel, grid)
-        strength = channels.draw_either(keys.for_name(key, "strength"), self.strength, shape)
+        strength = ranges.draw_either(keys.for_name(key, "strength"), self.strength, shape)
         place = draw_bump(key, self.scale, self.location, shape)
         return {"strength": strength, **place, "channels": channels.coins(key, self.p_per_channel, grid)}
 

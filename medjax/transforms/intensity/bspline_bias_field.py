@@ -7,35 +7,20 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from medjax import keys, ranges
-from medjax.errors import one_of
+from medjax.arguments import choice, flag, vector, wholes
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import bspline
-from medjax.ranges import Range, as_floats, check, leaf, uniform
+from medjax.ranges import Range, leaf, uniform
 from medjax.transforms.intensity import channels
-from medjax.transforms.intensity.swap import size_of
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
 
-def interpolation_of(name: str, value: Any) -> str:
-    """'linear' or 'bspline'."""
-    return str(one_of(name, value, ("linear", "bspline")))
-
-
-def points_of(name: str, value: Any) -> Any:
-    """An array (n0, n1, n2) of finite numbers."""
-    array = as_floats(name, value)
-    if array.ndim != 3 or 0 in array.shape:
-        raise ValueError(f"{name} must be an array (n0, n1, n2), got shape {array.shape}")
-    check(name, array)
-    return array
-
-
-def check_points(shape: tuple[int, ...], interpolation: str) -> None:
+def check_points(name: str, shape: tuple[int, ...], interpolation: str) -> None:
     """Raise a ValueError for too few control points."""
     if interpolation == "bspline" and min(shape) < 4:
-        raise ValueError(f"a B-spline takes at least 4 control points along each axis, got {tuple(shape)}")
+        raise ValueError(f"{name}: a B-spline takes at least 4 control points along each axis, got {tuple(shape)}")
 
 
 def field(image: Image, params: Params, interpolation: str) -> Array:
@@ -69,15 +54,15 @@ class BSplineBiasField(IntensityTransform):
     Source: Billot et al., "SynthSeg", Medical Image Analysis 2023.
     """
 
-    control_points: Any = leaf(convert=points_of)
-    interpolation: str = static(default="bspline", convert=interpolation_of)
+    control_points: Any = leaf(convert=vector((None, None, None)))
+    interpolation: str = static(default="bspline", convert=choice("linear", "bspline"))
 
     pointwise = True
     invertible = True
 
     def __post_init__(self):
         super().__post_init__()
-        check_points(self.control_points.shape, self.interpolation)
+        check_points("control_points", self.control_points.shape, self.interpolation)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"control_points": jnp.asarray(self.control_points)}
@@ -98,10 +83,10 @@ class RandomBSplineBiasField(IntensityTransform):
     RandomBSplineBiasField(4, (0, 0.7), "linear", per_channel=True) is SynthSeg's for 160 voxels an axis.
     """
 
-    num_control_points: Any = static(default=5, convert=size_of)
+    num_control_points: Any = static(default=5, convert=wholes(3, low=1))
     std: Range = uniform(default=(0.0, 0.5), low=0.0)
-    interpolation: str = static(default="bspline", convert=interpolation_of)
-    per_channel: bool = static(default=False, kw_only=True)
+    interpolation: str = static(default="bspline", convert=choice("linear", "bspline"))
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
 
     random = True
     pointwise = True
@@ -109,12 +94,12 @@ class RandomBSplineBiasField(IntensityTransform):
 
     def __post_init__(self):
         super().__post_init__()
-        check_points(self.num_control_points, self.interpolation)
+        check_points("num_control_points", self.num_control_points, self.interpolation)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         shape = channels.shape_for(self.per_channel, grid)
         std = ranges.draw(keys.for_name(key, "std"), self.std, shape)[..., None, None, None]
-        points = channels.draw_normal(keys.for_name(key, "control_points"), std, (*shape, *self.num_control_points))
+        points = ranges.draw_normal(keys.for_name(key, "control_points"), std, (*shape, *self.num_control_points))
         return {"control_points": points}
 
     def apply_to(self, image: Image, params: Params) -> Image:

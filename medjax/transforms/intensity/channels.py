@@ -8,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import random
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool
 
@@ -16,48 +15,7 @@ from medjax import keys, ranges
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import statistics
-from medjax.ranges import as_floats, check, leaf
 from medjax.typing import Key, Params
-
-Either = Any
-"""A number, a pair or two pairs; (2, 2) float32 once the transform is built: two ranges, each drawn from half the time.
-"""
-
-
-def either(*, default: Any, low: float | None = None, kw_only: Any = False) -> Any:
-    """A field drawn uniformly from a range or, on a fair coin, from one of two; one number stands for itself."""
-
-    def convert(name: str, value: Any) -> Any:
-        if value is None and default is None:
-            return None
-        array = as_floats(name, value)
-        if array.shape not in ((), (2,), (2, 2)):
-            raise ValueError(f"{name} must be a number, a pair or two pairs, got shape {array.shape}")
-        check(name, array, low)
-        pairs = ranges.broadcast(array, (2, 2))
-        if not ranges.traced(pairs) and np.any(pairs[:, 0] > pairs[:, 1]):
-            raise ValueError(f"{name} has low > high: {np.asarray(pairs).tolist()}")
-        return pairs
-
-    return leaf(default=default, convert=convert, kw_only=kw_only)
-
-
-def draw_either(key: Key, values: ArrayLike, shape: tuple[int, ...] = ()) -> Array:
-    """Numbers of an `either` field, each with a coin of its own."""
-    pairs = jnp.asarray(values)
-    heads = random.uniform(keys.for_name(key, "side"), shape, pairs.dtype) < 0.5
-    chosen = jnp.where(heads[..., None], *(jnp.broadcast_to(pair, (*shape, 2)) for pair in pairs))
-    return ranges.draw(keys.for_name(key, "place"), chosen)
-
-
-def draw_normal(key: Key, std: ArrayLike, shape: tuple[int, ...] = ()) -> Array:
-    """Normal numbers of mean 0; `std` broadcasts to `shape`.
-
-    The barriers keep compilers from joining the products with others, so that every program draws the same bits.
-    """
-    std = jnp.asarray(std)
-    unit = jax.lax.optimization_barrier(random.normal(key, shape, std.dtype))
-    return jax.lax.optimization_barrier(unit * jnp.broadcast_to(std, shape))
 
 
 def shape_for(per_channel: bool, grid: Grid) -> tuple[int, ...]:
@@ -67,8 +25,7 @@ def shape_for(per_channel: bool, grid: Grid) -> tuple[int, ...]:
 
 def coins(key: Key, p: ArrayLike, grid: Grid) -> Bool[Array, "C"]:
     """Which channels are changed: a coin for each."""
-    p = jnp.asarray(p)
-    return random.uniform(keys.for_name(key, "p_per_channel"), (grid.channels,), p.dtype) < p
+    return ranges.coin(keys.for_name(key, "p_per_channel"), p, (grid.channels,))
 
 
 def fitted(values: Array, count: int) -> Array:

@@ -5,8 +5,9 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
+from medjax.arguments import maybe, real, traced
 from medjax.image import Image
-from medjax.ranges import leaf, optional, traced
+from medjax.ranges import leaf
 from medjax.transforms.transform import IntensityTransform, transform
 from medjax.typing import Params
 
@@ -25,8 +26,8 @@ class Clamp(IntensityTransform):
     Raises ValueError if both are None or out_min > out_max.  Source: TorchIO 1.2.1.
     """
 
-    out_min: Any = leaf(default=None, convert=optional)
-    out_max: Any = leaf(default=None, convert=optional)
+    out_min: Any = leaf(default=None, convert=maybe(real()))
+    out_max: Any = leaf(default=None, convert=maybe(real()))
 
     pointwise = True
 

@@ -8,45 +8,23 @@ import numpy as np
 from jaxtyping import Array
 
 from medjax import keys, ranges
+from medjax.arguments import entries, flag, interval, maybe, real, vector, wholes
+from medjax.errors import shown
 from medjax.geometry import Grid
 from medjax.image import Image
-from medjax.ranges import as_floats, check, leaf, number, optional, traced
+from medjax.ranges import Either, either, leaf, number
 from medjax.transforms.intensity import channels
-from medjax.transforms.intensity.channels import Either, either
-from medjax.transforms.intensity.swap import size_of
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params, Shape3
 
 
-def corners_of(name: str, value: Any) -> Any:
-    """Corners (n, 3), whole numbers of at least 0."""
-    array = as_floats(name, value)
-    array = array.reshape(0, 3) if array.size == 0 else array
-    if array.ndim != 2 or array.shape[1] != 3:
-        raise ValueError(f"{name} must be corners (n, 3), got shape {array.shape}")
-    check(name, array, low=0)
-    if not traced(array) and np.any(array != np.floor(array)):
-        raise ValueError(f"{name} must be whole numbers, got {np.asarray(array).tolist()}")
-    return array
-
-
 def sizes_of(name: str, value: Any) -> tuple[tuple[int, int], ...]:
     """The least and the greatest size of a box along each axis: from a pair, or from three pairs."""
-    pairs = np.asarray(value)
-    if pairs.shape not in ((2,), (3, 2)):
-        raise ValueError(f"{name} must be a pair, or three pairs, of voxels, got {value!r}")
-    low, high = (size_of(name, end) for end in np.broadcast_to(pairs, (3, 2)).T)
-    if any(np.array(low) > high):
-        raise ValueError(f"{name} has low > high: {value!r}")
-    return tuple(zip(low, high, strict=True))
-
-
-def counts_of(name: str, value: Any) -> tuple[int, int]:
-    """The least and the greatest number of boxes, or one number for both."""
-    ends = np.broadcast_to(np.asarray(value), 2) if np.ndim(value) == 0 else np.asarray(value)
-    if ends.shape != (2,) or np.any(ends != np.floor(ends)) or not 0 <= ends[0] <= ends[1]:
-        raise ValueError(f"{name} must be a whole number or a pair low <= high, of at least 0, got {value!r}")
-    return int(ends[0]), int(ends[1])
+    found = entries(value) or ()
+    pairs = found if len(found) == 3 else (value,) * 3
+    if any(entries(pair) is None for pair in pairs):
+        raise ValueError(f"{name} must be a pair, or three pairs, of voxels, got {shown(value)}")
+    return tuple(interval(low=1)(name, pair) for pair in pairs)
 
 
 def blanked(image: Image, params: Params, largest: Shape3) -> Image:
@@ -102,9 +80,9 @@ class CoarseDropout(IntensityTransform):
     convolutional neural networks with cutout", 2017; nnU-Net DA5, `BlankRectangleTransform`.
     """
 
-    corners: Any = leaf(convert=corners_of)
-    size: Any = static(default=8, convert=size_of)
-    fill: float | None = leaf(default=None, convert=optional)
+    corners: Any = leaf(convert=vector((None, 3), low=0, least=0, whole=True))
+    size: Any = static(default=8, convert=wholes(3, low=1))
+    fill: float | None = leaf(default=None, convert=maybe(real()))
 
     def draw(self, key: Key, grid: Grid) -> Params:
         corner = jnp.round(jnp.asarray(self.corners)).astype(jnp.int32)
@@ -127,9 +105,9 @@ class RandomCoarseDropout(IntensityTransform):
     """
 
     size: Any = static(default=(4, 16), convert=sizes_of)
-    num_boxes: Any = static(default=(1, 4), convert=counts_of)
+    num_boxes: Any = static(default=(1, 4), convert=interval())
     fill: Either = either(default=None)
-    per_channel: bool = static(default=False, kw_only=True)
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
     p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
 
     random = True
@@ -147,7 +125,7 @@ class RandomCoarseDropout(IntensityTransform):
         params = {"corner": corner, "size": size, "count": count, "channels": coins}
         if self.fill is None:
             return params
-        return {**params, "fill": channels.draw_either(keys.for_name(key, "fill"), self.fill, (*shape, boxes))}
+        return {**params, "fill": ranges.draw_either(keys.for_name(key, "fill"), self.fill, (*shape, boxes))}
 
     def apply_to(self, image: Image, params: Params) -> Image:
         i, j, k = (high for _, high in self.size)

@@ -2,12 +2,12 @@
 
 import jax.numpy as jnp
 
-from medjax import keys
+from medjax import keys, ranges
+from medjax.arguments import flag
 from medjax.geometry import Grid
 from medjax.image import Image
-from medjax.ranges import number
+from medjax.ranges import Either, either, number
 from medjax.transforms.intensity import channels
-from medjax.transforms.intensity.channels import Either, either
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
@@ -31,7 +31,7 @@ class Contrast(IntensityTransform):
     """
 
     factor: float = number(default=1.0, low=0.0)
-    preserve_range: bool = static(default=True)
+    preserve_range: bool = static(default=True, convert=flag)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"factor": jnp.asarray(self.factor)}
@@ -48,15 +48,15 @@ class RandomContrast(IntensityTransform):
     """
 
     factor: Either = either(default=((0.75, 1.0), (1.0, 1.25)), low=0.0)
-    preserve_range: bool = static(default=True)
-    per_channel: bool = static(default=False, kw_only=True)
+    preserve_range: bool = static(default=True, convert=flag)
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
     p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
 
     random = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
         shape = channels.shape_for(self.per_channel, grid)
-        factor = channels.draw_either(keys.for_name(key, "factor"), self.factor, shape)
+        factor = ranges.draw_either(keys.for_name(key, "factor"), self.factor, shape)
         return {"factor": factor, "channels": channels.coins(key, self.p_per_channel, grid)}
 
     def apply_to(self, image: Image, params: Params) -> Image:

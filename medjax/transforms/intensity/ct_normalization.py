@@ -5,9 +5,10 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from medjax.arguments import real
 from medjax.image import Image
 from medjax.ops import pointwise
-from medjax.ranges import check, leaf, optional
+from medjax.ranges import leaf
 from medjax.transforms.intensity.clamp import check_bounds
 from medjax.transforms.transform import IntensityTransform, transform
 from medjax.typing import Params
@@ -24,20 +25,17 @@ class CTNormalization(IntensityTransform):
     Raises ValueError if low > high.  Source: Isensee et al. 2021, `CTNormalization` of nnU-Net v2.
     """
 
-    low: Any = leaf(convert=optional)
-    high: Any = leaf(convert=optional)
-    mean: Any = leaf(convert=optional)
-    std: Any = leaf(convert=optional)
+    low: Any = leaf(convert=real())
+    high: Any = leaf(convert=real())
+    mean: Any = leaf(convert=real())
+    std: Any = leaf(convert=real(low=1e-8))
 
     pointwise = True
     invertible = True
 
     def __post_init__(self):
         super().__post_init__()
-        if any(value is None for value in (self.low, self.high, self.mean, self.std)):
-            raise ValueError("CTNormalization needs low, high, mean and std, four numbers")
         check_bounds("low", self.low, "high", self.high)
-        check("std", self.std, low=1e-8)
 
     def numbers(self, image: Image) -> tuple[Array, Array, Array, Array]:
         """The four numbers in the type of the voxels."""

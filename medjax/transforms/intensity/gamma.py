@@ -8,15 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from medjax import keys, ranges
+from medjax.arguments import flag, maybe, real
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import pointwise
 from medjax.ops.statistics import count as count_of
 from medjax.ops.statistics import within
-from medjax.ranges import Range, leaf, number, optional, uniform
+from medjax.ranges import Either, Range, either, leaf, number, uniform
 from medjax.transforms.intensity import channels
-from medjax.transforms.intensity.channels import Either, either
-from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.transforms.transform import IntensityTransform, abstract, static, transform
 from medjax.typing import Key, Params
 
 LEAST = 1e-7  # what a range and a deviation are divided by at least
@@ -81,14 +81,35 @@ def lowered(image: Image, params: Params, t: Any) -> Image:
     return channels.limited(data, image, params)
 
 
-def check_options(t: Any) -> None:
-    """Raise a ValueError for options of a rescaled power without it."""
-    if (t.invert_image or t.retain_stats) and not t.rescale:
-        raise ValueError("invert_image and retain_stats need rescale=True: the power of the range of a channel")
+@abstract
+class Power(IntensityTransform):
+    """Abstract. What `Gamma` and `RandomGamma` do with the power."""
+
+    rescale: bool = static(default=False, convert=flag, kw_only=True)
+    invert_image: bool = static(default=False, convert=flag, kw_only=True)
+    retain_stats: bool = static(default=False, convert=flag, kw_only=True)
+
+    invertible = True
+
+    def __post_init__(self):
+        super().__post_init__()
+        if (self.invert_image or self.retain_stats) and not self.rescale:
+            raise ValueError("invert_image and retain_stats need rescale=True: the power of the range of a channel")
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether no range of a channel is needed."""
+        return not self.rescale
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return raised(image, params, self)
+
+    def undo(self, image: Image, params: Params) -> Image:
+        return lowered(image, params, self)
 
 
 @transform
-class Gamma(IntensityTransform):
+class Gamma(Power):
     """Raise intensities to a power, their sign kept: sign(x) |x|^gamma.
 
     gamma: > 0.
@@ -102,33 +123,13 @@ class Gamma(IntensityTransform):
     """
 
     gamma: float = number(default=1.0, low=1e-6)
-    rescale: bool = static(default=False, kw_only=True)
-    invert_image: bool = static(default=False, kw_only=True)
-    retain_stats: bool = static(default=False, kw_only=True)
-
-    invertible = True
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_options(self)
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether no range of a channel is needed."""
-        return not self.rescale
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"gamma": jnp.asarray(self.gamma)}
 
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return raised(image, params, self)
-
-    def undo(self, image: Image, params: Params) -> Image:
-        return lowered(image, params, self)
-
 
 @transform
-class RandomGamma(IntensityTransform):
+class RandomGamma(Power):
     """`Gamma` with gamma = exp(b), b uniform in `log_gamma`; x is (-x, x).
 
     log_std: draw b from the normal distribution of mean 0 and this deviation instead.
@@ -139,40 +140,24 @@ class RandomGamma(IntensityTransform):
     """
 
     log_gamma: Range = uniform(default=(-0.3, 0.3))
-    channelwise: bool = static(default=True, kw_only=True)
-    log_std: float | None = leaf(default=None, convert=lambda name, value: optional(name, value, 0.0), kw_only=True)
+    channelwise: bool = static(default=True, convert=flag, kw_only=True)
+    log_std: float | None = leaf(default=None, convert=maybe(real(low=0.0)), kw_only=True)
     gamma: Either = either(default=None, low=1e-6, kw_only=True)
-    rescale: bool = static(default=False, kw_only=True)
-    invert_image: bool = static(default=False, kw_only=True)
-    retain_stats: bool = static(default=False, kw_only=True)
     p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
 
     random = True
-    invertible = True
 
     def __post_init__(self):
         super().__post_init__()
-        check_options(self)
         if self.log_std is not None and self.gamma is not None:
             raise ValueError("log_std and gamma both say how gamma is drawn: give one of them")
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether no range of a channel is needed."""
-        return not self.rescale
 
     def draw(self, key: Key, grid: Grid) -> Params:
         shape = (grid.channels if self.channelwise else 1,)
         coins = {"channels": channels.coins(key, self.p_per_channel, grid)}
         if self.gamma is not None:
-            return {"gamma": channels.draw_either(keys.for_name(key, "gamma"), self.gamma, shape), **coins}
+            return {"gamma": ranges.draw_either(keys.for_name(key, "gamma"), self.gamma, shape), **coins}
         key = keys.for_name(key, "log_gamma")
         if self.log_std is not None:
-            return {"log_gamma": channels.draw_normal(key, self.log_std, shape), **coins}
+            return {"log_gamma": ranges.draw_normal(key, self.log_std, shape), **coins}
         return {"log_gamma": ranges.draw(key, self.log_gamma, shape), **coins}
-
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return raised(image, params, self)
-
-    def undo(self, image: Image, params: Params) -> Image:
-        return lowered(image, params, self)

@@ -3,55 +3,22 @@
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
 from medjax import keys, ranges
+from medjax.arguments import flag, maybe, real
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import fourier
-from medjax.ranges import Range, as_floats, check, leaf, number, traced, uniform
-from medjax.transforms.intensity.kspace import along, axis_of, by_channel, channels, draw_axis, voxel_axis, whole
-from medjax.transforms.spatial.flip import Axis, axes_of
+from medjax.ranges import Range, leaf, number, span, uniform
+from medjax.transforms.axes import Axis, along_voxels, axes_of, axis_of
+from medjax.transforms.intensity.kspace import along, by_channel, channels, draw_axis, unpadded
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params, Volume
 
 
-def count_of(name: str, value: Any) -> Any:
-    """A whole number of at least 0, which may be traced."""
-    array = as_floats(name, value)
-    if array.ndim:
-        raise ValueError(f"{name} must be one number, got shape {array.shape}")
-    check(name, array, 0)
-    whole_numbers(name, array)
-    return array
-
-
-def counts_of(name: str, value: Any) -> Any:
-    """A range of whole numbers of at least 0; x is (0, x)."""
-    pair = uniform(default=None, low=0.0).metadata["convert"](name, value)
-    whole_numbers(name, pair)
-    return pair
-
-
-def whole_numbers(name: str, array: Any) -> None:
-    """Raise a ValueError for fractions; traced numbers cannot be looked at."""
-    if not traced(array) and np.any(np.asarray(array) % 1):
-        raise ValueError(f"{name} must be made of whole numbers, got {np.asarray(array).tolist()}")
-
-
-def share_of(name: str, value: Any) -> Any:
-    """None, or a number from 0 to 1."""
-    return None if value is None else number(default=None, low=0.0, high=1.0).metadata["convert"](name, value)
-
-
-def shares_of(name: str, value: Any) -> Any:
-    """None, or a range within 0 and 1; x is (0, x)."""
-    return None if value is None else uniform(default=None, low=0.0, high=1.0).metadata["convert"](name, value)
-
-
 def ghosted(image: Image, params: Params, axis: Any, magnitude: bool, per_channel: bool = False) -> Image:
     """The planes of the spectrum across an axis weakened; axis None: the one in the params."""
-    data, extent = whole(image)
+    data, extent = unpadded(image)
 
     def change(x: Volume, params: Params) -> Volume:
         count = jnp.round(params["num_ghosts"]).astype(jnp.int32)
@@ -85,11 +52,11 @@ class Ghosting(IntensityTransform):
     numbers of restored planes lose none, and names of axes work.
     """
 
-    num_ghosts: float = leaf(convert=count_of)
+    num_ghosts: float = leaf(convert=real(low=0, whole=True))
     axis: Axis = static(convert=axis_of)
     intensity: float = number(default=0.5, low=0.0)
-    restore: float | None = leaf(default=None, convert=share_of)
-    magnitude: bool = static(default=False, kw_only=True)
+    restore: float | None = leaf(default=None, convert=maybe(real(low=0.0, high=1.0)))
+    magnitude: bool = static(default=False, convert=flag, kw_only=True)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         restore = None if self.restore is None else jnp.asarray(self.restore)
@@ -97,7 +64,7 @@ class Ghosting(IntensityTransform):
         return {**numbers, "restore": restore}
 
     def apply_to(self, image: Image, params: Params) -> Image:
-        return ghosted(image, params, voxel_axis(self.axis, image.affine), self.magnitude)
+        return ghosted(image, params, along_voxels(self.axis, image.affine), self.magnitude)
 
 
 @transform
@@ -109,12 +76,12 @@ class RandomGhosting(IntensityTransform):
     (0, x).  per_channel: drawn for each channel, so for each volume of a series.  magnitude: as in `Ghosting`.
     """
 
-    num_ghosts: Range = leaf(default=(4, 10), convert=counts_of)
+    num_ghosts: Range = leaf(default=(4, 10), convert=span(low=0, whole=True))
     axes: Any = static(default=(0, 1, 2), convert=axes_of)
     intensity: Range = uniform(default=(0.5, 1.0), low=0.0)
-    restore: Range | None = leaf(default=None, convert=shares_of)
-    per_channel: bool = static(default=False, kw_only=True)
-    magnitude: bool = static(default=False, kw_only=True)
+    restore: Range | None = leaf(default=None, convert=maybe(span(low=0.0, high=1.0)))
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
+    magnitude: bool = static(default=False, convert=flag, kw_only=True)
 
     random = True
 

@@ -6,19 +6,20 @@ import jax
 import jax.numpy as jnp
 
 from medjax import keys, ranges
+from medjax.arguments import flag
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import fourier
 from medjax.ranges import Range, number, uniform
-from medjax.transforms.intensity.kspace import by_channel, channels, voxel_axis, whole
-from medjax.transforms.spatial.flip import axes_of
+from medjax.transforms.axes import along_voxels, axes_of
+from medjax.transforms.intensity.kspace import by_channel, channels, unpadded
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params, Volume
 
 
 def truncated(image: Image, params: Params, magnitude: bool, per_channel: bool = False) -> Image:
     """Only frequencies |f| <= floor(cutoff n / 2) kept along each axis; an axis that keeps all is not read."""
-    data, extent = whole(image)
+    data, extent = unpadded(image)
 
     def change(x: Volume, params: Params) -> Volume:
         cutoff = jnp.asarray(params["cutoff"]).astype(x.dtype)
@@ -53,7 +54,7 @@ class Gibbs(IntensityTransform):
     """
 
     cutoff: Any = number(default=1.0, low=0.0, high=1.0, shape=(3,))
-    magnitude: bool = static(default=False, kw_only=True)
+    magnitude: bool = static(default=False, convert=flag, kw_only=True)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"cutoff": jnp.asarray(self.cutoff)}
@@ -72,8 +73,8 @@ class RandomGibbs(IntensityTransform):
 
     cutoff: Range = uniform(default=(0.3, 0.9), low=0.0, high=1.0)
     axes: Any = static(default=(0, 1, 2), convert=axes_of)
-    per_channel: bool = static(default=False, kw_only=True)
-    magnitude: bool = static(default=False, kw_only=True)
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
+    magnitude: bool = static(default=False, convert=flag, kw_only=True)
 
     random = True
 
@@ -82,7 +83,7 @@ class RandomGibbs(IntensityTransform):
         drawn = ranges.draw(keys.for_name(key, "cutoff"), self.cutoff, shape)
         cutoff = jnp.ones((*shape[:-1], 3), drawn.dtype)
         for i, axis in enumerate(self.axes):
-            cutoff = cutoff.at[..., voxel_axis(axis, grid.affine)].min(drawn[..., i])
+            cutoff = cutoff.at[..., along_voxels(axis, grid.affine)].min(drawn[..., i])
         return {"cutoff": cutoff}
 
     def apply_to(self, image: Image, params: Params) -> Image:

@@ -14,13 +14,14 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
+from medjax.arguments import as_floats, check, finite, label_values, many, maybe, traced
 from medjax.errors import about, one_of
 from medjax.geometry import Grid, check_same_grid
 from medjax.image import Image, ScalarImage
 from medjax.ops import pointwise, statistics
-from medjax.ranges import as_floats, check, leaf, traced
+from medjax.ranges import leaf
 from medjax.subject import Subject
-from medjax.transforms.intensity.masking import Masking, check_masking, label_values, mask_of, masking
+from medjax.transforms.masking import Masking, check_masking, mask_of, masking
 from medjax.transforms.transform import IntensityTransform, always, plain, static, transform
 from medjax.typing import Params, working
 
@@ -42,7 +43,7 @@ class Landmarks:
     percentiles: tuple[float, ...] = PERCENTILES
 
     def __post_init__(self):
-        values, levels = as_floats("landmarks", self.landmarks), tuple(float(p) for p in self.percentiles)
+        values, levels = as_floats("landmarks", self.landmarks), many(finite(0.0))("percentiles", self.percentiles)
         if values.ndim != 1 or values.shape[0] != len(levels) or len(levels) < 2:
             raise ValueError(
                 f"landmarks must be one number for each of the {len(levels)} percentiles, got shape {values.shape}"
@@ -116,7 +117,8 @@ def landmarks_of(name: str, value: Any) -> Any:
     if isinstance(value, Landmarks):
         return value
     if isinstance(value, (str, Path)):
-        return Landmarks.load(value)
+        with about(name):
+            return Landmarks.load(value)
     if isinstance(value, Mapping):
         return Landmarks(**value)
     if isinstance(value, (list, tuple)) and all(isinstance(v, (Landmarks, Mapping)) for v in value):
@@ -150,7 +152,7 @@ class HistogramStandardization(IntensityTransform):
 
     landmarks: Any = leaf(convert=landmarks_of)
     masking_method: Masking = static(default=None, convert=masking)
-    labels: Sequence[int] | None = static(default=None, convert=label_values, kw_only=True)
+    labels: Sequence[int] | None = static(default=None, convert=maybe(label_values), kw_only=True)
     p: float = always(default=1.0)  # structure, so that landmarks can be learned: no key is needed where p is 1
 
     measures = True
@@ -238,7 +240,7 @@ class HistogramStandardization(IntensityTransform):
 
         Raises ValueError, with the number of the image, for empty masks and for images without contrast.
         """
-        method, chosen = masking("masking_method", masking_method), label_values("labels", labels)
+        method, chosen = masking("masking_method", masking_method), maybe(label_values)("labels", labels)
         levels = PERCENTILES if cutoff is None else percentiles_of(cutoff)
 
         def scaled(numbered: tuple[int, Any]) -> np.ndarray:

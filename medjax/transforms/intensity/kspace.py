@@ -8,31 +8,16 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from medjax import ranges
-from medjax.geometry import Grid, world_axes
+from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import statistics
-from medjax.transforms.spatial.flip import WORLD_AXES, Axis, axes_of
+from medjax.transforms.axes import Axis, along_voxels
 from medjax.typing import Key, Params, Volume
 
 T = TypeVar("T")
 
 
-def axis_of(name: str, value: Any) -> Axis:
-    """One voxel axis 0, 1, 2, or the anatomical name of one."""
-    axes = axes_of(name, value)
-    if len(axes) != 1:
-        raise ValueError(f"{name} must be one axis, got {value!r}")
-    return axes[0]
-
-
-def whole_number(name: str, value: Any, low: int = 0) -> int:
-    """A whole number of at least `low`, as structure."""
-    if isinstance(value, bool) or int(value) != value or value < low:
-        raise ValueError(f"{name} must be a whole number of at least {low}, got {value!r}")
-    return int(value)
-
-
-def whole(image: Image) -> tuple[Volume, Int[Array, "3"]]:
+def unpadded(image: Image) -> tuple[Volume, Int[Array, "3"]]:
     """The voxels, 0 in the padding, and how many of them are real along each axis.
 
     Raises TypeError for a box of an image, whose spectrum is not a part of that of the whole.
@@ -45,14 +30,9 @@ def whole(image: Image) -> tuple[Volume, Int[Array, "3"]]:
     return jnp.where(statistics.extent_mask(image.spatial_shape, extent)[None], image.data, 0), extent
 
 
-def voxel_axis(axis: Axis, affine: Any) -> Any:
-    """The voxel axis that a name stands for, traced; an index as it is."""
-    return world_axes(jnp.asarray(affine))[0][WORLD_AXES[axis.lower()]] if isinstance(axis, str) else axis
-
-
 def draw_axis(key: Key, axes: Sequence[Axis], grid: Grid, shape: tuple[int, ...] = ()) -> Int[Array, "..."]:
     """One of `axes`, equally likely, as a voxel axis; those of one voxel only if there are no others."""
-    voxel = jnp.stack([jnp.asarray(voxel_axis(axis, grid.affine), jnp.int32) for axis in axes])
+    voxel = jnp.stack([jnp.asarray(along_voxels(axis, grid.affine), jnp.int32) for axis in axes])
     allowed = jnp.asarray(grid.shape)[voxel] > 1
     allowed = allowed | ~allowed.any()
     last = allowed.sum(dtype=jnp.int32) - 1

@@ -8,36 +8,29 @@ import numpy as np
 from jax import random
 
 from medjax import keys, ranges
+from medjax.arguments import as_floats, check, entries, flag, label_values, maybe, seed_value, text, traced, vector
+from medjax.errors import shown
 from medjax.geometry import Grid
 from medjax.image import Image, LabelMap
 from medjax.ops import noise
 from medjax.ops.statistics import extent_mask
-from medjax.ranges import Range, as_floats, check, leaf, number, traced, uniform
+from medjax.ranges import Range, ascending, leaf, number, uniform
 from medjax.subject import Subject
-from medjax.transforms.intensity.masking import label_values
 from medjax.transforms.transform import IntensityTransform, certain, static, transform
 from medjax.typing import Key, Params
 
 
-def vector(name: str, value: Any) -> Any:
-    """A vector of finite numbers, one for each label."""
-    array = as_floats(name, value)
-    if array.ndim != 1:
-        raise ValueError(f"{name} must hold one number for each label, got shape {array.shape}")
+def ends_of(name: str, value: Any) -> Any:
+    """A range (2,) for each label, (N, 2), from a sequence of numbers or of pairs."""
+    found = entries(value)
+    if found is None:
+        raise TypeError(f"{name} must be a sequence of numbers or of pairs, one for each label, got {shown(value)}")
+    ends = [as_floats(name, each) for each in found]
+    if any(each.shape not in ((), (2,)) for each in ends):
+        raise ValueError(f"{name} must hold a number or a pair for each label, got {shown(value)}")
+    array = np.array([np.broadcast_to(each, 2) for each in ends], np.float32).reshape(-1, 2)
     check(name, array)
-    return array
-
-
-def pairs(name: str, value: Any) -> Any:
-    """A range (2,) for each label, (N, 2), from a sequence of numbers or of pairs; None for the default of all."""
-    if value is None:
-        return None
-    ends = [np.broadcast_to(as_floats(name, v), 2) for v in value]
-    array = np.array(ends, np.float32).reshape(-1, 2)
-    check(name, array)
-    if np.any(array[:, 0] > array[:, 1]):
-        raise ValueError(f"{name} has low > high: {array.tolist()}")
-    return array
+    return ascending(name, array)
 
 
 LARGEST = 65535
@@ -78,19 +71,19 @@ class LabelsToImage(IntensityTransform):
     Source: TorchIO 1.2.1, where noise has no seed and the label map is overwritten.
     """
 
-    label_key: str = static(default="label")
-    mean: Any = leaf(default=(0.5,), convert=vector)
-    std: Any = leaf(default=(0.0,), convert=vector)
-    image_key: str = static(default="image_from_labels")
+    label_key: str = static(default="label", convert=text)
+    mean: Any = leaf(default=(0.5,), convert=vector())
+    std: Any = leaf(default=(0.0,), convert=vector())
+    image_key: str = static(default="image_from_labels", convert=text)
     used_labels: Sequence[int] = static(default=(1,), convert=label_values)
-    seed: int = static(default=0, convert=lambda name, value: int(value))
+    seed: int = static(default=0, convert=seed_value)
     p: float = static(default=1.0, convert=certain, kw_only=True)
 
     synthesises = True
     rechannels = True
 
     def __post_init__(self):
-        object.__setattr__(self, "include", (self.image_key,))
+        object.__setattr__(self, "include", (text("image_key", self.image_key),))
         super().__post_init__()
         for name in ("mean", "std"):
             if getattr(self, name).shape != (len(self.used_labels),):
@@ -127,15 +120,15 @@ class RandomLabelsToImage(IntensityTransform):
     0, or is drawn from dark_mean and dark_std instead; at most 1 together.
     """
 
-    label_key: str = static(default="label")
+    label_key: str = static(default="label", convert=text)
     used_labels: Sequence[int] = static(default=(1,), convert=label_values)
-    image_key: str = static(default="image_from_labels")
-    mean: Any = leaf(default=None, convert=pairs)
-    std: Any = leaf(default=None, convert=pairs)
+    image_key: str = static(default="image_from_labels", convert=text)
+    mean: Any = leaf(default=None, convert=maybe(ends_of))
+    std: Any = leaf(default=None, convert=maybe(ends_of))
     default_mean: Range = uniform(default=(0.1, 0.9))
     default_std: Range = uniform(default=(0.01, 0.1), low=0.0)
-    ignore_background: bool = static(default=False)
-    classes: Sequence[int] | None = static(default=None, convert=label_values, kw_only=True)
+    ignore_background: bool = static(default=False, convert=flag)
+    classes: Sequence[int] | None = static(default=None, convert=maybe(label_values), kw_only=True)
     p_black: float = number(default=0.0, low=0.0, high=1.0, kw_only=True)
     p_dark: float = number(default=0.0, low=0.0, high=1.0, kw_only=True)
     dark_mean: Range = uniform(default=(0.0, 15.0), kw_only=True)
@@ -147,7 +140,7 @@ class RandomLabelsToImage(IntensityTransform):
     rechannels = True
 
     def __post_init__(self):
-        object.__setattr__(self, "include", (self.image_key,))
+        object.__setattr__(self, "include", (text("image_key", self.image_key),))
         super().__post_init__()
         for name in ("mean", "std"):
             value = getattr(self, name)

@@ -4,14 +4,14 @@ from typing import Any
 
 import jax.numpy as jnp
 
-from medjax import keys
+from medjax import keys, ranges
+from medjax.arguments import flag
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import pointwise
-from medjax.ranges import Range, number, uniform
+from medjax.ranges import Either, Range, either, number, uniform
 from medjax.transforms.intensity import channels
 from medjax.transforms.intensity.bump import bump_of, draw_bump
-from medjax.transforms.intensity.channels import Either, either
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
@@ -63,14 +63,14 @@ class RandomLocalGamma(IntensityTransform):
     gamma: Either = either(default=((0.01, 0.8), (1.5, 4.0)), low=1e-6)
     location: Range = uniform(default=(-0.5, 1.5), around=0.0, per_axis=True)
     scale: Range = uniform(default=(1 / 6, 1.0), per_axis=True, low=1e-3)
-    per_channel: bool = static(default=False, kw_only=True)
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
     p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
 
     random = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
         shape = channels.shape_for(self.per_channel, grid)
-        gamma = channels.draw_either(keys.for_name(key, "gamma"), self.gamma, shape)
+        gamma = ranges.draw_either(keys.for_name(key, "gamma"), self.gamma, shape)
         place = draw_bump(key, self.scale, self.location, shape)
         return {"gamma": gamma, **place, "channels": channels.coins(key, self.p_per_channel, grid)}
 

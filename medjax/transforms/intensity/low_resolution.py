@@ -7,14 +7,17 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from medjax import keys, ranges
+from medjax.arguments import flag
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import lowres
 from medjax.ops.axis import along
 from medjax.ops.statistics import within
 from medjax.ranges import Range, number, uniform
+from medjax.transforms.axes import voxel_axes
 from medjax.transforms.intensity import channels
-from medjax.transforms.intensity.anisotropy import READ, axes_of, interpolation_of
+from medjax.transforms.intensity.anisotropy import READ
+from medjax.transforms.spatial.sampling import interpolation
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
@@ -58,8 +61,8 @@ class LowResolution(IntensityTransform):
     """
 
     zoom: Any = number(default=0.5, low=0.01, high=1.0, shape=(3,))
-    axes: Sequence[int] = static(default=(0, 1, 2), convert=axes_of)
-    image_interpolation: str = static(default="linear", convert=interpolation_of)
+    axes: Sequence[int] = static(default=(0, 1, 2), convert=voxel_axes())
+    image_interpolation: str = static(default="linear", convert=interpolation)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"zoom": jnp.asarray(self.zoom)}
@@ -77,10 +80,10 @@ class RandomLowResolution(IntensityTransform):
     """
 
     zoom: Range = uniform(default=(0.5, 1.0), per_axis=True, low=0.01, high=1.0)
-    axes: Sequence[int] = static(default=(0, 1, 2), convert=axes_of)
-    image_interpolation: str = static(default="linear", convert=interpolation_of)
-    isotropic: bool = static(default=True, kw_only=True)
-    per_channel: bool = static(default=False, kw_only=True)
+    axes: Sequence[int] = static(default=(0, 1, 2), convert=voxel_axes())
+    image_interpolation: str = static(default="linear", convert=interpolation)
+    isotropic: bool = static(default=True, convert=flag, kw_only=True)
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
     p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
 
     random = True

@@ -4,10 +4,11 @@ from collections.abc import Sequence
 
 import jax.numpy as jnp
 
+from medjax.arguments import label_values, maybe
 from medjax.image import Image
 from medjax.ranges import number
 from medjax.subject import Subject
-from medjax.transforms.intensity.masking import Masking, check_masking, label_values, mask_of, masking, shown
+from medjax.transforms.masking import Masking, check_masking, mask_of, masking, shown
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Params
 
@@ -25,7 +26,7 @@ class Mask(IntensityTransform):
 
     masking_method: Masking = static(convert=masking)
     outside_value: float = number(default=0.0)
-    labels: Sequence[int] | None = static(default=None, convert=label_values)
+    labels: Sequence[int] | None = static(default=None, convert=maybe(label_values))
 
     measures = True
 

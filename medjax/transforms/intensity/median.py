@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array
 
 from medjax import keys, ranges
+from medjax.arguments import flag, interval, whole
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import local
@@ -16,21 +17,6 @@ from medjax.ranges import number
 from medjax.transforms.intensity import channels
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params, Shape3
-
-
-def size_of(name: str, value: Any) -> int:
-    """A whole number of at least 1."""
-    if int(value) != value or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    return int(value)
-
-
-def sizes_of(name: str, value: Any) -> tuple[int, int]:
-    """The least and the greatest of whole numbers of at least 1, or one number for both."""
-    ends = (value, value) if np.ndim(value) == 0 else tuple(value)
-    if len(ends) != 2 or size_of(name, ends[0]) > size_of(name, ends[1]):
-        raise ValueError(f"{name} must be a whole number or a pair low <= high, got {value!r}")
-    return int(ends[0]), int(ends[1])
 
 
 def filtered(image: Image, params: Params, sizes: tuple[int, int]) -> Image:
@@ -54,7 +40,7 @@ class Median(IntensityTransform):
     Not invertible.  Source: `scipy.ndimage.median_filter`; nnU-Net DA5.
     """
 
-    size: int = static(default=3, convert=size_of)
+    size: int = static(default=3, convert=whole(low=1))
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"size": jnp.asarray(self.size, jnp.int32)}
@@ -74,8 +60,8 @@ class RandomMedian(IntensityTransform):
     per_channel: drawn for each channel, instead of once.  p_per_channel: probability that a channel is changed.
     """
 
-    size: Any = static(default=(2, 7), convert=sizes_of)
-    per_channel: bool = static(default=False, kw_only=True)
+    size: Any = static(default=(2, 7), convert=interval(low=1))
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
     p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
 
     random = True

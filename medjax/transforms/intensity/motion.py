@@ -9,22 +9,19 @@ import numpy as np
 from jaxtyping import Array
 
 from medjax import keys, ranges
-from medjax.geometry import Grid, homogeneous, inverse, matmul
+from medjax.arguments import flag, traced, vector, whole
+from medjax.geometry import Grid, affine_map, homogeneous, inverse, matmul, rotation
 from medjax.image import Image
 from medjax.ops import fourier, warp
-from medjax.ranges import Range, as_floats, check, leaf, traced, uniform
+from medjax.ranges import Range, leaf, uniform
+from medjax.transforms.axes import Axis, along_voxels, axes_of, axis_of
 from medjax.transforms.intensity.kspace import (
     along,
-    axis_of,
     by_channel,
     channels,
     draw_axis,
-    voxel_axis,
-    whole,
-    whole_number,
+    unpadded,
 )
-from medjax.transforms.spatial.affine import affine_map, rotation
-from medjax.transforms.spatial.flip import Axis, axes_of
 from medjax.transforms.spatial.sampling import fill_value, interpolation
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params, Volume
@@ -33,21 +30,9 @@ JITTER = 0.3  # of the time between two movements
 LPS = np.asarray([-1, -1, 1])
 
 
-def positions_of(name: str, value: Any) -> Any:
-    """Three numbers for each movement, (N, 3)."""
-    array = as_floats(name, value)
-    if array.ndim != 2 or array.shape[1] != 3 or len(array) < 1:
-        raise ValueError(f"{name} must have shape (N, 3), a row for each movement, got {array.shape}")
-    check(name, array)
-    return array
-
-
 def times_of(name: str, value: Any) -> Any:
     """Ascending numbers from 0 to 1, (N,)."""
-    array = as_floats(name, value)
-    if array.ndim != 1:
-        raise ValueError(f"{name} must be a vector, got shape {array.shape}")
-    check(name, array, 0.0, 1.0)
+    array = vector(low=0.0, high=1.0)(name, value)
     if not traced(array) and np.any(array[1:] < array[:-1]):
         raise ValueError(f"{name} must ascend, got {np.asarray(array).tolist()}")
     return array
@@ -86,7 +71,7 @@ def moved(
 
     One movement after the other, so that memory does not grow with them. axis None: the one in the params.
     """
-    data, extent = whole(image)
+    data, extent = unpadded(image)
     grid = Grid(jnp.asarray(image.affine).astype(data.dtype), extent)
     fill = fill_value(image, "channel minimum", data.dtype)
 
@@ -142,13 +127,13 @@ class Motion(IntensityTransform):
     Source: Shaw et al., "MRI k-space motion artefact augmentation", MIDL 2019; TorchIO 1.2.1.
     """
 
-    degrees: Any = leaf(convert=positions_of)
-    translation: Any = leaf(convert=positions_of)
+    degrees: Any = leaf(convert=vector((None, 3)))
+    translation: Any = leaf(convert=vector((None, 3)))
     times: Any = leaf(convert=times_of)
     image_interpolation: str = static(default="linear", convert=interpolation)
     axis: Axis = static(default=2, convert=axis_of, kw_only=True)
-    legacy: bool = static(default=False, kw_only=True)
-    magnitude: bool = static(default=False, kw_only=True)
+    legacy: bool = static(default=False, convert=flag, kw_only=True)
+    magnitude: bool = static(default=False, convert=flag, kw_only=True)
 
     def __post_init__(self):
         super().__post_init__()
@@ -165,7 +150,7 @@ class Motion(IntensityTransform):
         return {name: jnp.asarray(getattr(self, name)) for name in ("degrees", "translation", "times")}
 
     def apply_to(self, image: Image, params: Params) -> Image:
-        axis = voxel_axis(self.axis, image.affine)
+        axis = along_voxels(self.axis, image.affine)
         return moved(image, params, axis, self.image_interpolation, self.legacy, self.magnitude)
 
 
@@ -182,12 +167,12 @@ class RandomMotion(IntensityTransform):
 
     degrees: Range = uniform(default=10.0)
     translation: Range = uniform(default=10.0)
-    num_transforms: int = static(default=2, convert=partial(whole_number, low=1))
+    num_transforms: int = static(default=2, convert=whole(low=1))
     image_interpolation: str = static(default="linear", convert=interpolation)
     axes: Any = static(default=2, convert=axes_of, kw_only=True)
-    per_channel: bool = static(default=False, kw_only=True)
-    legacy: bool = static(default=False, kw_only=True)
-    magnitude: bool = static(default=False, kw_only=True)
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
+    legacy: bool = static(default=False, convert=flag, kw_only=True)
+    magnitude: bool = static(default=False, convert=flag, kw_only=True)
 
     random = True
 

@@ -1,12 +1,10 @@
 """Gaussian and Rician noise."""
 
-from typing import Any
-
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from medjax import keys, ranges
-from medjax.errors import one_of
+from medjax.arguments import choice, flag, seed_value
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import noise
@@ -14,11 +12,6 @@ from medjax.ranges import Range, number, uniform
 from medjax.transforms.intensity import channels
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
-
-
-def distribution_of(name: str, value: Any) -> str:
-    """'gaussian' or 'rician'."""
-    return str(one_of(name, value, ("gaussian", "rician")))
 
 
 def field(image: Image, key: Key) -> Array:
@@ -65,8 +58,8 @@ class Noise(IntensityTransform):
 
     mean: float = number(default=0.0)
     std: float = number(default=0.25, low=0.0)
-    seed: int = static(default=0, convert=lambda name, value: int(value))
-    distribution: str = static(default="gaussian", convert=distribution_of, kw_only=True)
+    seed: int = static(default=0, convert=seed_value)
+    distribution: str = static(default="gaussian", convert=choice("gaussian", "rician"), kw_only=True)
 
     pointwise = True
     invertible = True
@@ -92,8 +85,8 @@ class RandomNoise(IntensityTransform):
 
     mean: Range = uniform(default=0.0)
     std: Range = uniform(default=(0.0, 0.25), low=0.0)
-    distribution: str = static(default="gaussian", convert=distribution_of, kw_only=True)
-    per_channel: bool = static(default=False, kw_only=True)
+    distribution: str = static(default="gaussian", convert=choice("gaussian", "rician"), kw_only=True)
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
     p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
 
     pointwise = True

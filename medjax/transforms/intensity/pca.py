@@ -5,21 +5,14 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
+from medjax.arguments import flag, maybe, whole
 from medjax.image import Image
 from medjax.ops import components, pointwise
-from medjax.ranges import leaf
+from medjax.ranges import leaf, span
 from medjax.subject import Subject
-from medjax.transforms.intensity.masking import mask_of
-from medjax.transforms.intensity.rescale_intensity import optional_pair
+from medjax.transforms.masking import mask_of
 from medjax.transforms.transform import IntensityTransform, certain, static, transform
 from medjax.typing import Params
-
-
-def number_of(name: str, value: Any) -> int:
-    """A whole number of at least 1."""
-    if int(value) != value or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    return int(value)
 
 
 @transform
@@ -40,12 +33,12 @@ class PCA(IntensityTransform):
     Source: TorchIO 1.2.1, by scikit-learn's PCA, whose options (pca_kwargs) are left out.
     """
 
-    num_components: int = static(default=3, convert=number_of)
-    whiten: bool = static(default=True, kw_only=True)
-    normalize: bool = static(default=True, kw_only=True)
-    make_skewness_positive: bool = static(default=True, kw_only=True)
-    values_range: Any = leaf(default=(-2.3, 2.3), convert=optional_pair, kw_only=True)
-    clip: bool = static(default=True, kw_only=True)
+    num_components: int = static(default=3, convert=whole(low=1))
+    whiten: bool = static(default=True, convert=flag, kw_only=True)
+    normalize: bool = static(default=True, convert=flag, kw_only=True)
+    make_skewness_positive: bool = static(default=True, convert=flag, kw_only=True)
+    values_range: Any = leaf(default=(-2.3, 2.3), convert=maybe(span()), kw_only=True)
+    clip: bool = static(default=True, convert=flag, kw_only=True)
     p: float = static(default=1.0, convert=certain, kw_only=True)
 
     measures = True

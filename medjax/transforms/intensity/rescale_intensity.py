@@ -6,30 +6,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array
 
+from medjax.arguments import flag, label_values, maybe
 from medjax.image import Image
 from medjax.ops import pointwise, statistics
-from medjax.ranges import as_floats, check, leaf, traced, uniform
+from medjax.ranges import leaf, span, uniform
 from medjax.subject import Subject
-from medjax.transforms.intensity.masking import Masking, check_masking, label_values, mask_of, masking
+from medjax.transforms.masking import Masking, check_masking, mask_of, masking
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Params
-
-
-def optional_pair(name: str, value: Any) -> Any:
-    """None, or (low, high) from a pair or from x for (-x, x)."""
-    if value is None:
-        return None
-    array = as_floats(name, value)
-    pair = array if array.ndim else (np if isinstance(array, np.ndarray) else jnp).stack([-array, array])
-    if pair.shape != (2,):
-        raise ValueError(f"{name} must be a number or a pair, got shape {array.shape}")
-    check(name, pair)
-    if not traced(pair) and pair[0] > pair[1]:
-        raise ValueError(f"{name} has low > high: {np.asarray(pair).tolist()}")
-    return pair
 
 
 @transform
@@ -50,10 +36,10 @@ class RescaleIntensity(IntensityTransform):
     out_min_max: Any = uniform(default=(0.0, 1.0))
     percentiles: Any = uniform(default=(0.0, 100.0), low=0.0, high=100.0)
     masking_method: Masking = static(default=None, convert=masking)
-    in_min_max: Any = leaf(default=None, convert=optional_pair)
-    clip: bool = static(default=False, kw_only=True)
-    per_channel: bool = static(default=False, kw_only=True)
-    labels: Sequence[int] | None = static(default=None, convert=label_values, kw_only=True)
+    in_min_max: Any = leaf(default=None, convert=maybe(span()))
+    clip: bool = static(default=False, convert=flag, kw_only=True)
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
+    labels: Sequence[int] | None = static(default=None, convert=maybe(label_values), kw_only=True)
 
     measures = True
     invertible = True

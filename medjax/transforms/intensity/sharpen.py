@@ -3,13 +3,13 @@
 import jax.numpy as jnp
 import numpy as np
 
-from medjax import keys
+from medjax import keys, ranges
+from medjax.arguments import flag
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops.local import laplacian
-from medjax.ranges import number
+from medjax.ranges import Either, either, number
 from medjax.transforms.intensity import channels
-from medjax.transforms.intensity.channels import Either, either
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params, Shape3
 
@@ -33,7 +33,7 @@ class Sharpen(IntensityTransform):
     """
 
     strength: float = number(default=0.2, low=0.0)
-    preserve_range: bool = static(default=False, kw_only=True)
+    preserve_range: bool = static(default=False, convert=flag, kw_only=True)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"strength": jnp.asarray(self.strength)}
@@ -53,15 +53,15 @@ class RandomSharpen(IntensityTransform):
     """
 
     strength: Either = either(default=(0.1, 1.0), low=0.0)
-    preserve_range: bool = static(default=False, kw_only=True)
-    per_channel: bool = static(default=False, kw_only=True)
+    preserve_range: bool = static(default=False, convert=flag, kw_only=True)
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
     p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
 
     random = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
         shape = channels.shape_for(self.per_channel, grid)
-        strength = channels.draw_either(keys.for_name(key, "strength"), self.strength, shape)
+        strength = ranges.draw_either(keys.for_name(key, "strength"), self.strength, shape)
         return {"strength": strength, "channels": channels.coins(key, self.p_per_channel, grid)}
 
     def margin(self, spacing: np.ndarray) -> Shape3 | None:

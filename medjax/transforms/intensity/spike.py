@@ -7,42 +7,28 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax import keys, ranges
+from medjax.arguments import flag, interval, traced, vector
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import fourier
-from medjax.ranges import Range, as_floats, check, leaf, number, traced, uniform
+from medjax.ranges import Range, leaf, number, uniform
 from medjax.subject import Subject
-from medjax.transforms.intensity.kspace import by_channel, channels, whole, whole_number
+from medjax.transforms.intensity.kspace import by_channel, channels, unpadded
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params, Volume
 
 
 def positions_of(name: str, value: Any) -> Any:
     """Points (m, 3) of k-space, each coordinate in [0, 1)."""
-    array = as_floats(name, value)
-    array = array.reshape(0, 3) if array.size == 0 else array
-    if array.ndim != 2 or array.shape[1] != 3:
-        raise ValueError(f"{name} must have shape (m, 3), got {array.shape}")
-    check(name, array, 0.0, 1.0)
+    array = vector((None, 3), low=0.0, high=1.0, least=0)(name, value)
     if not traced(array) and np.any(np.asarray(array) == 1):
         raise ValueError(f"{name} must be below 1, got {np.asarray(array).tolist()}")
     return array
 
 
-def counts_of(name: str, value: Any) -> tuple[int, int]:
-    """A range of whole numbers of at least 0, as structure; x is (0, x)."""
-    pair = (0, value) if np.ndim(value) == 0 else tuple(value)
-    if len(pair) != 2:
-        raise ValueError(f"{name} must be a whole number or a pair of them, got {value!r}")
-    low, high = (whole_number(name, end) for end in pair)
-    if low > high:
-        raise ValueError(f"{name} has low > high: {[low, high]}")
-    return low, high
-
-
 def measured_peak(image: Image) -> Params:
     """The greatest magnitude in the spectrum of each channel, (C,)."""
-    data, extent = whole(image)
+    data, extent = unpadded(image)
     return {"peak": fourier.peak(data, extent=None if image.extent is None else extent)}
 
 
@@ -56,7 +42,7 @@ def spiked(
     sign: int = 1,
 ) -> Image:
     """The image with the plane waves of the spikes added, or taken away with sign -1; `measured` unless cumulative."""
-    data, extent = whole(image)
+    data, extent = unpadded(image)
     sizes = extent.astype(data.dtype)
 
     def change(x: Volume, params: Params) -> Volume:
@@ -96,8 +82,8 @@ class Spike(IntensityTransform):
 
     spikes_positions: Any = leaf(convert=positions_of)
     intensity: float = number(default=1.0)
-    magnitude: bool = static(default=False, kw_only=True)
-    cumulative: bool = static(default=False, kw_only=True)
+    magnitude: bool = static(default=False, convert=flag, kw_only=True)
+    cumulative: bool = static(default=False, convert=flag, kw_only=True)
 
     invertible = True
 
@@ -132,11 +118,11 @@ class RandomSpike(IntensityTransform):
     volume of a series.  magnitude, cumulative: as in `Spike`.
     """
 
-    num_spikes: Any = static(default=(1, 1), convert=counts_of)
+    num_spikes: Any = static(default=(1, 1), convert=interval(start=0))
     intensity: Range = uniform(default=(1.0, 3.0))
-    per_channel: bool = static(default=False, kw_only=True)
-    magnitude: bool = static(default=False, kw_only=True)
-    cumulative: bool = static(default=False, kw_only=True)
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
+    magnitude: bool = static(default=False, convert=flag, kw_only=True)
+    cumulative: bool = static(default=False, convert=flag, kw_only=True)
 
     random = True
     invertible = True

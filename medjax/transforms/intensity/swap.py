@@ -8,48 +8,20 @@ import numpy as np
 from jaxtyping import Array, Int
 
 from medjax import keys, ranges
+from medjax.arguments import traced, vector, whole, wholes
 from medjax.geometry import Grid
-from medjax.image import Image
-from medjax.ranges import as_floats, check, leaf, traced
+from medjax.image import Image, LabelMap
+from medjax.ranges import leaf
 from medjax.subject import Subject
 from medjax.transforms.place import included
-from medjax.transforms.spatial.sampling import is_label
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params, Shape3
-
-
-def size_of(name: str, value: Any) -> Shape3:
-    """Three whole numbers of at least 1, or one for all three."""
-    sizes = np.asarray(value)
-    if sizes.shape not in ((), (3,)) or not np.all(sizes == np.floor(sizes)) or np.any(sizes < 1):
-        raise ValueError(f"{name} must be one or three whole numbers of at least 1, got {value!r}")
-    i, j, k = (int(s) for s in np.broadcast_to(sizes, 3))
-    return i, j, k
-
-
-def count_of(name: str, value: Any) -> int:
-    """A whole number of at least 0."""
-    if int(value) != value or value < 0:
-        raise ValueError(f"{name} must be a whole number of at least 0, got {value!r}")
-    return int(value)
-
-
-def locations_of(name: str, value: Any) -> Any:
-    """Pairs of corners (n, 2, 3), whole numbers of at least 0."""
-    array = as_floats(name, value)
-    array = array.reshape(0, 2, 3) if array.size == 0 else array
-    if array.ndim != 3 or array.shape[1:] != (2, 3):
-        raise ValueError(f"{name} must be pairs of corners (n, 2, 3), got shape {array.shape}")
-    check(name, array, low=0)
-    if not traced(array) and np.any(array != np.floor(array)):
-        raise ValueError(f"{name} must be whole numbers, got {np.asarray(array).tolist()}")
-    return array
 
 
 def check_room(t: Any, subject: Subject, end: Any, what: str) -> None:
     """Raise a ValueError for an image, or an element of a batch, that ends before `end` (3,)."""
     for name, image in subject.images.items():
-        if included(t, name, is_label(image)) and not traced(image.extent):
+        if included(t, name, isinstance(image, LabelMap)) and not traced(image.extent):
             sizes = np.asarray(image.spatial_shape if image.extent is None else image.extent).reshape(-1, 3)
             if np.any(sizes < end):
                 raise ValueError(f"{what} {name}, of shape {tuple(sizes.min(0).tolist())}")
@@ -116,8 +88,8 @@ class Swap(IntensityTransform):
     TorchIO 1.2.1.
     """
 
-    patch_size: Any = static(convert=size_of)
-    locations: Any = leaf(convert=locations_of)
+    patch_size: Any = static(convert=wholes(3, low=1))
+    locations: Any = leaf(convert=vector((None, 2, 3), low=0, least=0, whole=True))
 
     invertible = True
 
@@ -152,8 +124,8 @@ class RandomSwap(IntensityTransform):
     never takes the last place, exchanges boxes that overlap, and may not end.
     """
 
-    patch_size: Any = static(default=15, convert=size_of)
-    num_iterations: int = static(default=100, convert=count_of)
+    patch_size: Any = static(default=15, convert=wholes(3, low=1))
+    num_iterations: int = static(default=100, convert=whole(low=0))
 
     random = True
     invertible = True

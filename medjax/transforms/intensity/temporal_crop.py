@@ -7,32 +7,16 @@ import jax.numpy as jnp
 import nibabel
 
 from medjax import keys, ranges
+from medjax.arguments import real, traced, whole
 from medjax.geometry import Grid
-from medjax.image import Image
-from medjax.ranges import as_floats, check, leaf, traced
+from medjax.image import Image, LabelMap
+from medjax.ranges import leaf
 from medjax.subject import Subject
 from medjax.transforms.place import included
-from medjax.transforms.spatial.sampling import is_label
-from medjax.transforms.transform import IntensityTransform, certain, static, transform
+from medjax.transforms.transform import IntensityTransform, abstract, certain, static, transform
 from medjax.typing import Key, Params
 
 nib: Any = nibabel  # its type hints know less than it does
-
-
-def length_of(name: str, value: Any) -> int:
-    """A whole number of at least 1."""
-    if int(value) != value or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    return int(value)
-
-
-def start_of(name: str, value: Any) -> Any:
-    """A whole number of at least 0."""
-    array = as_floats(name, value)
-    check(name, array, low=0.0)
-    if array.ndim or (not traced(array) and array != round(float(array))):
-        raise ValueError(f"{name} must be one whole number, got {value!r}")
-    return array
 
 
 def cropped(image: Image, params: Params, length: int) -> Image:
@@ -58,13 +42,33 @@ def retimed(metadata: dict[str, Any], start: Any) -> dict[str, Any]:
 def check_length(t: Any, subject: Subject, start: int) -> None:
     """Raise a ValueError for a series that is too short."""
     for name, image in subject.images.items():
-        if included(t, name, is_label(image)) and start + t.length > image.shape[-4]:
+        if included(t, name, isinstance(image, LabelMap)) and start + t.length > image.shape[-4]:
             last = start + t.length
             raise ValueError(f"{name} has {image.shape[-4]} time points, but {last} are needed for length {t.length}")
 
 
+@abstract
+class Shorter(IntensityTransform):
+    """Abstract. Keeps `length` time points from a start."""
+
+    p: float = static(default=1.0, convert=certain, kw_only=True)
+
+    length = 1
+    rechannels = True
+    retimes = True
+
+    def channels(self, count: int) -> int:
+        return self.length
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return cropped(image, params, self.length)
+
+    def retime(self, metadata: dict[str, Any], params: Params) -> dict[str, Any]:
+        return retimed(metadata, params["start"])
+
+
 @transform
-class TemporalCrop(IntensityTransform):
+class TemporalCrop(Shorter):
     """Take `length` time points of a series, the channels of an image, from `start`.
 
     Shapes: (C, I, J, K) -> (length, I, J, K), float32; label maps are left alone.  Not invertible.  The start that a
@@ -72,15 +76,8 @@ class TemporalCrop(IntensityTransform):
     Raises ValueError for a series that ends before, and for p other than 1.
     """
 
-    start: int = leaf(convert=start_of)
-    length: int = static(convert=length_of)
-    p: float = static(default=1.0, convert=certain, kw_only=True)
-
-    rechannels = True
-    retimes = True
-
-    def channels(self, count: int) -> int:
-        return self.length
+    start: int = leaf(convert=real(low=0.0, whole=True))
+    length: int = static(convert=whole(low=1))
 
     def check_subject(self, subject: Subject) -> None:
         if not traced(self.start):
@@ -89,26 +86,14 @@ class TemporalCrop(IntensityTransform):
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"start": jnp.round(jnp.asarray(self.start)).astype(jnp.int32)}
 
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return cropped(image, params, self.length)
-
-    def retime(self, metadata: dict[str, Any], params: Params) -> dict[str, Any]:
-        return retimed(metadata, params["start"])
-
 
 @transform
-class RandomTemporalCrop(IntensityTransform):
+class RandomTemporalCrop(Shorter):
     """`TemporalCrop` of `length` time points, each start equally likely, for each image; shared=True draws once."""
 
-    length: int = static(convert=length_of)
-    p: float = static(default=1.0, convert=certain, kw_only=True)
+    length: int = static(convert=whole(low=1))
 
     random = True
-    rechannels = True
-    retimes = True
-
-    def channels(self, count: int) -> int:
-        return self.length
 
     def check_subject(self, subject: Subject) -> None:
         check_length(self, subject, 0)
@@ -116,9 +101,3 @@ class RandomTemporalCrop(IntensityTransform):
     def draw(self, key: Key, grid: Grid) -> Params:
         ends = jnp.asarray([0, max(grid.channels - self.length, 0)], jnp.float32)
         return {"start": ranges.draw_integer(keys.for_name(key, "start"), ends)}
-
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return cropped(image, params, self.length)
-
-    def retime(self, metadata: dict[str, Any], params: Params) -> dict[str, Any]:
-        return retimed(metadata, params["start"])

@@ -5,10 +5,11 @@ from typing import Any
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from medjax.arguments import maybe, real
 from medjax.errors import one_of
 from medjax.image import Image
 from medjax.ops import pointwise
-from medjax.ranges import check, leaf, optional, uniform
+from medjax.ranges import leaf, uniform
 from medjax.transforms.transform import IntensityTransform, transform
 from medjax.typing import Params
 
@@ -26,19 +27,11 @@ WINDOWS = {
 """Center and width in Hounsfield units, by the convention of radiology: Radiopaedia, "Windowing (CT)"."""
 
 
-def center_of(name: str, value: Any) -> Any:
-    """One number."""
+def level(name: str, value: Any) -> Any:
+    """One number; a name has been looked up by then."""
     if value is None:
-        raise ValueError(f"{name} must be a number or one of {', '.join(map(repr, WINDOWS))}, got None")
-    return optional(name, value)
-
-
-def width_of(name: str, value: Any) -> Any:
-    """None, or one number above 0."""
-    array = optional(name, value)
-    if array is not None:
-        check(name, array, low=1e-6)
-    return array
+        raise TypeError(f"{name} must be a number or one of {', '.join(map(repr, WINDOWS))}, got None")
+    return real()(name, value)
 
 
 @transform
@@ -53,8 +46,8 @@ class Window(IntensityTransform):
     Source: the VOI LUT function LINEAR_EXACT of DICOM PS3.3 C.11.2.1.3.2.
     """
 
-    center: Any = leaf(convert=center_of)
-    width: Any = leaf(default=None, convert=width_of)
+    center: Any = leaf(convert=level)
+    width: Any = leaf(default=None, convert=maybe(real(low=1e-6)))
     out_min_max: Any = uniform(default=(0.0, 1.0))
 
     pointwise = True

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jaxtyping import Array
 
+from medjax.arguments import flag, label_values, maybe
 from medjax.image import Image
 from medjax.ops import pointwise, statistics
 from medjax.subject import Subject
-from medjax.transforms.intensity.masking import (
+from medjax.transforms.masking import (
     Masking,
     above_mean,
     check_masking,
-    label_values,
     mask_of,
     masking,
     shown,
@@ -45,9 +45,9 @@ class ZNormalization(IntensityTransform):
     """
 
     masking_method: Masking = static(default=None, convert=masking)
-    per_channel: bool = static(default=False, kw_only=True)
-    per_voxel: bool = static(default=False, kw_only=True)
-    labels: Sequence[int] | None = static(default=None, convert=label_values, kw_only=True)
+    per_channel: bool = static(default=False, convert=flag, kw_only=True)
+    per_voxel: bool = static(default=False, convert=flag, kw_only=True)
+    labels: Sequence[int] | None = static(default=None, convert=maybe(label_values), kw_only=True)
 
     measures = True
     invertible = True

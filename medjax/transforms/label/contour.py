@@ -1,19 +1,15 @@
 """The surface of each label."""
 
-from typing import Any
-
 import jax.numpy as jnp
 
-from medjax.errors import one_of
+from medjax.arguments import choice, flag
 from medjax.image import Image
 from medjax.ops import morphology, statistics
 from medjax.transforms.transform import LabelTransform, static, transform
 from medjax.typing import Params
 
-
-def connectivity(name: str, value: Any) -> int:
-    """1, 2 or 3: how many coordinates of two neighbours may differ."""
-    return one_of(name, value, tuple(morphology.CONNECTIVITIES))
+connectivity = choice(*morphology.CONNECTIVITIES)
+"""How many coordinates of two neighbours may differ."""
 
 
 @transform
@@ -30,7 +26,7 @@ class Contour(LabelTransform):
     """
 
     connectivity: int = static(default=1, convert=connectivity, kw_only=True)
-    binary: bool = static(default=False, kw_only=True)
+    binary: bool = static(default=False, convert=flag, kw_only=True)
 
     def apply_to(self, image: Image, params: Params) -> Image:
         data = image.data

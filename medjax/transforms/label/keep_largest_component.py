@@ -2,6 +2,7 @@
 
 import jax.numpy as jnp
 
+from medjax.arguments import flag
 from medjax.image import Image
 from medjax.ops import morphology, statistics
 from medjax.subject import Subject
@@ -26,8 +27,8 @@ class KeepLargestComponent(LabelTransform):
     """
 
     connectivity: int = static(default=1, convert=connectivity, kw_only=True)
-    per_label: bool = static(default=True, kw_only=True)
-    binary: bool = static(default=False, kw_only=True)
+    per_label: bool = static(default=True, convert=flag, kw_only=True)
+    binary: bool = static(default=False, convert=flag, kw_only=True)
 
     def check_subject(self, subject: Subject) -> None:
         morphology.labeller()

@@ -9,14 +9,13 @@ import numpy as np
 from jax import random
 
 from medjax import keys, ranges
-from medjax.errors import one_of
+from medjax.arguments import choice, many, some_labels, traced, whole
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import morphology, statistics
 from medjax.ops.morphology import OPERATIONS
 from medjax.ranges import Range, number, uniform
 from medjax.subject import Subject
-from medjax.transforms.intensity.masking import label_values
 from medjax.transforms.label.remap_labels import check_held
 from medjax.transforms.transform import LabelTransform, static, transform
 from medjax.typing import Key, Params
@@ -25,32 +24,9 @@ LARGEST = 32
 """Of radii in voxels: squares of twice its multiples fit 16 bits."""
 
 
-def some_labels(name: str, value: Any) -> tuple[int, ...]:
-    """Labels, at least one, none twice and none of them 0."""
-    found = label_values(name, value)
-    if not found or 0 in found or len(set(found)) != len(found):
-        raise ValueError(f"{name} must name labels other than 0, at least one, none twice, got {value!r}")
-    return found
-
-
-def some_operations(name: str, value: Any) -> tuple[str, ...]:
-    """Names of operations, at least one."""
-    found = tuple(one_of(name, v, OPERATIONS) for v in ([value] if isinstance(value, str) else value))
-    if not found:
-        raise ValueError(f"{name} is empty: name at least one of {', '.join(OPERATIONS)}")
-    return found
-
-
-def reach_of(name: str, value: Any) -> int:
-    """A whole number of voxels."""
-    if int(value) != value or not 1 <= value <= LARGEST:
-        raise ValueError(f"{name} must be a whole number from 1 to {LARGEST}, got {value!r}")
-    return int(value)
-
-
 def check_radius(radius: Any, reach: int) -> None:
     """Raise a ValueError for a radius beyond what the program is built for."""
-    if not ranges.traced(radius) and np.max(radius) > reach:
+    if not traced(radius) and np.max(radius) > reach:
         raise ValueError(f"radius={np.asarray(radius).tolist()} exceeds max_radius={reach}: give a larger max_radius")
 
 
@@ -91,9 +67,9 @@ class LabelMorphology(LabelTransform):
     """
 
     labels: Sequence[int] = static(convert=some_labels)
-    operation: str = static(default="dilation", convert=lambda name, value: one_of(name, value, OPERATIONS))
+    operation: str = static(default="dilation", convert=choice(*OPERATIONS))
     radius: float = number(default=1.0, low=0.0, high=LARGEST)
-    max_radius: int = static(default=8, convert=reach_of, kw_only=True)
+    max_radius: int = static(default=8, convert=whole(low=1, high=LARGEST), kw_only=True)
 
     def __post_init__(self):
         super().__post_init__()
@@ -124,10 +100,10 @@ class RandomLabelMorphology(LabelTransform):
     """
 
     labels: Sequence[int] = static(convert=some_labels)
-    operations: Sequence[str] = static(default=OPERATIONS, convert=some_operations)
+    operations: Sequence[str] = static(default=OPERATIONS, convert=many(choice(*OPERATIONS), least=1))
     radius: Range = uniform(default=(1.0, 8.0), low=0.0, high=LARGEST)
     p_per_label: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
-    max_radius: int = static(default=8, convert=reach_of, kw_only=True)
+    max_radius: int = static(default=8, convert=whole(low=1, high=LARGEST), kw_only=True)
 
     random = True
 
@@ -139,13 +115,13 @@ class RandomLabelMorphology(LabelTransform):
         check_held(self, self.labels, subject)
 
     def draw(self, key: Key, grid: Grid) -> Params:
-        count, p = len(self.labels), jnp.asarray(self.p_per_label)
+        count = len(self.labels)
         last = np.array([0, len(self.operations) - 1], np.float32)
         drawn = ranges.draw_integer(keys.for_name(key, "operation"), last, (count,))
         known = jnp.asarray([OPERATIONS.index(name) for name in self.operations], jnp.int32)
         return {
             "order": random.permutation(keys.for_name(key, "order"), count).astype(jnp.int32),
-            "chosen": random.uniform(keys.for_name(key, "labels"), (count,), p.dtype) < p,
+            "chosen": ranges.coin(keys.for_name(key, "labels"), self.p_per_label, (count,)),
             "operation": known[drawn],
             "radius": ranges.draw(keys.for_name(key, "radius"), self.radius, (count,)),
         }

@@ -1,7 +1,10 @@
 """A channel for each class."""
 
+from typing import Any
+
 import jax.numpy as jnp
 
+from medjax.arguments import whole
 from medjax.image import Image
 from medjax.ops import morphology, statistics
 from medjax.subject import Subject
@@ -9,14 +12,15 @@ from medjax.transforms.transform import LabelTransform, certain, static, transfo
 from medjax.typing import Params
 
 
-def classes(name: str, value: int | None) -> int:
+def classes(name: str, value: Any) -> int:
     """A whole number of at least 1."""
-    if value is None or int(value) != value or value < 1:
-        raise ValueError(
-            f"{name} must be a whole number of at least 1, got {value!r}: the number of channels is part of the "
-            "compiled program, so it is not counted in each image; give the largest label plus 1"
-        )
-    return int(value)
+    try:
+        return whole(low=1)(name, value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"{error}: the number of channels is part of the compiled program, so it is not counted in each image; "
+            "give the largest label plus 1"
+        ) from None
 
 
 @transform

@@ -4,20 +4,22 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
-import numpy as np
 
+from medjax.arguments import entries, label_values, many
+from medjax.errors import shown
 from medjax.image import Image
-from medjax.transforms.intensity.masking import label_values, marked
+from medjax.transforms.masking import marked
 from medjax.transforms.transform import LabelTransform, certain, static, transform
 from medjax.typing import Params
 
 
 def groups(name: str, value: Any) -> tuple[tuple[int, ...], ...]:
     """Groups of labels, at least one; a label alone is a group."""
-    if value is None or isinstance(value, (str, int, np.integer)) or not len(value):
-        raise ValueError(f"{name} must be a sequence of labels or of groups of labels, as ((1, 2, 3), (2, 3), 3), got "
-                         f"{value!r}")  # fmt: skip
-    return tuple(label_values(name, group) or () for group in value)
+    if not entries(value):
+        kind = TypeError if entries(value) is None else ValueError
+        raise kind(f"{name} must be a sequence of labels or of groups of labels, as ((1, 2, 3), (2, 3), 3), got "
+                   f"{shown(value)}")  # fmt: skip
+    return many(label_values)(name, value)
 
 
 @transform

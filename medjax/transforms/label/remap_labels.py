@@ -1,39 +1,30 @@
 """Other numbers for labels."""
 
-import operator
 from collections.abc import Iterable
 from typing import Any
 
 import jax
 
-from medjax.image import Image
+from medjax.arguments import label_value, pairs
+from medjax.image import Image, LabelMap
 from medjax.ops import morphology
 from medjax.subject import Subject
-from medjax.transforms.intensity.masking import Masking, check_masking, mask_of, masking
+from medjax.transforms.masking import Masking, check_masking, mask_of, masking
 from medjax.transforms.place import included
-from medjax.transforms.spatial.sampling import is_label
 from medjax.transforms.transform import LabelTransform, Transform, static, transform
 from medjax.typing import Params
 
 
-def whole(name: str, value: Any) -> int:
-    """A whole number."""
-    try:
-        return operator.index(value)
-    except TypeError:
-        raise TypeError(f"{name} must hold whole numbers, got {value!r}") from None
-
-
 def mapping(name: str, value: Any) -> tuple[tuple[int, int], ...]:
     """Pairs (label, new label) from a dictionary, sorted."""
-    return tuple(sorted((whole(name, old), whole(name, new)) for old, new in dict(value).items()))
+    return tuple(sorted(pairs(label_value, label_value)(name, value)))
 
 
 def check_held(t: Transform, values: Iterable[int], subject: Subject) -> None:
     """Raise a ValueError if a label map that `t` is for cannot hold one of the labels that it writes."""
     for name, image in subject.images.items():
         dtype = jax.dtypes.canonicalize_dtype(image.dtype)
-        if included(t, name, is_label(image)):
+        if included(t, name, isinstance(image, LabelMap)):
             for value in values:
                 if not morphology.holds(dtype, value):
                     raise ValueError(f"{type(t).__name__}: {name} is of type {dtype}, which cannot hold label {value}")

@@ -5,14 +5,14 @@ from collections.abc import Sequence
 import jax.numpy as jnp
 from jax import random
 
-from medjax import keys
+from medjax import keys, ranges
+from medjax.arguments import some_labels
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import morphology, statistics
 from medjax.ranges import number
 from medjax.subject import Subject
 from medjax.transforms.label.contour import connectivity
-from medjax.transforms.label.label_morphology import some_labels
 from medjax.transforms.label.remap_labels import check_held
 from medjax.transforms.transform import LabelTransform, static, transform
 from medjax.typing import Key, Params
@@ -82,7 +82,7 @@ class RandomRemoveComponents(LabelTransform):
         count, p = len(self.labels), jnp.asarray(self.p_per_label)
         return {
             "place": random.uniform(keys.for_name(key, "place"), (count,), p.dtype),
-            "chosen": random.uniform(keys.for_name(key, "labels"), (count,), p.dtype) < p,
+            "chosen": ranges.coin(keys.for_name(key, "labels"), p, (count,)),
         }
 
     def apply_to(self, image: Image, params: Params) -> Image:

@@ -1,20 +1,15 @@
 """Labels that become background."""
 
 from collections.abc import Sequence
-from typing import Any
 
+from medjax.arguments import label_value, many
 from medjax.image import Image
 from medjax.ops import morphology
 from medjax.subject import Subject
-from medjax.transforms.intensity.masking import Masking, check_masking, mask_of, masking
-from medjax.transforms.label.remap_labels import check_held, whole
+from medjax.transforms.label.remap_labels import check_held
+from medjax.transforms.masking import Masking, check_masking, mask_of, masking
 from medjax.transforms.transform import LabelTransform, static, transform
 from medjax.typing import Params
-
-
-def label_list(name: str, value: Any) -> tuple[int, ...]:
-    """A tuple of whole numbers."""
-    return tuple(whole(name, label) for label in value)
 
 
 @transform
@@ -29,8 +24,8 @@ class RemoveLabels(LabelTransform):
     Source: TorchIO 1.2.1.
     """
 
-    labels: Sequence[int] = static(convert=label_list)
-    background_label: int = static(default=0, convert=whole)
+    labels: Sequence[int] = static(convert=many(label_value))
+    background_label: int = static(default=0, convert=label_value)
     masking_method: Masking = static(default=None, convert=masking)
 
     @property

@@ -7,8 +7,8 @@ from medjax.image import Image
 from medjax.ops import morphology
 from medjax.ops.morphology import Labels
 from medjax.subject import Subject
-from medjax.transforms.intensity.masking import Masking, check_masking, mask_of, masking
 from medjax.transforms.label.one_hot import classes
+from medjax.transforms.masking import Masking, check_masking, mask_of, masking
 from medjax.transforms.transform import LabelTransform, static, transform
 from medjax.typing import Params
 

@@ -6,22 +6,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax import keys, ranges
-from medjax.errors import one_of
-from medjax.geometry import Grid, Linear, center, homogeneous, inverse, matmul, namespace, own_axes, transform_vector
+from medjax.arguments import as_floats, check, choice, finite, flag
+from medjax.errors import shown
+from medjax.geometry import Grid, Linear, affine_map, shearing
 from medjax.ranges import Range, number, uniform
-from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, label_interpolation, move_fill
+from medjax.transforms.spatial.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, static, transform
 from medjax.typing import Key, Params, Tracer
-
-
-def center_name(name: str, value: Any) -> str:
-    """'image' or 'origin'."""
-    return one_of(name, value, ("image", "origin"))
-
-
-def order_name(name: str, value: Any) -> str:
-    """'world' or 'object'."""
-    return one_of(name, value, ("world", "object"))
 
 
 def check_shears(factors: Any) -> None:
@@ -37,48 +28,6 @@ def check_shapes(grids: dict[str, Grid]) -> None:
     shapes = {name: tuple(int(n) for n in grid.shape) for name, grid in grids.items()}
     if len(set(shapes.values())) > 1:
         raise ValueError(f"check_shape=True, but the images differ in shape: {shapes}")
-
-
-def rotation(radians: Any) -> Any:
-    """Rz Rx Ry (3, 3), right-handed about the RAS axes."""
-    xp = namespace(radians)
-    one, zero = xp.ones_like(radians[0]), xp.zeros_like(radians[0])
-    (cx, cy, cz), (sx, sy, sz) = xp.cos(radians), xp.sin(radians)
-    about_x = xp.stack([one, zero, zero, zero, cx, -sx, zero, sx, cx]).reshape(3, 3)
-    about_y = xp.stack([cy, zero, sy, zero, one, zero, -sy, zero, cy]).reshape(3, 3)
-    about_z = xp.stack([cz, -sz, zero, sz, cz, zero, zero, zero, one]).reshape(3, 3)
-    return matmul(about_z, about_x, about_y)
-
-
-def shearing(factors: Any, flat: Any) -> Any:
-    """The (3, 3) matrix with ones on its diagonal and xy, xz, yx, yz, zx, zy beside it, 0 along `flat` axes (3,)."""
-    xp = namespace(factors)
-    one, zero = xp.ones_like(factors[0]), xp.zeros_like(factors[0])
-    xy, xz, yx, yz, zx, zy = factors
-    matrix = xp.stack([one, xy, xz, yx, one, yz, zx, zy, one]).reshape(3, 3)
-    return xp.where((flat[:, None] | flat[None, :]) & (matrix != one), zero, matrix)
-
-
-def affine_map(params: Params, reference: Grid, about: str, order: str) -> Linear:
-    """Output world to input world: p_in = c + H^-1 R^T (S^-1 (p_out - c) - t), or c + S^-1 H^-1 R^T (p_out - c - t).
-
-    A slice is moved within itself: angles, scales and shifts are along its own axes instead of the world's, nothing is
-    scaled, sheared or shifted along its normal, and the only rotation is about it.
-    """
-    xp = namespace(reference.affine)
-    dtype = reference.affine.dtype
-    scales, degrees, shift = (xp.asarray(params[n]).astype(dtype) for n in ("scales", "degrees", "translation"))
-    own, flat = own_axes(reference)
-    others = xp.stack([flat[1] | flat[2], flat[0] | flat[2], flat[0] | flat[1]])
-    scales, shift = xp.where(flat, 1, scales).astype(dtype), xp.where(flat, 0, shift).astype(dtype)
-    sheared = shearing(xp.asarray(params["shears"]).astype(dtype), flat)
-    upright = inverse(homogeneous(sheared, xp.zeros(3, dtype)))[:3, :3]
-    turned = matmul(upright, rotation(xp.deg2rad(xp.where(others, 0, degrees).astype(dtype))).T)
-    linear = turned / (scales[None, :] if order == "world" else scales[:, None])
-    shifted = transform_vector(own, transform_vector(turned if order == "world" else linear, shift))
-    linear = matmul(own, linear, own.T)
-    middle = center(reference) if about == "image" else xp.zeros(3, dtype)
-    return Linear(homogeneous(linear, middle - transform_vector(linear, middle) - shifted))
 
 
 @transform
@@ -107,14 +56,14 @@ class Affine(SpatialTransform):
     scales: Any = number(default=1.0, low=1e-6, shape=(3,))
     degrees: Any = number(default=0.0, shape=(3,))
     translation: Any = number(default=0.0, shape=(3,))
-    center: str = static(default="image", convert=center_name)
+    center: str = static(default="image", convert=choice("image", "origin"))
     default_pad_value: Fill = static(default="minimum", convert=move_fill)
-    default_pad_label: float = static(default=0.0, convert=constant)
+    default_pad_label: float = static(default=0.0, convert=finite())
     image_interpolation: str = static(default="linear", convert=interpolation)
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
-    check_shape: bool = static(default=False)
+    check_shape: bool = static(default=False, convert=flag)
     shears: Any = number(default=0.0, shape=(6,), kw_only=True)
-    order: str = static(default="world", convert=order_name, kw_only=True)
+    order: str = static(default="world", convert=choice("world", "object"), kw_only=True)
 
     def __post_init__(self):
         super().__post_init__()
@@ -132,9 +81,7 @@ class Affine(SpatialTransform):
         return affine_map(params, reference, self.center, self.order)
 
     def sampling(self) -> Sampling:
-        return Sampling(
-            self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label
-        )
+        return asked_by(self)
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:
         if self.check_shape:
@@ -154,23 +101,24 @@ class RandomAffine(SpatialTransform):
     scales: Range = uniform(default=0.1, around=1.0, per_axis=True, low=1e-6)
     degrees: Range = uniform(default=10.0, around=0.0, per_axis=True)
     translation: Range = uniform(default=0.0, around=0.0, per_axis=True)
-    isotropic: bool = static(default=False)
-    center: str = static(default="image", convert=center_name)
+    isotropic: bool = static(default=False, convert=flag)
+    center: str = static(default="image", convert=choice("image", "origin"))
     default_pad_value: Fill = static(default="minimum", convert=move_fill)
-    default_pad_label: float = static(default=0.0, convert=constant)
+    default_pad_label: float = static(default=0.0, convert=finite())
     image_interpolation: str = static(default="linear", convert=interpolation)
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
-    check_shape: bool = static(default=False)
+    check_shape: bool = static(default=False, convert=flag)
     shears: Range = uniform(default=0.0, around=0.0, kw_only=True)
-    order: str = static(default="world", convert=order_name, kw_only=True)
+    order: str = static(default="world", convert=choice("world", "object"), kw_only=True)
 
     random = True
 
     def __post_init__(self):
-        if self.isotropic and np.size(self.scales) not in (1, 2) and np.shape(self.scales) != (3, 2):
-            raise ValueError(f"isotropic=True takes one or two scales, got {self.scales!r}")
+        scales = as_floats("scales", self.scales)
+        if flag("isotropic", self.isotropic) and scales.size > 2 and scales.shape != (3, 2):
+            raise ValueError(f"isotropic=True takes one or two scales, got {shown(self.scales)}")
         super().__post_init__()
-        ranges.check("shears", self.shears, -0.4, 0.4)
+        check("shears", self.shears, -0.4, 0.4)
 
     @property
     def absolute(self) -> bool:
@@ -187,9 +135,7 @@ class RandomAffine(SpatialTransform):
         return affine_map(params, reference, self.center, self.order)
 
     def sampling(self) -> Sampling:
-        return Sampling(
-            self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label
-        )
+        return asked_by(self)
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:
         if self.check_shape:

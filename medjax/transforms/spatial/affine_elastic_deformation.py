@@ -2,6 +2,8 @@
 
 from typing import Any
 
+from medjax.arguments import Convert, flag
+from medjax.errors import about, shown
 from medjax.ranges import leaf
 from medjax.transforms.compose import Group
 from medjax.transforms.spatial.affine import Affine, RandomAffine
@@ -11,15 +13,16 @@ from medjax.transforms.transform import Transform, always, static, transform
 SHARED = ("image_interpolation", "label_interpolation", "default_pad_value", "default_pad_label")
 
 
-def made(cls: type[Transform]) -> Any:
+def made(cls: type[Transform]) -> Convert:
     """The converter of a field that holds a transform of a class, or the arguments for one."""
 
     def convert(name: str, value: Any) -> Transform:
         if isinstance(value, cls):
             return value
         if value is not None and not isinstance(value, dict):
-            raise TypeError(f"{name} must be a dictionary of arguments of {cls.__name__}, got {value!r}")
-        return cls(**(value or {}))
+            raise TypeError(f"{name} must be a dictionary of arguments of {cls.__name__}, got {shown(value)}")
+        with about(name):
+            return cls(**(value or {}))
 
     return convert
 
@@ -37,7 +40,7 @@ class AffineElasticDeformation(Group):
     Interpolations and fills are those of the affine one.  Source: TorchIO 1.2.1.
     """
 
-    affine_first: bool = static()
+    affine_first: bool = static(convert=flag)
     affine_params: Any = leaf(convert=made(Affine))
     elastic_params: Any = leaf(convert=made(ElasticDeformation))
     p: float = always(default=1.0)
@@ -61,7 +64,7 @@ class RandomAffineElasticDeformation(Group):
     Interpolations and fills are those of the affine one.  Source: TorchIO 1.2.1, which cannot invert it.
     """
 
-    affine_first: bool = static(default=True)
+    affine_first: bool = static(default=True, convert=flag)
     affine_kwargs: Any = leaf(default=None, convert=made(RandomAffine))
     elastic_kwargs: Any = leaf(default=None, convert=made(RandomElasticDeformation))
     p: float = always(default=1.0)

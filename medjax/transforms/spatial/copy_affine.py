@@ -1,5 +1,6 @@
 """The affine of one image for all others."""
 
+from medjax.arguments import text
 from medjax.geometry import Grid
 from medjax.subject import Subject
 from medjax.transforms.transform import SpatialTransform, static, transform
@@ -16,7 +17,7 @@ class CopyAffine(SpatialTransform):
     Source: TorchIO 1.2.1, which does not look at shapes.
     """
 
-    target: str = static()
+    target: str = static(convert=text)
 
     exact = True
     relabels = True

@@ -8,35 +8,17 @@ import numpy as np
 from jax import random
 
 from medjax import geometry, keys
+from medjax.arguments import maybe, sides, text, wholes
 from medjax.geometry import Grid, namespace, window
 from medjax.image import LabelMap
 from medjax.ops import draw, statistics
 from medjax.subject import Subject
-from medjax.transforms.intensity.masking import marked
+from medjax.transforms.masking import marked
 from medjax.transforms.moves import follow
 from medjax.transforms.place import Place, included
 from medjax.transforms.spatial.crop_or_pad import check_one_grid, label_values
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Key, Params, Shape3
-
-
-def six(name: str, value: Any) -> tuple[int, ...]:
-    """How many voxels on the two sides of each axis, from one number, three or six."""
-    values = np.atleast_1d(np.asarray(value))
-    if values.shape not in ((1,), (3,), (6,)) or not np.all(values == np.round(values)) or np.any(values < 0):
-        raise ValueError(f"{name} must be one, three or six whole numbers of voxels >= 0, got {value!r}")
-    sides = np.repeat(values, 2) if values.size == 3 else np.broadcast_to(values, 6)
-    return tuple(int(n) for n in sides)
-
-
-def sizes(name: str, value: Any) -> Shape3:
-    """Three whole numbers of at least 1."""
-    values = np.atleast_1d(np.asarray(value))
-    numbers = values.dtype.kind in "iuf" and values.shape in ((1,), (3,))
-    if not numbers or np.any(values != np.round(values)) or np.any(values < 1):
-        raise ValueError(f"{name} must be one or three whole numbers of at least 1, got {value!r}")
-    i, j, k = (int(n) for n in np.broadcast_to(values, 3))
-    return i, j, k
 
 
 def extended(grid: Grid, sides: Sequence[int] | np.ndarray) -> Grid:
@@ -59,7 +41,7 @@ class Crop(SpatialTransform):
     Raises ValueError if nothing would be left.  Source: TorchIO 1.2.1, which gives an empty image then.
     """
 
-    cropping: Any = static(default=0, convert=six)
+    cropping: Any = static(default=0, convert=sides)
     p: float = always(default=1.0)
 
     exact = True
@@ -97,9 +79,9 @@ class RandomCrop(SpatialTransform):
     Raises ValueError for images smaller than the box, on different grids, and a label_name that is no label map.
     """
 
-    size: Any = static(default=96, convert=sizes)
-    label_name: str | None = static(default=None, kw_only=True)
-    labels: Sequence[int] | None = static(default=None, convert=label_values, kw_only=True)
+    size: Any = static(default=96, convert=wholes(3, low=1))
+    label_name: str | None = static(default=None, convert=maybe(text), kw_only=True)
+    labels: Sequence[int] | None = static(default=None, convert=maybe(label_values), kw_only=True)
     p: float = always(default=1.0)
 
     random = True

@@ -8,14 +8,14 @@ import numpy as np
 from jax import random
 
 from medjax import keys
-from medjax.errors import one_of
+from medjax.arguments import MOST, choice, finite, flag, label_values, maybe, scalar, spread, stated, text
 from medjax.geometry import Grid, check_same_grid, namespace, spacing, window
 from medjax.image import LabelMap
 from medjax.ops.statistics import extent_mask
 from medjax.subject import Subject
-from medjax.transforms.intensity.masking import marked
+from medjax.transforms.masking import marked
 from medjax.transforms.place import Place
-from medjax.transforms.spatial.sampling import Fill, Sampling, constant, label_pad, pad_fill
+from medjax.transforms.spatial.sampling import Fill, Sampling, label_pad, pad_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Key, Params, Shape3
 
@@ -24,24 +24,15 @@ TOLERANCE = 1e-3
 """How far apart, in voxels, the corners of two grids may be that count as one."""
 
 
-def shape_of(name: str, value: Any) -> tuple[float | None, ...] | None:
-    """Three positive sizes, None where an axis keeps its own."""
-    if value is None:
-        return None
-    values = (value,) * 3 if np.ndim(value) == 0 else tuple(value)
-    if len(values) != 3 or any(v is not None and not v > 0 for v in values):
-        raise ValueError(f"{name} must be one positive size or three (None keeps an axis), got {value!r}")
-    return tuple(None if v is None else int(v) if int(v) == v else float(v) for v in values)
+def lengths(value: Any) -> tuple[float | None, ...]:
+    """Three positive sizes, ints where they are whole, None where an axis keeps its own."""
+    found = tuple(None if n is None else scalar(n) for n in spread(value, 3))
+    if any(n is not None and not 0 < n <= MOST for n in found):
+        raise ValueError
+    return tuple(int(n) if n is not None and n % 1 == 0 else n for n in found)
 
 
-def label_values(name: str, value: Any) -> tuple[int, ...] | None:
-    """A tuple of label values."""
-    return None if value is None else tuple(int(v) for v in ([value] if np.ndim(value) == 0 else value))
-
-
-def optional_constant(name: str, value: Any) -> float | None:
-    """A finite number, or None."""
-    return None if value is None else constant(name, value)
+shape_of = maybe(stated("one positive size or three (None keeps an axis)", lengths))
 
 
 @transform
@@ -64,15 +55,15 @@ class CropOrPad(SpatialTransform):
 
     target_shape: Any = static(default=None, convert=shape_of)
     padding_mode: Fill = static(default=0.0, convert=pad_fill)
-    mask_name: str | None = static(default=None)
-    labels: Sequence[int] | None = static(default=None, convert=label_values)
-    only_crop: bool = static(default=False)
-    only_pad: bool = static(default=False)
-    location: str = static(default="center", convert=lambda name, value: one_of(name, value, ("center", "random")))
-    units: str = static(default="voxels", convert=lambda name, value: one_of(name, value, tuple(UNITS)))
+    mask_name: str | None = static(default=None, convert=maybe(text))
+    labels: Sequence[int] | None = static(default=None, convert=maybe(label_values))
+    only_crop: bool = static(default=False, convert=flag)
+    only_pad: bool = static(default=False, convert=flag)
+    location: str = static(default="center", convert=choice("center", "random"))
+    units: str = static(default="voxels", convert=choice(*UNITS))
     p: float = always(default=1.0)
-    tolerance: float = static(default=TOLERANCE, convert=constant, kw_only=True)
-    padding_label: float | None = static(default=None, convert=optional_constant, kw_only=True)
+    tolerance: float = static(default=TOLERANCE, convert=finite(0.0), kw_only=True)
+    padding_label: float | None = static(default=None, convert=maybe(finite()), kw_only=True)
 
     exact = True
     reshapes = True

@@ -4,39 +4,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax import random
 
 from medjax import keys, ranges
+from medjax.arguments import finite, vector, whole, wholes
 from medjax.geometry import Flow, Grid, homogeneous, inverse, matmul, namespace
-from medjax.ranges import Range, as_floats, check, leaf, uniform
-from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, label_interpolation, move_fill
+from medjax.ranges import Range, leaf, uniform
+from medjax.transforms.spatial.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, static, transform
-from medjax.typing import Key, Params, Shape3
-
-
-def counts(name: str, value: Any) -> Shape3:
-    """Three whole numbers of at least 1, from one or three."""
-    values = (value,) * 3 if np.ndim(value) == 0 else tuple(value)
-    if len(values) != 3 or any(int(v) != v or v < 1 for v in values):
-        raise ValueError(f"{name} must be one or three whole numbers of at least 1, got {value!r}")
-    return int(values[0]), int(values[1]), int(values[2])
-
-
-def steps_of(name: str, value: Any) -> int:
-    """A whole number of at least 1."""
-    if int(value) != value or value < 1:
-        raise ValueError(f"{name} must be a whole number of at least 1, got {value!r}")
-    return int(value)
-
-
-def nodes_of(name: str, value: Any) -> Any:
-    """An array (n0, n1, n2, 3) of finite numbers."""
-    array = as_floats(name, value)
-    if array.ndim != 4 or array.shape[3] != 3 or 0 in array.shape:
-        raise ValueError(f"{name} must have shape (n0, n1, n2, 3), got {array.shape}")
-    check(name, array)
-    return array
+from medjax.typing import Key, Params
 
 
 def flow_map(velocity: Any, reference: Grid, points_per_node: int) -> Flow:
@@ -70,12 +46,12 @@ class DiffeomorphicDeformation(SpatialTransform):
     composes as if a voxel of its lattice were one of the image, so that what it applies is no flow.
     """
 
-    velocity: Any = leaf(convert=nodes_of)
-    points_per_node: int = static(default=12, convert=steps_of)
+    velocity: Any = leaf(convert=vector((None, None, None, 3)))
+    points_per_node: int = static(default=12, convert=whole(low=1))
     image_interpolation: str = static(default="linear", convert=interpolation)
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
     default_pad_value: Fill = static(default="minimum", convert=move_fill, kw_only=True)
-    default_pad_label: float = static(default=0.0, convert=constant, kw_only=True)
+    default_pad_label: float = static(default=0.0, convert=finite(), kw_only=True)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"velocity": jnp.asarray(self.velocity)}
@@ -84,9 +60,7 @@ class DiffeomorphicDeformation(SpatialTransform):
         return flow_map(params["velocity"], reference, self.points_per_node)
 
     def sampling(self) -> Sampling:
-        return Sampling(
-            self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label
-        )
+        return asked_by(self)
 
 
 @transform
@@ -99,13 +73,13 @@ class RandomDiffeomorphicDeformation(SpatialTransform):
     RandomDiffeomorphicDeformation(7, (0, 4)) is SynthSeg's for 160 voxels an axis: a node for every 25 voxels.
     """
 
-    num_nodes: Any = static(default=7, convert=counts)
+    num_nodes: Any = static(default=7, convert=wholes(3, low=1))
     std: Range = uniform(default=(0.0, 4.0), low=0.0)
-    points_per_node: int = static(default=12, convert=steps_of)
+    points_per_node: int = static(default=12, convert=whole(low=1))
     image_interpolation: str = static(default="linear", convert=interpolation)
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
     default_pad_value: Fill = static(default="minimum", convert=move_fill, kw_only=True)
-    default_pad_label: float = static(default=0.0, convert=constant, kw_only=True)
+    default_pad_label: float = static(default=0.0, convert=finite(), kw_only=True)
 
     random = True
 
@@ -119,6 +93,4 @@ class RandomDiffeomorphicDeformation(SpatialTransform):
         return flow_map(params["velocity"], reference, self.points_per_node)
 
     def sampling(self) -> Sampling:
-        return Sampling(
-            self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label
-        )
+        return asked_by(self)

@@ -9,31 +9,15 @@ import numpy as np
 from jax import random
 
 from medjax import keys
-from medjax.errors import one_of
+from medjax.arguments import choice, finite, flag, vector, wholes
 from medjax.geometry import BSpline, Grid, direction, homogeneous, inverse, matmul, namespace, own_axes, spacing
-from medjax.ranges import as_floats, leaf, number
-from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, label_interpolation, move_fill
+from medjax.ranges import leaf, number
+from medjax.transforms.spatial.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, static, transform
 from medjax.typing import Key, Params
 
 LPS = np.array([-1, -1, 1])
 FRAMES = ("world", "voxel")
-
-
-def counts(name: str, value: Any) -> tuple[int, int, int]:
-    """Three whole numbers, each at least 4."""
-    values = (value,) * 3 if np.ndim(value) == 0 else tuple(value)
-    if len(values) != 3 or any(int(v) != v or v < 4 for v in values):
-        raise ValueError(f"{name} must be one or three whole numbers of at least 4, got {value!r}")
-    return int(values[0]), int(values[1]), int(values[2])
-
-
-def control_points(name: str, value: Any) -> Any:
-    """An array (n0, n1, n2, 3) of finite numbers, each n at least 4."""
-    array = as_floats(name, value)
-    if array.ndim != 4 or array.shape[3] != 3 or min(array.shape[:3]) < 4:
-        raise ValueError(f"{name} must have shape (n0, n1, n2, 3) with each n at least 4, got {array.shape}")
-    return array
 
 
 def free(count: Sequence[int], locked: int) -> np.ndarray:
@@ -131,13 +115,13 @@ class ElasticDeformation(SpatialTransform):
     Source: TorchIO 1.2.1 / ITK; here labels outside are 0, not their minimum, and the warning names the true limit.
     """
 
-    control_points: Any = leaf(convert=control_points)
+    control_points: Any = leaf(convert=vector((None, None, None, 3), least=4))
     max_displacement: Any = number(default=0.0, low=0.0, shape=(3,))
     image_interpolation: str = static(default="linear", convert=interpolation)
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
     default_pad_value: Fill = static(default="minimum", convert=move_fill, kw_only=True)
-    default_pad_label: float = static(default=0.0, convert=constant, kw_only=True)
-    frame: str = static(default="world", convert=lambda name, value: one_of(name, value, FRAMES), kw_only=True)
+    default_pad_label: float = static(default=0.0, convert=finite(), kw_only=True)
+    frame: str = static(default="world", convert=choice(*FRAMES), kw_only=True)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"control_points": jnp.asarray(self.control_points)}
@@ -146,9 +130,7 @@ class ElasticDeformation(SpatialTransform):
         return elastic_map(params["control_points"], reference, self.frame)
 
     def sampling(self) -> Sampling:
-        return Sampling(
-            self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label
-        )
+        return asked_by(self)
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:
         warn_of_folding(self.max_displacement, grids, self.control_points.shape[:3], self.frame)
@@ -168,15 +150,15 @@ class RandomElasticDeformation(SpatialTransform):
     unlocked and documents (0, D).
     """
 
-    num_control_points: Any = static(default=7, convert=counts)
+    num_control_points: Any = static(default=7, convert=wholes(3, low=4))
     max_displacement: Any = number(default=7.5, low=0.0, shape=(3,))
-    locked_borders: int = static(default=2, convert=lambda name, value: one_of(name, value, (0, 1, 2)))
+    locked_borders: int = static(default=2, convert=choice(0, 1, 2))
     image_interpolation: str = static(default="linear", convert=interpolation)
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
     default_pad_value: Fill = static(default="minimum", convert=move_fill, kw_only=True)
-    default_pad_label: float = static(default=0.0, convert=constant, kw_only=True)
-    frame: str = static(default="world", convert=lambda name, value: one_of(name, value, FRAMES), kw_only=True)
-    capped: bool = static(default=False, kw_only=True)
+    default_pad_label: float = static(default=0.0, convert=finite(), kw_only=True)
+    frame: str = static(default="world", convert=choice(*FRAMES), kw_only=True)
+    capped: bool = static(default=False, convert=flag, kw_only=True)
 
     random = True
 
@@ -199,9 +181,7 @@ class RandomElasticDeformation(SpatialTransform):
         return elastic_map(params["control_points"], reference, self.frame)
 
     def sampling(self) -> Sampling:
-        return Sampling(
-            self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label
-        )
+        return asked_by(self)
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:
         if not self.capped:

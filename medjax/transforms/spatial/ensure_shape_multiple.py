@@ -4,9 +4,8 @@ from typing import Any
 
 import numpy as np
 
-from medjax.errors import one_of
+from medjax.arguments import choice, wholes
 from medjax.geometry import Grid, namespace, window
-from medjax.transforms.spatial.crop import sizes
 from medjax.transforms.spatial.sampling import Fill, Sampling, label_pad, pad_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Params
@@ -22,8 +21,8 @@ class EnsureShapeMultiple(SpatialTransform):
     Raises ValueError for multiples below 1.  Source: TorchIO 1.2.1.
     """
 
-    target_multiple: Any = static(convert=sizes)
-    method: str = static(default="pad", convert=lambda name, value: one_of(name, value, ("pad", "crop")), kw_only=True)
+    target_multiple: Any = static(convert=wholes(3, low=1))
+    method: str = static(default="pad", convert=choice("pad", "crop"), kw_only=True)
     padding_mode: Fill = static(default=0.0, convert=pad_fill, kw_only=True)
     p: float = always(default=1.0)
 

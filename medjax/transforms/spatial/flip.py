@@ -5,38 +5,13 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import random
 
-from medjax import keys
-from medjax.errors import one_of
+from medjax import keys, ranges
 from medjax.geometry import Grid, Linear, flip_matrix, inverse, matmul, namespace, world_axes
 from medjax.ranges import number
+from medjax.transforms.axes import WORLD_AXES, Axis, axes_of
 from medjax.transforms.transform import SpatialTransform, static, transform
 from medjax.typing import Key, Params
-
-ENDS = (("left", "right"), ("posterior", "anterior"), ("inferior", "superior"))
-WORLD_AXES = {
-    name: world
-    for world, (low, high) in enumerate(ENDS)
-    for name in (low, high, low[0], high[0], low[0] + high[0], high[0] + low[0])
-}
-"""Names of the world axes R, A, S: 'left', 'L', 'LR', ..., in lower case."""
-VOXEL_AXES = {"width": 0, "height": 1, "depth": 2}
-Axis = int | str
-
-
-def axes_of(name: str, value: Any) -> tuple[Axis, ...]:
-    """Voxel axes 0, 1, 2 and anatomical names, mixed as one likes; one alone needs no tuple."""
-    values = (value,) if isinstance(value, (int, str, np.integer)) else tuple(value)
-    for axis in values:
-        if isinstance(axis, str):
-            one_of(name, axis.lower(), (*WORLD_AXES, *VOXEL_AXES))
-        else:
-            one_of(name, axis, (0, 1, 2))
-    found = tuple(VOXEL_AXES.get(a.lower(), a) if isinstance(a, str) else int(a) for a in values)
-    if not found or len(set(found)) != len(found):
-        raise ValueError(f"{name} must name at least one axis, and none twice, got {value!r}")
-    return found
 
 
 def reversed_axes(axes: Sequence[Axis], chosen: Any, reference: Grid) -> Any:
@@ -105,8 +80,7 @@ class RandomFlip(SpatialTransform):
     exact = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
-        p = jnp.asarray(self.flip_probability)
-        return {"flip": random.uniform(keys.for_name(key, "flip"), (len(self.axes),), p.dtype) < p}
+        return {"flip": ranges.coin(keys.for_name(key, "flip"), self.flip_probability, (len(self.axes),))}
 
     def regrid(self, grid: Grid, params: Params, reference: Grid) -> Grid:
         return mirrored(self.axes, grid, params, reference)

@@ -2,8 +2,9 @@
 
 from typing import Any
 
+from medjax.arguments import sides
 from medjax.geometry import Grid
-from medjax.transforms.spatial.crop import extended, six
+from medjax.transforms.spatial.crop import extended
 from medjax.transforms.spatial.sampling import Fill, Sampling, label_pad, pad_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Params
@@ -22,7 +23,7 @@ class Pad(SpatialTransform):
     Source: TorchIO 1.2.1, which invents labels by statistics and takes functions too.
     """
 
-    padding: Any = static(default=0, convert=six)
+    padding: Any = static(default=0, convert=sides)
     padding_mode: Fill = static(default=0.0, convert=pad_fill)
     p: float = always(default=1.0)
 

@@ -8,19 +8,11 @@ from jax import random
 
 from medjax import keys
 from medjax.geometry import Grid, Linear, namespace
+from medjax.transforms.axes import voxel_axes
 from medjax.transforms.spatial.crop_or_pad import check_one_grid
-from medjax.transforms.spatial.rotate90 import about_middle, check_sizes, some_axes
-from medjax.transforms.spatial.voxel_affine import axes_of
+from medjax.transforms.spatial.rotate90 import about_middle, check_sizes, planes
 from medjax.transforms.transform import SpatialTransform, static, transform
 from medjax.typing import Key, Params
-
-
-def order_of(name: str, value: Any) -> tuple[int, ...]:
-    """A permutation of 0, 1, 2."""
-    found = axes_of(name, value)
-    if len(found) != 3:
-        raise ValueError(f"{name} must be a permutation of 0, 1, 2, got {value!r}")
-    return found
 
 
 def permutation(order: Any, reference: Grid) -> Linear:
@@ -42,7 +34,7 @@ class PermuteAxes(SpatialTransform):
     Source: batchgeneratorsv2 0.3.6, `TransposeAxesTransform`.
     """
 
-    order: Any = static(default=(2, 1, 0), convert=order_of)
+    order: Any = static(default=(2, 1, 0), convert=voxel_axes(3))
 
     exact = True
 
@@ -65,7 +57,7 @@ class RandomPermuteAxes(SpatialTransform):
     Raises ValueError if the sizes along `axes` differ, and for images on different grids.
     """
 
-    axes: Any = static(default=(0, 1, 2), convert=some_axes)
+    axes: Any = static(default=(0, 1, 2), convert=planes)
 
     random = True
     exact = True

@@ -8,11 +8,13 @@ from typing import Any
 import jax
 import numpy as np
 
+from medjax.arguments import as_floats, broadcast, check, entries, finite, flag, text
+from medjax.errors import shown
 from medjax.geometry import Grid, Space, check_affine, check_overlap, homogeneous, matmul, namespace, spacing
 from medjax.image import Image, ScalarImage
-from medjax.ranges import as_floats, broadcast, check, leaf
+from medjax.ranges import leaf
 from medjax.subject import Subject
-from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, label_interpolation, move_fill
+from medjax.transforms.spatial.sampling import Fill, Sampling, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Params
 
@@ -30,7 +32,11 @@ def target_of(name: str, value: Any) -> Any:
     if isinstance(value, (Space, Named)):
         return value
     if isinstance(value, dict):
-        return Named(value["image"]) if "image" in value else space(name, value["shape"], value["affine"])
+        if set(value) == {"image"}:
+            return Named(text(name, value["image"]))
+        if set(value) != {"shape", "affine"}:
+            raise ValueError(f"{name} as a dictionary holds shape and affine, or image, got {shown(value)}")
+        return space(name, value["shape"], value["affine"])
     if isinstance(value, str) and not Path(value).is_file():
         return Named(value)
     if isinstance(value, (str, Path)):
@@ -50,9 +56,10 @@ def target_of(name: str, value: Any) -> Any:
 
 def space(name: str, shape: Any, affine: Any) -> Space:
     """A checked Space."""
-    i, j, k = (int(n) for n in tuple(shape)[-3:])
-    if min(i, j, k) < 1:
-        raise ValueError(f"the shape of {name} must be positive, got {tuple(shape)}")
+    found = entries(shape) or ()
+    if len(found) not in (3, 4) or not all(isinstance(n, (int, np.integer)) and n > 0 for n in found):
+        raise ValueError(f"the shape of {name} must be positive, got {shown(shape)}")
+    i, j, k = (int(n) for n in found[-3:])
     return Space(check_affine(affine, f"the affine of {name}"), (i, j, k))
 
 
@@ -105,10 +112,10 @@ class Resample(SpatialTransform):
     image_interpolation: str = static(default="linear", convert=interpolation)
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
     pre_affine_name: None = static(default=None, convert=no_pre_affine)
-    scalars_only: bool = static(default=False)
-    antialias: bool = static(default=False)
+    scalars_only: bool = static(default=False, convert=flag)
+    antialias: bool = static(default=False, convert=flag)
     default_pad_value: Fill = static(default=0.0, convert=move_fill, kw_only=True)
-    default_pad_label: float = static(default=0.0, convert=constant, kw_only=True)
+    default_pad_label: float = static(default=0.0, convert=finite(), kw_only=True)
     p: float = always(default=1.0)
 
     reshapes = True

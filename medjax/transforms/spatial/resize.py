@@ -4,20 +4,22 @@ from typing import Any
 
 import numpy as np
 
+from medjax.arguments import flag, spread, stated, whole_number
 from medjax.geometry import Grid, homogeneous, matmul, namespace
 from medjax.transforms.spatial.sampling import Sampling, interpolation, label_interpolation
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Params
 
 
-def shape_of(name: str, value: Any) -> tuple[int, int, int]:
+def size_or_keep(value: Any) -> tuple[int, ...]:
     """Three whole numbers of at least 1, or -1 for an axis that keeps its own."""
-    values = np.atleast_1d(np.asarray(value))
-    whole = values.shape in ((1,), (3,)) and np.all(values == np.round(values))
-    if not whole or not np.all((values >= 1) | (values == -1)):
-        raise ValueError(f"{name} must be one positive size or three (-1 keeps an axis), got {value!r}")
-    i, j, k = (int(n) for n in np.broadcast_to(values, 3))
-    return i, j, k
+    found = tuple(whole_number(n, -1) for n in spread(value, 3))
+    if 0 in found:
+        raise ValueError
+    return found
+
+
+shape_of = stated("one positive size or three (-1 keeps an axis)", size_or_keep)
 
 
 def resized(grid: Grid, shape: Any, fixed: tuple[int, int, int] | None) -> Grid:
@@ -43,7 +45,7 @@ class Resize(SpatialTransform):
     target_shape: Any = static(convert=shape_of)
     image_interpolation: str = static(default="linear", convert=interpolation)
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
-    antialias: bool = static(default=False, kw_only=True)
+    antialias: bool = static(default=False, convert=flag, kw_only=True)
     p: float = always(default=1.0)
 
     reshapes = True

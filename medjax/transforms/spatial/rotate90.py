@@ -8,36 +8,17 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax import keys, ranges
-from medjax.errors import one_of
+from medjax.arguments import choice, many
 from medjax.geometry import Grid, Linear, homogeneous, inverse, matmul, namespace
+from medjax.transforms.axes import voxel_axes
 from medjax.transforms.spatial.crop_or_pad import check_one_grid
-from medjax.transforms.spatial.voxel_affine import axes_of
 from medjax.transforms.transform import SpatialTransform, static, transform
 from medjax.typing import Key, Params
 
 
-def plane_of(name: str, value: Any) -> tuple[int, ...]:
-    """Two of the voxel axes 0, 1, 2, in their order."""
-    found = axes_of(name, value)
-    if len(found) != 2:
-        raise ValueError(f"{name} must be two of the axes 0, 1, 2, got {value!r}")
-    return found
-
-
-def some_axes(name: str, value: Any) -> tuple[int, ...]:
+def planes(name: str, value: Any) -> tuple[int, ...]:
     """Two or three of the voxel axes 0, 1, 2, sorted."""
-    found = tuple(sorted(axes_of(name, value)))
-    if len(found) < 2:
-        raise ValueError(f"{name} must be two or three of the axes 0, 1, 2, got {value!r}")
-    return found
-
-
-def quarters(name: str, value: Any) -> tuple[int, ...]:
-    """Numbers of quarter turns, 0 to 3, at least one."""
-    found = tuple(one_of(name, n, (0, 1, 2, 3)) for n in ([value] if np.ndim(value) == 0 else value))
-    if not found:
-        raise ValueError(f"{name} is empty: name at least one of 0, 1, 2, 3")
-    return tuple(int(n) for n in found)
+    return tuple(sorted(voxel_axes(2)(name, value)))
 
 
 def turn_matrix(first: int, second: int, turns: int) -> np.ndarray:
@@ -79,8 +60,8 @@ class Rotate90(SpatialTransform):
     Source: batchgeneratorsv2 0.3.6, `Rot90Transform`.
     """
 
-    axes: Any = static(default=(0, 1), convert=plane_of)
-    turns: int = static(default=1, convert=lambda name, value: one_of(name, value, (0, 1, 2, 3)))
+    axes: Any = static(default=(0, 1), convert=voxel_axes(2, 2))
+    turns: int = static(default=1, convert=choice(0, 1, 2, 3))
 
     exact = True
 
@@ -105,8 +86,8 @@ class RandomRotate90(SpatialTransform):
     Raises ValueError if a turn is odd and the sizes along `axes` differ, and for images on different grids.
     """
 
-    axes: Any = static(default=(0, 1, 2), convert=some_axes)
-    turns: Sequence[int] = static(default=(0, 1, 2, 3), convert=quarters)
+    axes: Any = static(default=(0, 1, 2), convert=planes)
+    turns: Sequence[int] = static(default=(0, 1, 2, 3), convert=many(choice(0, 1, 2, 3), least=1))
 
     random = True
     exact = True

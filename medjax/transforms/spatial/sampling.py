@@ -10,14 +10,14 @@ and keep their dtype. A fill is drawn from the image that the run reads, for eac
     'edge', 'reflect', 'symmetric', 'wrap'   continues the image, as numpy.pad; 'linear_ramp', of padding alone, too
 """
 
-from collections.abc import Sequence
 from typing import Any, NamedTuple, TypeAlias
 
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array
 
-from medjax.errors import in_range, one_of
+from medjax.arguments import Convert, choice, entries, finite
+from medjax.errors import shown
 from medjax.image import Image, LabelMap
 from medjax.ops import statistics, warp
 from medjax.typing import working
@@ -51,6 +51,11 @@ class Sampling(NamedTuple):
 NOTHING = Sampling()
 
 
+def asked_by(t: Any) -> Sampling:
+    """What a transform that moves asks for by its four fields."""
+    return Sampling(t.image_interpolation, t.label_interpolation, t.default_pad_value, t.default_pad_label)
+
+
 def clash(run: Sampling, step: Sampling) -> bool:
     """Whether one reading cannot serve both: an interpolation or fill is set in both and differs.
 
@@ -67,40 +72,27 @@ def clash(run: Sampling, step: Sampling) -> bool:
     return differ or continued or ramped or step.pad in STATISTICS
 
 
-def interpolation(name: str, value: Any) -> str:
-    """'nearest', 'linear' or 'cubic', which may be called 'bspline'."""
-    return "cubic" if value == "bspline" else one_of(name, value, warp.INTERPOLATIONS)
+interpolation = choice(*warp.INTERPOLATIONS, bspline="cubic")
+label_interpolation = choice(*LABEL_INTERPOLATIONS)
 
 
-def label_interpolation(name: str, value: Any) -> str:
-    """'nearest' or 'linear', the vote of the eight corners."""
-    return one_of(name, value, LABEL_INTERPOLATIONS)
-
-
-def move_fill(name: str, value: Any) -> Fill:
-    """The fill of an affine or elastic transform, in TorchIO's words."""
-    words = {"minimum": "channel minimum", "mean": "border mean", "otsu": "border otsu"}
-    if isinstance(value, str):
-        same = ("edge", "reflect", *words.values())
-        one_of(name, value, (*words, *same))
-        return words.get(value, value)
-    return constant(name, value)
-
-
-def pad_fill(name: str, value: Any) -> Fill:
-    """A padding mode: a number, 'constant' (0), a statistic of the image, or a way to continue it."""
-    if isinstance(value, str):
-        one_of(name, value, ("constant", "empty", *STATISTICS, *warp.EDGES, *warp.EDGE_OF))
-        return 0.0 if value in ("constant", "empty") else value
-    return constant(name, value)
+def fill(*words: str, **aliases: Any) -> Convert:
+    """The converter of a fill: a finite number, or one of some words; aliases: what other words stand for."""
+    by_name = choice(*words, **aliases)
+    return lambda name, value: by_name(name, value) if isinstance(value, str) else constant(name, value)
 
 
 def constant(name: str, value: Any) -> float:
-    """A finite number."""
-    if isinstance(value, Sequence) or (not np.isscalar(value) and getattr(value, "ndim", 1) != 0):
-        raise TypeError(f"{name} must be a number or a name, got {value!r}")
-    in_range(name, np.asarray(value, np.float64))
-    return float(value)
+    """A number that a fill may be."""
+    if entries(value) is not None:
+        raise TypeError(f"{name} must be a number or a name, got {shown(value)}")
+    return finite()(name, value)
+
+
+MOVED = {"minimum": "channel minimum", "mean": "border mean", "otsu": "border otsu"}
+"""What TorchIO's words mean for a transform that moves."""
+move_fill = fill("edge", "reflect", *MOVED.values(), **MOVED)
+pad_fill = fill(*STATISTICS, *warp.EDGES, *warp.EDGE_OF, constant=0.0, empty=0.0)
 
 
 def label_pad(pad: Fill) -> Fill:

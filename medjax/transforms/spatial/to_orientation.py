@@ -4,17 +4,29 @@ from typing import Any
 
 import numpy as np
 
+from medjax.arguments import entries_or_one
+from medjax.errors import shown
 from medjax.geometry import AXIS_CODES, Grid, homogeneous, matmul, namespace, world_axes
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Params
 
 
-def codes(name: str, value: Any) -> str:
+def letters(value: Any) -> str:
     """Three letters, one of each of L/R, P/A and I/S, in upper case."""
-    text = "".join(value).upper() if isinstance(value, (str, tuple, list)) else ""
+    text = "".join(value if isinstance(value, str) else entries_or_one(value)).upper()
     if len(text) != 3 or any(sum(letter in pair for letter in text) != 1 for pair in AXIS_CODES):
-        raise ValueError(f"{name} must hold one of L/R, one of P/A and one of I/S, as 'RAS' or 'LPS', got {value!r}")
+        raise ValueError
     return text
+
+
+def codes(name: str, value: Any) -> str:
+    """An orientation, as 'RAS' or 'LPS'."""
+    try:
+        return letters(value)
+    except (TypeError, ValueError) as error:
+        raise type(error)(
+            f"{name} must hold one of L/R, one of P/A and one of I/S, as 'RAS' or 'LPS', got {shown(value)}"
+        ) from None
 
 
 def reoriented(grid: Grid, orientation: str) -> Grid:

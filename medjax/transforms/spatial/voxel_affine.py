@@ -5,22 +5,15 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import random
 
 from medjax import keys, ranges
+from medjax.arguments import finite, flag
 from medjax.geometry import Grid, Linear, homogeneous, inverse, matmul, namespace, transform_vector
 from medjax.ranges import Range, number, uniform
-from medjax.transforms.spatial.sampling import Fill, Sampling, constant, interpolation, label_interpolation, move_fill
+from medjax.transforms.axes import voxel_axes
+from medjax.transforms.spatial.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, static, transform
 from medjax.typing import Key, Params
-
-
-def axes_of(name: str, value: Any) -> tuple[int, ...]:
-    """Some of the voxel axes 0, 1, 2."""
-    found = tuple(int(axis) for axis in value)
-    if not found or not set(found) <= {0, 1, 2} or len(set(found)) != len(found):
-        raise ValueError(f"{name} must name some of the axes 0, 1, 2, none twice, got {value!r}")
-    return found
 
 
 def turned(degrees: Any) -> Any:
@@ -52,19 +45,18 @@ class RandomVoxelAffine(SpatialTransform):
 
     scales: Range = uniform(default=(1.0, 1.0), around=1.0, low=1e-6)
     degrees: Range = uniform(default=0.0, around=0.0, per_axis=True)
-    axes: Sequence[int] = static(default=(0, 1, 2), convert=axes_of)
-    isotropic: bool = static(default=True)
+    axes: Sequence[int] = static(default=(0, 1, 2), convert=voxel_axes())
+    isotropic: bool = static(default=True, convert=flag)
     p_per_axis: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
     default_pad_value: Fill = static(default=0.0, convert=move_fill, kw_only=True)
-    default_pad_label: float = static(default=0.0, convert=constant, kw_only=True)
+    default_pad_label: float = static(default=0.0, convert=finite(), kw_only=True)
     image_interpolation: str = static(default="linear", convert=interpolation, kw_only=True)
     label_interpolation: str = static(default="linear", convert=label_interpolation, kw_only=True)
 
     random = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
-        p = jnp.asarray(self.p_per_axis)
-        coins = random.uniform(keys.for_name(key, "axes"), (3,), p.dtype) < p
+        coins = ranges.coin(keys.for_name(key, "axes"), self.p_per_axis, (3,))
         degrees = ranges.draw(keys.for_name(key, "degrees"), self.degrees)
         scales = ranges.draw(keys.for_name(key, "scales"), self.scales, (1 if self.isotropic else 3,))
         chosen = np.isin(np.arange(3), self.axes)
@@ -83,6 +75,4 @@ class RandomVoxelAffine(SpatialTransform):
         return Linear(matmul(reference.affine, matrix, inverse(reference.affine)))
 
     def sampling(self) -> Sampling:
-        return Sampling(
-            self.image_interpolation, self.label_interpolation, self.default_pad_value, self.default_pad_label
-        )
+        return asked_by(self)

@@ -39,7 +39,7 @@ def test_bounds_are_leaves():
 
 @pytest.mark.parametrize("arguments, message", [
     ((None, None), "out_min and out_max are both None"), ((2, 1), "out_min=2 is greater than out_max=1"),
-    (((1, 2), 3), "out_min must be one number or None"), ((np.nan, 3), "out_min must be finite"),
+    (((1, 2), 3), "out_min must be one number"), ((np.nan, 3), "out_min must be finite"),
 ])  # fmt: skip
 def test_arguments_that_make_no_sense_are_refused(arguments, message):
     with pytest.raises(ValueError, match=message):

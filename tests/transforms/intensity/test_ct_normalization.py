@@ -27,9 +27,9 @@ def test_the_inverse_recovers_what_was_not_clipped():
 
 @pytest.mark.parametrize("changes, message", [
     ({"low": 2000}, "low=2000 is greater than high=1200"), ({"std": 0}, "std must be at least"),
-    ({"mean": None}, "needs low, high, mean and std"), ({"std": None}, "needs low, high, mean and std"),
+    ({"mean": None}, "mean must be made of numbers, got None"), ({"std": None}, "std must be made of"),
     ({"mean": (1, 2)}, "mean must be one number"),
 ])  # fmt: skip
 def test_arguments_that_make_no_sense_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
+    with pytest.raises((TypeError, ValueError), match=message):
         mj.CTNormalization(**{**NUMBERS, **changes})

@@ -110,7 +110,7 @@ def test_each_channel_is_changed_by_its_own_numbers():
 
 NONSENSE = [
     (dict(num_ghosts=-1), ValueError), (dict(num_ghosts=2.5), ValueError), (dict(num_ghosts=(1, 2)), ValueError),
-    (dict(axis=3), ValueError), (dict(axis=(0, 1)), ValueError), (dict(axis="up"), ValueError),
+    (dict(axis=3), ValueError), (dict(axis=(0, 1)), TypeError), (dict(axis="up"), ValueError),
     (dict(intensity=-0.1), ValueError), (dict(restore=1.2), ValueError), (dict(restore="all"), TypeError),
 ]  # fmt: skip
 

@@ -88,7 +88,7 @@ def test_labels_that_the_dtype_cannot_hold_are_refused(dtype, value):
 
 @pytest.mark.parametrize("remapping", [{1: 2.5}, {"1": 2}, {1: None}])
 def test_labels_are_whole_numbers(remapping):
-    with pytest.raises(TypeError, match="remapping must hold whole numbers"):
+    with pytest.raises((TypeError, ValueError), match="each (key|value) of remapping must be a whole number"):
         mj.RemapLabels(remapping)
 
 

@@ -33,5 +33,5 @@ def test_there_is_no_way_back():
 
 
 def test_labels_are_whole_numbers():
-    with pytest.raises(TypeError, match="labels must hold whole numbers, got 1.5"):
+    with pytest.raises(ValueError, match="each of labels must be a whole number, got 1.5"):
         mj.RemoveLabels([1.5])

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from medjax.arguments import six, stated
 from medjax.errors import near
 from medjax.geometry import world_axes
 from medjax.image import Image, LabelMap
@@ -21,6 +22,13 @@ HALVES |= {name[0]: half for name, half in HALVES.items()}
 """The world axis of an anatomical half and whether it is the upper one, by its name or its first letter."""
 
 
+BORDER = stated(
+    f"None, the name of a label map, one of {', '.join(h.capitalize() for h in HALVES)}, a function of the voxels, or "
+    "1, 3 or 6 whole numbers of voxels to leave out",
+    six,
+)
+
+
 def above_mean(data: Array) -> Array:
     """Voxels above the mean of all: TorchIO's `ZNormalization.mean`."""
     return data > data.mean()
@@ -30,24 +38,7 @@ def masking(name: str, value: Any) -> Masking:
     """A checked masking method; a border is kept as six numbers."""
     if value is None or isinstance(value, str) or callable(value):
         return value
-    sizes = np.atleast_1d(np.asarray(value))
-    if sizes.size not in (1, 3, 6) or not np.issubdtype(sizes.dtype, np.integer) or (sizes < 0).any():
-        raise ValueError(
-            f"{name} must be None, the name of a label map, one of {', '.join(h.capitalize() for h in HALVES)}, a "
-            f"function of the voxels, or 1, 3 or 6 whole numbers of voxels to leave out, got {value!r}"
-        )
-    border = np.broadcast_to(sizes, 6) if sizes.size == 1 else np.repeat(sizes, 2) if sizes.size == 3 else sizes
-    return tuple(int(n) for n in border)
-
-
-def label_values(name: str, value: Any) -> tuple[int, ...] | None:
-    """A tuple of labels from one or from a sequence of them."""
-    if value is None:
-        return None
-    found = np.atleast_1d(np.asarray(value))
-    if found.ndim != 1 or not found.size or not np.issubdtype(found.dtype, np.integer):
-        raise ValueError(f"{name} must be whole numbers, at least one, got {value!r}")
-    return tuple(int(v) for v in found)
+    return BORDER(name, value)
 
 
 def check_masking(
