@@ -87,7 +87,7 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
             tuple(steps[i].transform for i in used), [flat[i] for i in used], bare(subject),
             certain=tuple(steps[i].certain for i in used), groups=renumbered, shapes=shapes,
         )  # fmt: skip
-        verify([steps[i] for i in used], seen)
+        verify([steps[i] for i in used], awaited(result, seen))
         record.update((used[i], found) for i, found in seen.items())
         return settled(result, places, assumed)
 
@@ -205,6 +205,8 @@ def known_shape(place: Place) -> Known:
     """
     i, j, k = (int(n) for n in concrete(place).grid.shape)
     exact = place.grid.fixed is not None or place.cost <= fuse.INDEXED
+    # What is read is a channel of float32 at least; labels, and what is indexed, may be of one byte.
+    buckets.check_memory((i, j, k), 1 if place.label or place.cost <= fuse.INDEXED else 4, "the result")
     return ((i, j, k), True) if exact else (buckets.rounded((i, j, k)), False)
 
 
@@ -272,7 +274,8 @@ def after_batch(
     """
     steps = flatten(t)
     groups = groups_of(steps)
-    record = jax.device_get(record)
+    with about(", ".join(who) if who else "the batch"):
+        record = jax.device_get(awaited(result, record))
     places: list[dict[str, Place]] = []
     kept: list[dict[str, Any]] = []
     for i in range(size):
@@ -296,6 +299,21 @@ def after_batch(
         affine = np.stack([np.asarray(here[name].grid.affine) for here in places])
         images[name] = image.replace(affine=affine, metadata=tuple(metadata[name] for metadata in kept))
     return Subject({**{n: i for n, i in subject.items() if n not in images}, **result.annotations, **images})
+
+
+def awaited(result: Subject, record: Any) -> Any:
+    """The record of a program, after its result: what failed in between is an exception here, MemoryError if need be.
+
+    Nothing waits for a result without a record.
+    """
+    try:
+        if jax.tree.leaves(record):
+            jax.block_until_ready(result)
+        return record
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower():
+            raise MemoryError(str(error)) from error
+        raise
 
 
 def element_grids(subject: Subject, i: int) -> Subject:
