@@ -648,6 +648,7 @@ def work(source: Source, first: int, ready: queue.Queue, reading: Reading, setti
     finally:
         if elements is not None:
             elements.close()
+        reading.threads.discard(threading.current_thread())  # a queue reads here too, in another's stead
         while reading.threads:
             reading.threads.pop().join()
 
