@@ -1,7 +1,7 @@
 """Random patches of subjects, and a queue of them for training."""
 
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from typing import Any, NamedTuple
 
@@ -148,8 +148,10 @@ class Volumes(mj.SubjectsDataset):
         known = isinstance(self.dataset, SubjectsDataset)
         return describe(self.dataset.subjects[number], number) if known else f"subject {number}"
 
-    def read(self, index: int) -> mj.Subject:
+    def read(self, index: int, proceed: Callable[[], None] | None = None) -> mj.Subject:
         """A subject in memory of its own: the user may write to theirs while this is used."""
+        if proceed is not None:
+            proceed()
         number, key = self.numbers[index], None
         if self.transform is not None:
             subject = self.dataset.subjects[number]

@@ -6,6 +6,7 @@ Compose are inherited. The one mixin changes what goes in and out, where the key
 
 import difflib
 import inspect
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import jax
@@ -140,9 +141,9 @@ def bridged(t: mj.Transform) -> Any:
     return made
 
 
-def from_config(config: dict[str, Any]) -> Any:
-    """The transform of a dictionary that `to_config` made."""
-    return bridged(mj.from_config(config))
+def from_config(config: dict[str, Any], functions: Mapping[str, Callable[..., Any]] | None = None) -> Any:
+    """The transform of a dictionary that `to_config` made; `functions` is what names of functions in it stand for."""
+    return bridged(mj.from_config(config, functions))
 
 
 def unknown(module: str, name: str) -> AttributeError:

@@ -1,13 +1,22 @@
 """Subjects by number: read when asked for, and kept nowhere."""
 
 import operator
-from collections.abc import Iterable
-from typing import Any
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 
 from medjax.errors import about, needs_key
 from medjax.subject import Subject
+from medjax.transforms.checks import check_subject
 from medjax.transforms.program import is_random
 from medjax.transforms.transform import Transform
+
+
+class Problem(NamedTuple):
+    """What is wrong with a subject: its index, what errors call it, and the error."""
+
+    index: int
+    name: str
+    error: Exception
 
 
 class SubjectsDataset:
@@ -53,11 +62,45 @@ class SubjectsDataset:
         with about(self.describe(index)):
             return self.transform(subject, key)
 
-    def read(self, index: int) -> Subject:
-        """A copy of subject `index` with every image read, not transformed; touches NumPy only."""
+    def read(self, index: int, proceed: Callable[[], None] | None = None) -> Subject:
+        """A copy of subject `index` with every image read, not transformed; touches NumPy only.
+
+        proceed: called before each image; what it raises ends the reading, and passes as it is.
+        """
         index = self._checked(index)
-        with about(self.describe(index)):
-            return self.subjects[index].load()
+        subject, images = self.subjects[index], {}
+        for name, image in subject.images.items():
+            if proceed is not None:
+                proceed()
+            with about(self.describe(index)):
+                images[name] = image.load()
+        return subject.replace(**images)
+
+    def check(self, *, voxels: bool = False) -> list[Problem]:
+        """All subjects that cannot be used, before an epoch is begun: (index, name, error) of each.
+
+        Headers are read, and what the transform asks of a subject is checked (the images that it names, a world that
+        they share); with `voxels` every file is read to its end, one subject at a time. Nothing is kept or transformed.
+        A list, so that one bad file of a thousand does not hide the others: stop there, or leave them out.
+
+        >>> bad = {problem.index for problem in dataset.check(voxels=True)}
+        >>> dataset = mj.SubjectsDataset([s for i, s in enumerate(subjects) if i not in bad], pipeline)
+        """
+        problems = []
+        for index in range(len(self)):
+            try:
+                with about(self.describe(index)):
+                    subject = self.subjects[index]
+                    copy = subject.replace(**{name: image.replace() for name, image in subject.images.items()})
+                    copy = copy.load() if voxels else copy
+                    for name, image in copy.images.items():
+                        with about(name):
+                            _ = image.shape, image.affine, image.dtype
+                    if self.transform is not None:
+                        check_subject(self.transform, copy)
+            except Exception as error:
+                problems.append(Problem(index, self.describe(index), error))
+        return problems
 
     def describe(self, index: int) -> str:
         """Which subject this is, for a message: its index, its short metadata and its files."""

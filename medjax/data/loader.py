@@ -4,18 +4,23 @@
 
 What a batch holds is arithmetic: batch b of an epoch has the subjects at places b B to (b + 1) B of the order that the
 key and the epoch give, and each is transformed by the key of its epoch and index. So the number of threads changes
-nothing, and the state of an iterator is the number of its next batch.
+nothing, and the state of an iterator is the number of its next batch. What cannot be read leaves its place empty: the
+batches before and after it are what they were.
 """
 
 import contextlib
+import hashlib
 import itertools
+import json
 import operator
+import os
 import queue
 import threading
+import warnings
 import weakref
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import lru_cache, partial
+from functools import cached_property, lru_cache, partial
 from typing import Any, NamedTuple, Protocol
 
 import jax
@@ -24,7 +29,7 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from medjax import keys
 from medjax.data.dataset import SubjectsDataset
-from medjax.errors import about, needs_extra, needs_key
+from medjax.errors import about, needs_extra, needs_key, one_of
 from medjax.subject import Subject, compare, stack
 from medjax.transforms import buckets, call, checks, host
 from medjax.transforms.program import is_random
@@ -44,6 +49,7 @@ def loader(
     num_threads: int = 2,
     prefetch: int = 2,
     device: Any = None,
+    on_error: str = "raise",
 ) -> "Loader":
     """Batches of a data set, read by threads and transformed as batches on a device.
 
@@ -52,12 +58,17 @@ def loader(
     last batch of fewer than B.
     epochs: how often all subjects are given; batches do not cross epochs.  num_threads: that read and decode.
     prefetch: batches that are decoded ahead.  device: a `jax.Device`, or a `jax.sharding.Sharding` that splits the
-    batch axis over devices; None for JAX's default.
+    batch axis over devices; None for JAX's default.  on_error: what becomes of a subject that cannot be read or
+    transformed. "raise": the loop gets the error; `next` goes on with the batch after it. "skip": it is left out, its
+    batch is smaller by it (by the same program, but a training step compiles for each size that it meets; a batch of
+    none is not given), and no other batch changes, so the state of an iterator means what it meant. Those left out are
+    in `iter(loader).skipped`, and one warning at the end of an epoch counts and names them.
 
     Iterating again gives the same batches again, for any number of threads; `len` counts them. Subject i of the data
     set is what `dataset.get(i, keys.for_element(key, epoch, i))` gives, whatever batch it lands in. Every subject is
     read each time it is drawn, and nothing that was read is kept. `iter(loader).get_state()` is a small dictionary for
-    JSON; `set_state` goes on from there. Leaving a loop early, or `close()`, ends the threads.
+    JSON; `set_state` goes on from there. Leaving a loop early, Ctrl-C or `close()` ends the threads: no other file is
+    begun, those that are being read are waited for. Threads may share an iterator: each batch goes to one of them.
 
     Where the transform begins with steps that end in a fixed shape (`Resample(1.0), CropOrPad(160)`), subjects may
     differ in shape: they are padded to one shape for the whole data set, known from the headers, and only what is real
@@ -83,6 +94,7 @@ def loader(
         needs_key("shuffle=True", "loader(dataset, batch_size, jax.random.key(0))")
     elif dataset.transform is not None and is_random(dataset.transform):
         needs_key(type(dataset.transform).__name__, "loader(dataset, batch_size, jax.random.key(0))")
+    one_of("on_error", on_error, ("raise", "skip"))
     order = Order(len(dataset), batch_size, key if shuffle else None, drop_last, epochs)
     target = as_target(device)
     parts = len(target.device_set) if isinstance(target, NamedSharding) else 1
@@ -90,7 +102,9 @@ def loader(
         if size % parts:
             hint = "; drop_last=True leaves it out" if size < batch_size else ""
             raise ValueError(f"a batch of {size} does not divide over {parts} devices{hint}")
-    return Loader(dataset, order, key, num_threads, prefetch, target)
+    if parts > 1 and on_error == "skip":
+        raise ValueError("on_error='skip' makes batches smaller, which do not divide over devices")
+    return Loader(dataset, order, key, num_threads, prefetch, target, on_error)
 
 
 def as_target(device: Any) -> Device:
@@ -117,7 +131,7 @@ class Order:
     """
 
     def __init__(self, size: int, batch_size: int, key: Key | None, drop_last: bool, epochs: int):
-        self.size, self.batch_size = size, batch_size
+        self.size, self.batch_size, self.shuffles = size, batch_size, key is not None
         self.steps = size // batch_size if drop_last else -(-size // batch_size)
         self.batches = self.steps * epochs
         self.of_epoch = lru_cache(4)(partial(order_of, key, size))
@@ -144,12 +158,44 @@ def order_of(key: Key | None, size: int, epoch: int) -> np.ndarray:
 
 
 class Element(NamedTuple):
-    """A decoded subject, its place in the data set, its epoch, and what an error calls it; all None for a filler."""
+    """A decoded subject, its place in the data set, its epoch, and what an error calls it; all None for a filler.
+
+    error: why there is no subject, if it is to be left out.
+    """
 
     epoch: int
     index: int | None
     subject: Subject | None
     name: str
+    error: Exception | None = None
+
+
+class Skipped(NamedTuple):
+    """A subject that was left out: when, its index in the data set, what errors call it, and what went wrong."""
+
+    epoch: int
+    index: int
+    name: str
+    error: Exception
+
+
+class Stopped(Exception):
+    """Nobody waits for what is read."""
+
+
+class Reading:
+    """What threads that read go by: they are known, begin nothing once told to stop, and list what they skip."""
+
+    def __init__(self):
+        self.threads: set[threading.Thread] = set()
+        self.stop = threading.Event()
+        self.skipped: list[Skipped] = []
+
+    def proceed(self) -> None:
+        """Called before a file is begun; raises Stopped where none is to be."""
+        self.threads.add(threading.current_thread())
+        if self.stop.is_set():
+            raise Stopped
 
 
 class Started(NamedTuple):
@@ -172,12 +218,21 @@ class Source(Protocol):
         """How many batches there are."""
         ...
 
-    def elements(self, first: int, seen: set[threading.Thread]) -> Any:
-        """An iterator of what is decoded for the batches from `first` on; `seen` collects the threads that read."""
+    @property
+    def identity(self) -> dict[str, Any]:
+        """What a state must agree with: numbers that say what is counted, and digests of what is drawn from."""
         ...
 
-    def batches(self, elements: Iterator[Any], count: int) -> Iterator[Subject]:
-        """The last `count` batches."""
+    def epoch_of(self, batch: int) -> int:
+        """The number of the epoch to which a batch belongs, from 0 on."""
+        ...
+
+    def elements(self, first: int, reading: Reading) -> Any:
+        """An iterator of what is decoded for the batches from `first` on."""
+        ...
+
+    def batches(self, elements: Iterator[Any], count: int, reading: Reading) -> Iterator[tuple[int, Any]]:
+        """The last `count` batches with their numbers; instead of a batch, the error with which it failed."""
         ...
 
 
@@ -187,10 +242,11 @@ class Loader:
     ahead = 1
 
     def __init__(
-        self, dataset: SubjectsDataset, order: Order, key: Key | None, num_threads: int, prefetch: int, target: Device
-    ):
+        self, dataset: SubjectsDataset, order: Order, key: Key | None, num_threads: int, prefetch: int, target: Device,
+        on_error: str = "raise",
+    ):  # fmt: skip
         self.dataset, self.order, self.key, self.target = dataset, order, key, target
-        self.num_threads, self.prefetch = num_threads, prefetch
+        self.num_threads, self.prefetch, self.on_error = num_threads, prefetch, on_error
         self._padding: dict[str, Shape3 | None] | None = None
         self._lock = threading.Lock()
 
@@ -203,18 +259,39 @@ class Loader:
     def __repr__(self) -> str:
         return f"loader({self.dataset!r}, batch_size={self.order.batch_size}, {len(self)} batches)"
 
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Batch size and number of subjects, and digests of the key, of the options and of the data set.
+
+        `epochs` is not among the options: a longer training goes on from the state of a shorter one; nor is the
+        transform, whose strengths may be scheduled.
+        """
+        order = self.order
+        options = [order.steps, order.shuffles]
+        return {"batch_size": order.batch_size, "subjects": order.size, **identity_of(self.key, options, self.dataset)}
+
+    def epoch_of(self, batch: int) -> int:
+        """The number of the epoch to which a batch belongs."""
+        return batch // self.order.steps
+
     # -- the stages, in the order in which they run
 
-    def elements(self, first: int, seen: set[threading.Thread]) -> Any:
-        """grain's iterator of decoded elements, from batch `first` on; `seen` collects the threads that read."""
+    def elements(self, first: int, reading: Reading) -> Any:
+        """grain's iterator of decoded elements, from batch `first` on."""
         try:
             import grain
         except ImportError:
             needs_extra("grain", "loader", "medjax.loader")
 
         def decode(place: tuple[int, int | None]) -> Element:
-            seen.add(threading.current_thread())
-            return self.decode(*place)
+            reading.proceed()
+            epoch, index = place
+            try:
+                return self.decode(epoch, index, reading.proceed)
+            except Exception as error:
+                if self.on_error == "raise" or index is None or isinstance(error, Stopped):
+                    raise
+                return Element(epoch, index, None, self.dataset.describe(index), error)
 
         options = grain.ReadOptions(
             num_threads=self.num_threads,
@@ -225,31 +302,73 @@ class Loader:
             elements.set_state({"next_index": first * self.order.batch_size})
         return elements
 
-    def batches(self, elements: Iterator[Element], count: int) -> Iterator[Subject]:
-        """The next `count` batches, each begun before the one ahead of it is given: the device need not wait.
+    def batches(
+        self, elements: Iterator[Element], count: int, reading: Reading
+    ) -> Iterator[tuple[int, Subject | Exception]]:
+        """The last `count` batches, each begun before the one ahead of it is given: the device need not wait.
 
-        A batch that fails does not take the one ahead of it with it.
+        A batch that fails does not take the one ahead of it with it, and is the last.
         """
-        started = None
-        for _ in range(count):
+        before: tuple[int, list[Element], Started | Exception] | None = None
+        for number in range(len(self) - count, len(self) + 1):
             ahead, problem = None, None
-            try:
-                ahead = self.start(list(itertools.islice(elements, self.order.batch_size)))
-            except Exception as error:
-                problem = error
-            if started is not None:
-                yield self.finish(started)
-            if problem is not None:
-                raise problem
-            started = ahead
-        if started is not None:
-            yield self.finish(started)
+            if number < len(self):
+                found: list[Element] = []
+                try:
+                    found = list(itertools.islice(elements, self.order.batch_size))
+                    reading.skipped += [Skipped(e.epoch, e.index or 0, e.name, e.error) for e in found if e.error]
+                    if any(e.subject is not None for e in found):
+                        ahead = number, found, self.start(found)
+                except Exception as error:
+                    problem = error
+                    if found and self.on_error == "skip":
+                        ahead = number, found, error  # some of it may be all right
+            if before is not None:
+                result = self.finished(*before[1:], reading)
+                if result is not None:
+                    yield before[0], result
+            if ahead is None and problem is not None:
+                yield number, problem
+                return
+            before = ahead
 
-    def decode(self, epoch: int, index: int | None) -> Element:
+    def finished(self, elements: list[Element], started: Started | Exception, reading: Reading) -> Any:
+        """A batch, waited for, or the error with which it failed; None if nothing is left of it."""
+        try:
+            if isinstance(started, Exception):
+                raise started
+            return self.finish(started)
+        except Exception as error:
+            if self.on_error == "raise":
+                return error
+            return self.survivors(elements, error, reading)
+
+    def survivors(self, elements: list[Element], error: Exception, reading: Reading) -> Any:
+        """What is left of a batch that failed, after each of its subjects was tried alone, by the same program."""
+        fillers = [Element(elements[0].epoch, None, None, "")] * (self.order.batch_size - 1)
+        good = []
+        for element in elements:
+            if element.subject is None:
+                continue
+            try:
+                self.finish(self.start([element, *fillers]))
+                good.append(element)
+            except Exception as problem:
+                assert element.index is not None
+                reading.skipped.append(Skipped(element.epoch, element.index, element.name, problem))
+        if not good:
+            return None
+        left_out = sum(element.subject is not None for element in elements) > len(good)
+        try:  # each alone is all right: it is their company that fails
+            return self.finish(self.start(good + fillers[len(good) - 1 :])) if left_out else error
+        except Exception as problem:
+            return problem
+
+    def decode(self, epoch: int, index: int | None, proceed: Callable[[], None]) -> Element:
         """Read a subject, its voxels in the order in which the device reads them."""
         if index is None:
             return Element(epoch, None, None, "")
-        subject = self.dataset.read(index)
+        subject = self.dataset.read(index, proceed)
         images = {name: image.replace(data=in_order(image.data)) for name, image in subject.images.items()}
         return Element(epoch, index, subject.replace(**images), self.dataset.describe(index))
 
@@ -294,7 +413,8 @@ class Loader:
         """The (B,) keys of the elements of a batch."""
         if self.key is None:
             return None
-        indices = np.array([elements[0].index if e.index is None else e.index for e in elements], np.uint32)
+        real = [e.index for e in elements if e.subject is not None]
+        indices = np.array(real + real[:1] * (len(elements) - len(real)), np.uint32)
         found = keys_of(self.key, np.uint32(elements[0].epoch), indices)
         return found if self.target is None else jax.device_put(found, self.target)
 
@@ -356,106 +476,182 @@ class Loader:
         return padding
 
 
+def identity_of(key: Key | None, options: Any, dataset: SubjectsDataset) -> dict[str, str]:
+    """Digests, by what they are of; the same in every process, and no file is read."""
+    words = None if key is None else [str(jax.random.key_impl(key)), np.asarray(jax.random.key_data(key)).tolist()]
+    return {"key": digest(words), "options": digest(options), "dataset": digest(outlines(dataset))}
+
+
+def digest(value: Any) -> str:
+    """Eight letters that differ for what differs."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
+
+
+def outlines(dataset: SubjectsDataset) -> list[Any]:
+    """What tells the subjects of a data set apart, in order: names, files, shapes of arrays, short metadata.
+
+    Files by their place in the folder that holds all of them, so that a data set may be moved.
+    """
+    paths = [
+        os.path.abspath(path) for subject in dataset.subjects for i in subject.images.values() for path in files_of(i)
+    ]
+    try:
+        folder = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    except ValueError:  # on several drives
+        folder = ""
+
+    def one(subject: Subject) -> Any:
+        images = {}
+        for name, image in subject.images.items():
+            files = [os.path.relpath(os.path.abspath(p), folder) if folder else str(p) for p in files_of(image)]
+            held = image.held()[0]
+            shape = None if files or held is None else [*map(int, held.shape), str(held.dtype)]
+            images[name] = [type(image).__name__, files, shape]
+        known = {n: v for n, v in subject.metadata.items() if isinstance(v, str | int | float)}
+        return [list(images.items()), known]
+
+    return [len(dataset), *map(one, dataset.subjects)]
+
+
+def files_of(image: Any) -> list[Any]:
+    """The files of an image."""
+    path = image.path
+    return [] if path is None else path if isinstance(path, list) else [path]
+
+
 class BatchIterator:
-    """The batches of a loader or queue from some number on; what runs ahead of it ends when it is closed or dropped."""
+    """The batches of a loader or queue from some number on; what runs ahead of it ends when it is closed or dropped.
+
+    Threads may share one: each batch goes to one of them. skipped: what has been left out so far, with the error.
+    """
 
     def __init__(self, source: Source):
         self._source, self._next = source, 0
         self._close: Callable[[], object] | None = None
+        self._lock = threading.RLock()
+        self.skipped: list[Skipped] = []
+        self._warned = 0
 
     def __iter__(self) -> "BatchIterator":
         return self
 
     def __next__(self) -> Subject:
-        if self._next >= len(self._source):
-            self.close()
-            raise StopIteration
-        if self._close is None:
-            worker = Worker(self._source, self._next)
-            self._take, self._close = worker.take, weakref.finalize(self, worker.close)
-        try:
-            batch = self._take()
-        except BaseException:
-            self.close()
-            raise
-        self._next += 1
-        return batch
+        with self._lock:
+            if self._next >= len(self._source):
+                self.close()
+                self._warn(None)
+                raise StopIteration
+            if self._close is None:
+                worker = Worker(self._source, self._next)
+                self._take, self._close = worker.take, weakref.finalize(self, worker.close)
+            try:
+                number, batch, skipped = self._take()
+            except BaseException:  # Ctrl-C, or what has nothing to do with a batch
+                self.close()
+                raise
+            self._next = number + 1
+            known = {(s.epoch, s.index) for s in self.skipped}
+            self.skipped += [s for s in skipped if (s.epoch, s.index) not in known]
+            if batch is None:  # nothing is left of it or of those behind it
+                return next(self)
+            if isinstance(batch, BaseException):
+                self.close()
+                raise batch
+            if number:
+                self._warn(self._source.epoch_of(number))
+            return batch
+
+    def _warn(self, epoch: int | None) -> None:
+        """Warn of what was left out in epochs before this one, once."""
+        new = [s for s in self.skipped[self._warned :] if epoch is None or s.epoch < epoch]
+        if new:
+            self._warned += len(new)
+            shown = "; ".join(str(s.error) for s in new[:20]) + ("; ..." if len(new) > 20 else "")
+            warnings.warn(f"{len(new)} subjects were skipped in epoch {new[-1].epoch}: {shown}", stacklevel=3)
 
     def close(self) -> None:
         """End the threads and drop what they prepared. `next` begins anew with the batch that is due."""
-        if self._close is not None:
-            self._close()
-            self._close = None
+        close, self._close = self._close, None
+        if close is not None:
+            close()
 
-    def get_state(self) -> dict[str, int]:
-        """Where the iterator stands, for JSON: number of the batch that is next, and of what it counts."""
-        order = self._source.order
-        return {"batch": self._next, "batch_size": order.batch_size, "subjects": order.size}
+    def get_state(self) -> dict[str, Any]:
+        """Where the iterator stands, for JSON: number of the batch that is next, and digests of what it counts."""
+        return {"batch": self._next, **self._source.identity}
 
-    def set_state(self, state: dict[str, int]) -> None:
+    def set_state(self, state: dict[str, Any]) -> None:
         """Go to where an iterator of the same data set, key and options stood.
 
-        Raises ValueError if it counted batches of another size, or of a data set of another length.
+        Raises ValueError, saying in what it differs, for the state of another, and for what is no state.
         """
-        ours = {**self.get_state(), "batch": state.get("batch")}
-        if ours != dict(state) or not 0 <= operator.index(state["batch"]) <= len(self._source):
-            raise ValueError(f"the state {dict(state)} is of another loader; here it is like {self.get_state()}")
-        self.close()
-        self._next = state["batch"]
+        ours = self._source.identity
+        if not isinstance(state, dict) or set(state) != {"batch", *ours}:
+            raise ValueError(f"a state is a dictionary with {', '.join(('batch', *ours))}, got {state!r:.200}")
+        other = [name for name, value in ours.items() if state[name] != value]
+        if other:
+            raise ValueError(
+                f"the state is of another {', another '.join(other)}: it has {state!r}, here it is like "
+                f"{self.get_state()}"
+            )
+        batch = state["batch"]
+        if not isinstance(batch, int) or isinstance(batch, bool) or not 0 <= batch <= len(self._source):
+            raise ValueError(f"the state's batch must be from 0 to {len(self._source)}, got {batch!r}")
+        with self._lock:
+            self.close()
+            self._next = batch
 
 
 class Worker:
     """The thread that stacks and transforms batches ahead of the consumer."""
 
     def __init__(self, source: Source, first: int):
-        self._ready: queue.Queue[tuple[Subject | None, BaseException | None]] = queue.Queue(maxsize=source.ahead)
-        self._stop = threading.Event()
+        self._ready: queue.Queue[tuple[int, Any, list[Skipped]]] = queue.Queue(maxsize=source.ahead)
+        self._reading = Reading()
         # What `with jax.default_device(...)` and `with jax.enable_x64()` set holds for the consumer's thread alone.
         config: Any = jax.config
         settings = (config.jax_default_device, config.jax_enable_x64)
         # The thread must not know this object: it would keep itself alive.
-        arguments = (source, first, self._ready, self._stop, settings)
+        arguments = (source, first, self._ready, self._reading, settings)
         self._thread = threading.Thread(target=work, args=arguments, name="medjax-loader", daemon=True)
         self._thread.start()
 
-    def take(self) -> Subject:
-        """The next batch; raises what went wrong while it was made."""
-        batch, error = self._ready.get()
-        if error is not None:
-            raise error
-        assert batch is not None
-        return batch
+    def take(self) -> tuple[int, Any, list[Skipped]]:
+        """The number of the next batch, it or the error with which it failed, and what was left out until then."""
+        return self._ready.get()
 
     def close(self) -> None:
-        """Ask the thread to end, and wait for it."""
-        self._stop.set()
+        """Ask the thread to end, and wait for it; whoever waits for a batch is told."""
+        self._reading.stop.set()
         while self._thread.is_alive() and self._thread is not threading.current_thread():
             with contextlib.suppress(queue.Empty):
                 self._ready.get_nowait()  # it may be waiting for room
             self._thread.join(0.01)
         with contextlib.suppress(queue.Empty):
-            self._ready.get_nowait()
+            while True:
+                self._ready.get_nowait()
+        self._ready.put((-1, RuntimeError("the iterator was closed while a batch was waited for"), []))
 
 
-def work(source: Source, first: int, ready: queue.Queue, stop: threading.Event, settings: tuple[Any, bool]) -> None:
-    """Put batches into `ready` until `stop` is set or all are made, then what went wrong, if anything did."""
-    readers: set[threading.Thread] = set()
-    elements = None
+def work(source: Source, first: int, ready: queue.Queue, reading: Reading, settings: tuple[Any, bool]) -> None:
+    """Put batches into `ready` until told to stop or all are made, and what went wrong, if anything did."""
+    elements, number = None, first - 1
     device, x64 = settings
     try:
         with jax.default_device(device), jax.enable_x64(x64):
-            elements = source.elements(first, readers)
-            for batch in source.batches(elements, len(source) - first):
-                ready.put((batch, None))
-                if stop.is_set():
+            elements = source.elements(first, reading)
+            for number, batch in source.batches(elements, len(source) - first, reading):
+                ready.put((number, batch, reading.skipped[:]))
+                if reading.stop.is_set():
                     return
+            ready.put((len(source) - 1, None, reading.skipped[:]))
     except BaseException as error:
-        ready.put((None, error))
+        ready.put((number + 1, error, reading.skipped[:]))
     finally:
         if elements is not None:
             elements.close()
-        while readers:
-            readers.pop().join()
+        reading.threads.discard(threading.current_thread())  # a queue reads here too, in another's stead
+        while reading.threads:
+            reading.threads.pop().join()
 
 
 def in_order(array: Any) -> Any:

@@ -10,10 +10,9 @@ is one number, and a restart remakes the patches that wait, and no others.
 
 import itertools
 import operator
-import threading
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from functools import partial
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 import jax
@@ -24,8 +23,8 @@ from jaxtyping import Array, Int
 
 from medjax import geometry, keys
 from medjax.data.dataset import SubjectsDataset
-from medjax.data.loader import BatchIterator, as_target, in_order
-from medjax.errors import about, needs_extra
+from medjax.data.loader import BatchIterator, Reading, Skipped, Stopped, as_target, digest, identity_of, in_order
+from medjax.errors import about, needs_extra, one_of
 from medjax.geometry import Grid
 from medjax.patches.samplers import Sampler, check_fits, fitting
 from medjax.subject import KEY, LOCATION, Subject, is_array, stack_others
@@ -112,13 +111,19 @@ def numbers(key: Key, name: str, epoch: int = 0) -> np.random.Generator:
 
 
 class Volume(NamedTuple):
-    """A decoded subject, its place in the sequence of volumes, its epoch and index, and what an error calls it."""
+    """A decoded subject, its place in the sequence of volumes, its epoch and index, and what an error calls it.
+
+    first: the number of its first patch among those of the same subject in the epoch.
+    error: why it could not be read; then the subject is empty.
+    """
 
     number: int
     epoch: int
     index: int
     subject: Subject
     name: str
+    first: int
+    error: Exception | None = None
 
 
 class Kept(NamedTuple):
@@ -143,6 +148,11 @@ class PatchQueue:
     often all volumes are given, or the range of their numbers.  num_threads: that read and decode.  device: where
     patches are made.  order: the subjects of every epoch, as indices, in this order and as often as they stand there,
     instead of all of them.
+    on_error: what becomes of a volume that cannot be read or transformed. "raise": the loop gets the error with each
+    batch that is to hold a patch of it; `next` goes on with the batch after. "skip": the next volume of the epoch that
+    can be used gives further patches, of draws of their own, in its stead, so that batches keep their size, their
+    number and what else is in them. Those skipped are in `iter(queue).skipped`, and one warning at the end of an epoch
+    counts and names them.
 
     Iterating again gives the same patches again, for any number of threads. The key of a patch is that of its epoch and
     subject, as the loader's, with its number in its volume folded in. Affines are float32. `iter(queue).get_state()` is
@@ -170,7 +180,9 @@ class PatchQueue:
         num_threads: int = 2,
         device: Any = None,
         order: Sequence[int] | None = None,
+        on_error: str = "raise",
     ):
+        one_of("on_error", on_error, ("raise", "skip"))
         if not isinstance(dataset, SubjectsDataset):
             raise TypeError(f"dataset must be a SubjectsDataset(subjects, transform), got {type(dataset).__name__}")
         if not len(dataset):
@@ -192,7 +204,7 @@ class PatchQueue:
             raise ValueError(f"samples_per_volume must be a number for each of {len(dataset)} subjects, got {samples}")
         if order is not None and not all(0 <= index < len(dataset) for index in order):
             raise ValueError(f"order must hold indices of the {len(dataset)} subjects, got {order}")
-        self.dataset, self.sampler, self.num_threads = dataset, sampler, num_threads
+        self.dataset, self.sampler, self.num_threads, self.on_error = dataset, sampler, num_threads, on_error
         self.key, self.target = keys.as_key(key), as_target(device)
         reach = max_length - most if shuffle_patches else 0
         self.order = Schedule(len(dataset), samples, batch_size, epochs, reach, self.key, shuffle_subjects, order)
@@ -213,28 +225,52 @@ class PatchQueue:
         text = f"PatchQueue({len(self)} batches of {self.order.batch_size} patches of {self.sampler.patch_size})"
         return text + "\n" + shown(self.pipeline)
 
+    @cached_property
+    def identity(self) -> dict[str, Any]:
+        """Batch size and number of subjects, and digests of the key, of the options and of the data set.
+
+        The options are the schedule and the sampler; the transform is none, as its strengths may be scheduled.
+        """
+        schedule = [digest(found.tolist()) for found in (self.order.order, self.order.volumes, self.order.epochs)]
+        sampler = [type(self.sampler).__name__, *map(repr, vars(self.sampler).values())]
+        told = identity_of(self.key, [schedule, sampler], self.dataset)
+        return {"batch_size": self.order.batch_size, "subjects": self.order.size, **told}
+
+    def epoch_of(self, batch: int) -> int:
+        """The number of the epoch to which the first patch of a batch belongs."""
+        return int(self.order.epochs[self.order.patches(batch)[0] // self.order.samples])
+
     # -- the stages, in the order in which they run
 
-    def elements(self, first: int, seen: set[threading.Thread]) -> Any:
-        """grain's iterator of decoded volumes that batches from `first` on need; `seen` collects the threads."""
+    def elements(self, first: int, reading: Reading) -> Any:
+        """grain's iterator of decoded volumes that batches from `first` on need."""
         try:
             import grain
         except ImportError:
             needs_extra("grain", "loader", "medjax.PatchQueue")
-
-        def decode(number: int) -> Volume:
-            seen.add(threading.current_thread())
-            epoch, index = int(self.order.epochs[number]), int(self.order.volumes[number])
-            subject = self.dataset.read(index)
-            images = {name: image.replace(data=in_order(image.data)) for name, image in subject.images.items()}
-            return Volume(number, epoch, index, subject.replace(**images), self.dataset.describe(index))
-
         numbers = list(itertools.chain.from_iterable(self.order.arrivals(first).values()))
         options = grain.ReadOptions(num_threads=self.num_threads, prefetch_buffer_size=self.num_threads)
+        decode = partial(self.decode, reading=reading)
         return iter(grain.MapDataset.source(numbers).map(decode).to_iter_dataset(options))
 
-    def batches(self, volumes: Iterator[Volume], count: int) -> Iterator[Subject]:
-        """The last `count` batches."""
+    def decode(self, number: int, *, reading: Reading, instead_of: int | None = None) -> Volume:
+        """Read a volume; what goes wrong is noted in it, so that the others are read on."""
+        reading.proceed()
+        epoch, index = int(self.order.epochs[number]), int(self.order.volumes[number])
+        name, place = self.dataset.describe(index), number if instead_of is None else instead_of
+        # Beyond all that this subject gives of its own, so that nothing is drawn twice.
+        first = int(self.order.first[number]) if instead_of is None else len(self.order.batch_of) * (1 + instead_of)
+        try:
+            subject = self.dataset.read(index, reading.proceed)
+            images = {name: image.replace(data=in_order(image.data)) for name, image in subject.images.items()}
+        except Exception as error:
+            if isinstance(error, Stopped):
+                raise
+            return Volume(place, epoch, index, Subject(), name, first, error)
+        return Volume(place, epoch, index, subject.replace(**images), name, first)
+
+    def batches(self, volumes: Iterator[Volume], count: int, reading: Reading) -> Iterator[tuple[int, Any]]:
+        """The last `count` batches with their numbers; one that fails is the last, its error instead of it."""
         first = len(self) - count
         arrivals = self.order.arrivals(first)
         pool, free, slot_of = None, list(range(self.order.slots())), {}
@@ -247,17 +283,49 @@ class PatchQueue:
                 slots = np.full(len(patches), -1)
                 for i in np.flatnonzero(wanted):
                     slots[i] = slot_of[int(patches[i])] = free.pop()
-                with about(volume.name):
-                    pool, offset = self.make(volume, wanted, slots, pool)
+                volume, pool, offset, error = self.filled(volume, wanted, slots, pool, reading)
+                if error is not None:
+                    yield batch, error
+                    return
                 kept[volume.number] = Kept(Subject(beside_images(volume.subject)), offset)
             due = self.order.patches(batch)
             slots = np.array([slot_of.pop(int(patch)) for patch in due])
             free.extend(slots.tolist())
             patches, times = taken(pool, slots, self.key)
             of = [kept[int(patch) // self.order.samples] for patch in due]
-            yield with_metadata(taken_back(patches, of), self.after([volume.known for volume in of], times))
+            yield batch, with_metadata(taken_back(patches, of), self.after([volume.known for volume in of], times))
             waiting = {patch // self.order.samples for patch in slot_of}
             kept = {number: volume for number, volume in kept.items() if number in waiting}
+
+    def filled(
+        self, volume: Volume, wanted: np.ndarray, slots: np.ndarray, pool: Any, reading: Reading
+    ) -> tuple[Volume, Any, near.Offset, Exception | None]:
+        """The volume whose patches fill the slots, the pool and how far the volume was brought for them.
+
+        Or the error, if no volume of the epoch can be used.
+
+        The volume itself, or, where it cannot be used and that is no error, the next one of the epoch that can.
+        """
+        number = volume.number
+        others = np.flatnonzero(self.order.epochs == volume.epoch)
+        others = others[self.order.volumes[others] != volume.index] if self.on_error == "skip" else others[:0]
+        substitutes = iter(np.roll(others, -np.searchsorted(others, number)).tolist())
+        while True:
+            error = volume.error
+            if error is None:
+                try:
+                    with about(volume.name):
+                        pool, seen, offset = self.make(volume, wanted, slots, pool)
+                        self.sampler.verify(jax.device_get(seen))
+                    return volume, pool, offset, None
+                except Exception as problem:
+                    error = problem
+            if self.on_error == "skip":
+                reading.skipped.append(Skipped(volume.epoch, volume.index, volume.name, error))
+            place = next(substitutes, None)
+            if place is None:
+                return volume, pool, None, error
+            volume = self.decode(place, reading=reading, instead_of=number)
 
     def after(self, kept: list[Subject], times: dict[int, Params]) -> list[Subject]:
         """What is known of each patch beside its voxels, after all steps."""
@@ -268,15 +336,15 @@ class PatchQueue:
             result.append(known.replace(**host.metadata_after(steps, dict(known.metadata), params)))
         return result
 
-    def make(self, volume: Volume, wanted: np.ndarray, slots: np.ndarray, pool: Any) -> tuple[Any, near.Offset]:
-        """The pool with the wanted patches of a volume in their slots, and how far it was brought for that."""
+    def make(self, volume: Volume, wanted: np.ndarray, slots: np.ndarray, pool: Any) -> tuple[Any, Any, near.Offset]:
+        """The pool with the wanted patches in their slots, what to verify of them, how far their volume was brought."""
         subject = volume.subject
         checks.check_subject(self.pipeline, subject)
         ready = self.head(host.bare(subject)) if len(self.head) else host.bare(subject)
         pipeline, subject, offset = near.brought_near(self.pipeline, host.bare(subject))
         ready = near.taken_back(ready, None if offset is None else -offset)
         one = keys.for_element(self.key, volume.epoch, volume.index)
-        number = self.order.first[volume.number] + np.arange(len(wanted))
+        number = volume.first + np.arange(len(wanted))
         many = jax.vmap(keys.for_step, (None, 0))(one, jnp.asarray(number, jnp.uint32))
         outline = host.outline(subject)
         drawn = compiled_ends(pipeline, outline, host.outline(ready), many, parts=self.parts)
@@ -289,8 +357,7 @@ class PatchQueue:
         if pool is None:
             pool = empty_pool(*arguments, many[0], count=self.order.slots(), **static)
         pool, seen = compiled_patches(*arguments, many, wanted, slots, pool, **static)
-        self.sampler.verify(jax.device_get(seen))
-        return pool, offset
+        return pool, seen, offset
 
     def planned(self, steps: Sequence[Step], ready: Subject, drawn: tuple[box.Ends, dict[int, Params]]) -> "Plan":
         """What is known of a volume's patches before their voxels, whatever is drawn for each of them.

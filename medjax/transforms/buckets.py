@@ -1,8 +1,10 @@
 """Volumes on the host, padded to few shapes, so that a data set of many shapes compiles few programs."""
 
 import math
+import os
 from collections.abc import Sequence
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -11,6 +13,11 @@ import numpy as np
 from medjax.image import Image
 from medjax.io import memory
 from medjax.typing import Shape3
+
+try:
+    import resource
+except ImportError:  # Windows has none
+    resource = None
 
 MOST = 2**31 - 1
 """How many voxels a channel may have: kernels count them in int32."""
@@ -48,6 +55,39 @@ def check_count(shape: Sequence[int], what: str) -> None:
             f"{what} has shape {tuple(shape)}, {math.prod(shape)} voxels: at most {MOST} (2^31 - 1) a channel can be "
             "transformed; cut it into parts, or make it coarser"
         )
+
+
+def check_memory(shape: Sequence[int], itemsize: int, what: str) -> None:
+    """Raise a MemoryError for an array of `shape` that the device, or the machine where it is the host, cannot hold."""
+    size = math.prod(shape) * itemsize
+    if size > SMALL and size > available():
+        raise MemoryError(
+            f"{what} has shape {tuple(shape)}, {math.prod(shape)} voxels, which take {size / 1e9:.1f} GB of the "
+            f"{available() / 1e9:.1f} GB that there are: is the spacing or the size in the unit that was meant?"
+        )
+
+
+SMALL = 2**28
+"""Bytes below which nobody asks how much memory there is."""
+
+
+def available() -> int:
+    """Bytes of the device that JAX uses; where that is the host, of the machine or of what this process may have."""
+    config: Any = jax.config
+    device = config.jax_default_device or jax.local_devices()[0]
+    stats = device.memory_stats() if isinstance(device, jax.Device) else None
+    if stats and stats.get("bytes_limit"):
+        return int(stats["bytes_limit"])
+    found = [2**63]
+    if hasattr(os, "sysconf"):
+        found.append(os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"))
+    for path in ("/sys/fs/cgroup/memory.max", "/sys/fs/cgroup/memory/memory.limit_in_bytes"):
+        text = Path(path).read_text().strip() if Path(path).exists() else ""
+        found += [int(text)] if text.isdigit() else []
+    if resource is not None:
+        limit = resource.getrlimit(resource.RLIMIT_AS)[0]
+        found += [limit] if limit != resource.RLIM_INFINITY else []
+    return min(found)
 
 
 def padded(image: Image, shape: Shape3) -> Image:

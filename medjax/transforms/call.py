@@ -20,7 +20,7 @@ from medjax import keys
 from medjax.errors import needs_key
 from medjax.image import ElementVoxels, Image, LabelMap, ScalarImage, admitted
 from medjax.subject import Subject, batch_size
-from medjax.transforms import inverse
+from medjax.transforms import buckets, inverse
 from medjax.transforms.checks import check_subject
 from medjax.transforms.devices import alike, by_devices
 from medjax.transforms.host import after_batch, bare, compiled_draw, fixed_shapes, on_host, outline
@@ -136,7 +136,11 @@ def each(t: Any, subject: Subject, key: Key | None, index: Array, size: int) -> 
         return result, {"record": record, "params": seen}
 
     numbers = jnp.arange(len(index), dtype=jnp.int32)
-    return jax.lax.map(lambda operands: element((t, whole, *operands)), (rest, key, index, numbers))
+    result, seen = jax.lax.map(lambda operands: element((t, whole, *operands)), (rest, key, index, numbers))
+    for name, image in result.images.items():  # traced, so nothing is computed yet
+        buckets.check_count(image.data.shape[-3:], f"the result {name!r}")
+        buckets.check_memory(image.data.shape, image.data.dtype.itemsize, f"the batch of results {name!r}")
+    return result, seen
 
 
 def cropped_first(t: Any, key: Key | None, subject: Subject) -> list[str]:

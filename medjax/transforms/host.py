@@ -96,7 +96,7 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
             tuple(steps[i].transform for i in used), [flat[i] for i in used], bare(subject),
             certain=tuple(steps[i].certain for i in used), runs=renumbered, shapes=shapes,
         )  # fmt: skip
-        verify([steps[i] for i in used], seen)
+        verify([steps[i] for i in used], awaited(result, seen))
         record.update((used[i], found) for i, found in seen.items())
         return settled(result, places, assumed)
 
@@ -210,6 +210,8 @@ def known_shape(place: Place) -> Known:
     """
     i, j, k = place.grid.shape.tolist()
     exact = place.grid.fixed is not None or place.cost <= INDEXED
+    # What is read is a channel of float32 at least; labels, and what is indexed, may be of one byte.
+    buckets.check_memory((i, j, k), 1 if place.label or place.cost <= INDEXED else 4, "the result")
     return ((i, j, k), True) if exact else (buckets.rounded((i, j, k)), False)
 
 
@@ -277,7 +279,8 @@ def after_batch(
     """
     steps = flatten(t)
     runs = runs_of(steps)
-    record = jax.device_get(record)
+    with about(", ".join(who) if who else "the batch"):
+        record = jax.device_get(awaited(result, record))
     affines = {name: np.asarray(image.affine, np.float64) for name, image in subject.images.items()}
     subject = subject.replace(**{name: subject[name].replace(affine=affine) for name, affine in affines.items()})
     places: list[Places] = []
@@ -320,6 +323,21 @@ def drawn_for_grids(steps: Sequence[Step], params: dict[int, Params], places: Pl
             # What a key of a draw leads to is located.
             parts += [np.asarray(leaf) for leaf in leaves if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
     return b"".join(part.tobytes() for part in parts)
+
+
+def awaited(result: Subject, record: Any) -> Any:
+    """The record of a program, after its result: what failed in between is an exception here, MemoryError if need be.
+
+    Nothing waits for a result without a record.
+    """
+    try:
+        if jax.tree.leaves(record):
+            jax.block_until_ready(result)
+        return record
+    except jax.errors.JaxRuntimeError as error:
+        if "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower():
+            raise MemoryError(str(error)) from error
+        raise
 
 
 def element_grids(subject: Subject, i: int) -> Subject:

@@ -7,6 +7,8 @@ raises if something is wrong.
 import gc
 import multiprocessing
 import os
+import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -226,7 +228,7 @@ def orphan():
     middle = os.fork()
     if middle == 0:
         tio.forked.State.forked = False  # as if this were the process that has JAX
-        tio.forked.State.address = None
+        tio.forked.State.door = tio.forked.State.inside = None
         if os.fork() == 0:
             os.close(read)
             time.sleep(1)  # the parent has ended
@@ -241,6 +243,234 @@ def orphan():
     os.waitpid(middle, 0)
     with os.fdopen(read, "rb") as pipe:
         assert b"has ended" in pipe.read()
+
+
+class Limit(Exception):
+    """What an alarm raises."""
+
+
+def interrupt_at(line):
+    """Raise Limit before the line-th line that runs in the module that asks, in this thread."""
+    left = [line]
+
+    def trace(frame, event, argument):
+        if not frame.f_code.co_filename.endswith("torch_bridge/forked.py"):
+            return None
+        if event == "line":
+            left[0] -= 1
+            if left[0] == 0:
+                raise Limit
+        return trace
+
+    sys.settrace(trace)
+
+
+def alarmed(*_):
+    raise Limit
+
+
+def in_fork(function, *arguments):
+    """Call in a forked child; raise here if it does there."""
+    process = multiprocessing.get_context("fork").Process(target=function, args=arguments)
+    process.start()
+    process.join()
+    assert process.exitcode == 0, process.exitcode
+
+
+def interrupted():
+    """An interrupted call leaves nothing behind that the next one, of the same shape, could take for its answer."""
+    x, t = torch.zeros(1, 8, 8, 8), tio.RandomNoise()
+    expected = {key: t(x, key=key) for key in range(4)}
+    assert not torch.equal(expected[0], expected[1])
+
+    def check(key, when):
+        assert torch.equal(t(x, key=key), expected[key]), f"another's answer after an interrupt {when}"
+
+    def lines():
+        before = None
+        for line in range(1, 10000):
+            interrupt_at(line)
+            try:
+                t(x, key=0)
+                break
+            except Limit:
+                pass
+            finally:
+                sys.settrace(None)
+            check(1 + line % 3, f"at line {line}")
+            gc.collect()
+            before = before or psutil.Process().num_fds()
+            # What closes a file can itself be interrupted, on two lines; nothing else leaves one open.
+            assert psutil.Process().num_fds() <= before + 2, f"a file is left open by an interrupt at line {line}"
+        assert line > 30, "nothing was interrupted"
+
+    def moments():
+        signal.signal(signal.SIGALRM, alarmed)
+        count = 0
+        for k in range(150):
+            try:
+                signal.setitimer(signal.ITIMER_REAL, 2e-4 + 6e-5 * k)
+                t(x, key=0)
+                signal.setitimer(signal.ITIMER_REAL, 0)
+            except Limit:
+                count += 1
+            check(1 + k % 3, f"after {k} steps of time")
+        assert count, "nothing was interrupted"
+
+    in_fork(lines)
+    in_fork(moments)
+    check(1, "in children")
+
+
+def own_and_numbered():
+    """A reply to another question is refused, and the connection it came on is not used again."""
+    x, t = torch.zeros(1, 4, 4, 4), tio.RandomNoise()
+    expected = t(x, key=1)
+
+    def child():
+        tio.RandomNoise()(x, key=0)
+        connection, number = tio.forked.State.local.connection
+        tio.forked.State.local.connection = connection, number + 1  # as if a question had been lost on the way
+        tio.forked.send(connection, number, *tio.forked.packed((pow, (2, 3))))  # its answer comes first
+        try:
+            t(x, key=1)
+        except RuntimeError as error:
+            assert "got the answer to question" in str(error), error
+        else:
+            raise AssertionError("another question's answer was taken")
+        assert torch.equal(t(x, key=1), expected)
+
+    in_fork(child)
+
+
+STRANGER = """
+import os, pickle, socket, struct, sys
+parent, mark = int(sys.argv[1]), sys.argv[2]
+
+class Evil:
+    def __reduce__(self):
+        return open, (mark, "w")
+
+for fd in range(3, 256):  # what a program that was started has inherited
+    try:
+        if os.readlink(f"/proc/self/fd/{fd}").startswith("socket:"):
+            raise SystemExit(f"descriptor {fd} is a socket")
+    except OSError:
+        pass
+names = {line.split()[6]: line.split()[7] for line in open("/proc/net/unix").readlines()[1:] if len(line.split()) > 7}
+held = 0
+for fd in os.listdir(f"/proc/{parent}/fd"):
+    path = f"/proc/{parent}/fd/{fd}"
+    try:
+        target = os.readlink(path)
+    except OSError:
+        continue
+    if not target.startswith("socket:"):
+        continue
+    held += 1
+    try:
+        os.open(path, os.O_RDWR)
+        raise SystemExit(f"{target} was opened by a stranger")
+    except OSError:
+        pass
+    name = names.get(target[8:-1])
+    if name is None or not name.startswith("@"):
+        continue
+    for kind in (socket.SOCK_STREAM, socket.SOCK_SEQPACKET, socket.SOCK_DGRAM):
+        try:
+            door = socket.socket(socket.AF_UNIX, kind)
+            door.connect(chr(0) + name[1:])
+            body = pickle.dumps((pickle.dumps(Evil()), []))
+            file = os.memfd_create("stranger")
+            os.ftruncate(file, 64)
+            socket.send_fds(door, [struct.pack("Q", len(body))], [file])
+            door.sendall(body)
+            door.recv(8)
+        except OSError:
+            pass
+print("asked", held)
+"""
+
+
+def strangers():
+    """A process of the same user that was not forked finds no way in, and nothing that it sends is unpickled."""
+    x, t = torch.zeros(1, 4, 4, 4), tio.RandomNoise()
+    in_fork(t, x, 1)
+    with tempfile.TemporaryDirectory() as folder:
+        mark = Path(folder) / "mark"
+        found = subprocess.run(
+            [sys.executable, "-c", STRANGER, str(os.getpid()), str(mark)],
+            capture_output=True, text=True, close_fds=False, timeout=30,
+        )  # fmt: skip
+        assert found.returncode == 0, found.stderr
+        assert int(found.stdout.split()[1]) >= 2, "it has not seen the door"
+        time.sleep(0.2)
+        assert not mark.exists(), "what a stranger sent was unpickled"
+    in_fork(t, x, 1)
+
+
+def crowd(count="50"):
+    """Many children at once, and children of theirs, while threads of this process compute and fork."""
+    x, t = torch.zeros(1, 8, 8, 8), tio.Compose([tio.RandomNoise(), tio.RandomGamma()])
+    number = int(count)
+    expected = [t(x, key=key) for key in range(number)]
+    before = psutil.Process().num_fds()
+    stop = threading.Event()
+
+    def child(key, deep):
+        for _ in range(3):
+            assert torch.equal(t(x, key=key), expected[key])
+        if deep:
+            in_fork(child, key, False)
+
+    def load():
+        while not stop.is_set():
+            t(x, key=0)
+
+    threads = [threading.Thread(target=load) for _ in range(2)]
+    for thread in threads:
+        thread.start()
+    context = multiprocessing.get_context("fork")
+    processes = [context.Process(target=child, args=(key, key % 5 == 0)) for key in range(number)]
+    for process in processes:
+        process.start()
+    for process in processes:
+        process.join()
+    stop.set()
+    for thread in threads:
+        thread.join()
+    assert [process.exitcode for process in processes] == [0] * number
+    del processes, process
+    deadline = time.monotonic() + 10
+    while (psutil.Process().num_fds() > before + 2 or threading.active_count() > 2) and time.monotonic() < deadline:
+        gc.collect()
+        time.sleep(0.05)
+    assert psutil.Process().num_fds() <= before + 2, "the two ends of the door are all that is left"
+    assert threading.active_count() <= 2
+
+
+def widowed():
+    """A child that waits for its answer is told when the process that computes it is killed, siblings or not."""
+    read, written = os.pipe()
+    middle = os.fork()
+    if middle == 0:
+        os.setpgid(0, 0)
+        tio.forked.State.forked = False  # as if this were the process that has JAX
+        tio.forked.State.door = tio.forked.State.inside = None
+        for _ in range(3):
+            if os.fork() == 0:
+                os.close(read)
+                try:
+                    tio.forked.run(time.sleep, 60)
+                except RuntimeError as error:
+                    os.write(written, b"ended." if "has ended" in str(error) else b"other.")
+                os._exit(0)
+            time.sleep(0.3)
+        os.kill(os.getpid(), signal.SIGKILL)
+    os.close(written)
+    os.waitpid(middle, 0)
+    with os.fdopen(read, "rb") as pipe:
+        assert pipe.read() == b"ended." * 3
 
 
 def leaks():

@@ -31,9 +31,17 @@ def test_looking_and_failing_inside_a_worker(method):
     assert "done" in program("programs.py", "workers", method)
 
 
-@pytest.mark.parametrize("name", ["pool", "orphan", "leaks"])
+NAMES = ["pool", "orphan", "leaks", "interrupted", "own_and_numbered", "strangers", "widowed"]
+
+
+@pytest.mark.parametrize("name", NAMES)
 def test_forked_children(name):
     assert "done" in program("programs.py", name)
+
+
+@pytest.mark.parametrize("count", [50, pytest.param(400, marks=pytest.mark.long)])
+def test_many_forked_children_at_once(count):
+    assert "done" in program("programs.py", "crowd", str(count), seconds=600)
 
 
 def test_importing_building_and_reading_start_no_backend():

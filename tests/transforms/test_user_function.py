@@ -82,7 +82,8 @@ def test_the_inverse_is_a_function_too():
 
 def test_a_configuration_holds_functions_that_can_be_imported():
     t = mj.Lambda(doubled, [mj.ScalarImage], inverse=halved)
-    again = mj.from_config(mj.to_config(t))
+    named = {f"{__name__}:{f.__name__}": f for f in (doubled, halved)}
+    again = mj.from_config(mj.to_config(t), functions=named)
     assert again.function is doubled and again.inverse is halved and again.types_to_apply == ("intensity",)
     assert mj.to_config(mj.Lambda(jnp.tanh))["function"] == {"function": "jax.numpy:tanh"}
     with pytest.raises(ValueError, match="is not found by module and name"):
