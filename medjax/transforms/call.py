@@ -158,7 +158,12 @@ def every(t: Any, subject: Subject, key: Key | None, sharding: NamedSharding | N
     """`each` for all of a batch; one that is split over devices stays so, every device running its own elements."""
     size = batch_size(subject)
     index = jnp.arange(size, dtype=jnp.int32)
-    return by_devices(lambda t, own: each(t, own[0], own[1], own[2], size), t, (subject, key, index), sharding)
+
+    def run(t: Any, own: tuple[Subject, Key | None, Array]) -> tuple[Subject, Any]:
+        subject, key, index = own
+        return each(t, subject, key, index, size)
+
+    return by_devices(run, t, (subject, key, index), sharding)
 
 
 @partial(jax.jit, static_argnames="sharding")

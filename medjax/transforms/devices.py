@@ -180,6 +180,8 @@ def calls_host(jaxpr: Jaxpr) -> bool:
     def inner(value: Any) -> bool:
         if isinstance(value, (tuple, list)):
             return any(map(inner, value))
-        return isinstance(value, (Jaxpr, ClosedJaxpr)) and calls_host(getattr(value, "jaxpr", value))
+        if isinstance(value, ClosedJaxpr):
+            return calls_host(value.jaxpr)
+        return isinstance(value, Jaxpr) and calls_host(value)
 
     return any("callback" in e.primitive.name or any(map(inner, e.params.values())) for e in jaxpr.eqns)

@@ -157,7 +157,14 @@ class Transform:
         return call.one_subject(self, x, key, labels)
 
     def batch(self, batch: Any, key: Any = None, *, labels: Sequence[str] = ()) -> Any:
-        """Transform a batch, every element by its own key: (B,) keys, or one that its place is folded into."""
+        """Transform a batch, every element by its own key: (B,) keys, or one that its place is folded into.
+
+        A batch that is split over devices along its first axis stays so, each running its own elements: outside of jit,
+        in your own, in `jax.shard_map`, on meshes of automatic and of explicit axes; so it does under `jax.vmap`. In
+        your jit on an automatic mesh JAX cannot do it, and gathers the batch on every device, for derivatives of
+        `batch` (not of `jax.vmap`), for transforms that call the host (those of components), and on TPUs: take explicit
+        axes or `jax.shard_map` there.
+        """
         return call.batch(self, batch, key, labels)
 
     def sample(self, key: Any, subject: Any) -> Params:

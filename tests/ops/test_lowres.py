@@ -1,5 +1,7 @@
 """Fewer samples along the axes and back, against NumPy and SciPy in float64."""
 
+from fractions import Fraction
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -62,3 +64,16 @@ def test_lowers(platform):
 
     shapes = jax.ShapeDtypeStruct((1, 9, 9, 9), jnp.float32), jax.ShapeDtypeStruct((), jnp.float32)
     jax.export.export(jax.jit(run), platforms=[platform])(*shapes)
+
+
+@pytest.mark.parametrize("ulps", [-2, 0, 2])
+def test_a_place_falls_between_the_same_samples_however_it_was_rounded(ulps):
+    """Against whole fractions, which know no rounding."""
+    for n, count in ((10, 6), (9, 3), (37, 13), (160, 53), (512, 129)):
+        exact = [Fraction((2 * i - (n - 1)) * count, 2 * n) + Fraction(count - 1, 2) for i in range(n)]
+        exact = [min(max(place, Fraction(0)), Fraction(count - 1)) for place in exact]
+        at = np.asarray(exact, np.float32)
+        at = at + np.float32(ulps) * np.spacing(at)
+        s = lowres.Sampling(jnp.int32(n), jnp.int32(count), jnp.float32(n / count))
+        expected = [min(place.__floor__(), count - 2) for place in exact]
+        np.testing.assert_array_equal(lowres.sample_below(jnp.asarray(np.maximum(at, 0)), s), expected)
