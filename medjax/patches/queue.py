@@ -10,7 +10,6 @@ is one number, and a restart remakes the patches that wait, and no others.
 
 import itertools
 import operator
-from collections import Counter
 from collections.abc import Iterator, Sequence
 from functools import cached_property, partial
 from typing import Any, NamedTuple
@@ -23,10 +22,12 @@ from jaxtyping import Array, Int
 
 from medjax import geometry, keys
 from medjax.data.dataset import SubjectsDataset
-from medjax.data.loader import BatchIterator, Reading, Skipped, Stopped, as_target, digest, identity_of, in_order
+from medjax.data.iterator import BatchIterator, Reading, Skipped, Stopped
+from medjax.data.loader import as_target, digest, identity_of, in_order
 from medjax.errors import about, needs_extra, one_of
 from medjax.geometry import Grid
 from medjax.patches.samplers import Sampler, check_fits, fitting
+from medjax.patches.schedule import Schedule
 from medjax.subject import KEY, LOCATION, Subject, is_array, stack_others
 from medjax.transforms import box, checks, host, near
 from medjax.transforms.compose import Compose
@@ -36,78 +37,6 @@ from medjax.transforms.program import Parts, carries, flatten, flatten_params, s
 from medjax.transforms.run import draw
 from medjax.transforms.transform import Transform
 from medjax.typing import Index, Key, Params, Shape3
-
-
-class Schedule:
-    """Which patches a batch holds.
-
-    Patch p is the (p mod S)-th of volume p div S of the sequence of all volumes in all epochs.
-    size: of the data set.  samples: patches of a volume, or of each one of the data set; S is the most.
-    reach: places by which patches are spread, 0 to keep them in order.  order: the volumes of every epoch, if given.
-    """
-
-    def __init__(
-        self, size: int, samples: Any, batch_size: int, epochs: int | range, reach: int, key: Key, shuffle: bool,
-        order: Sequence[int] | None = None,
-    ):  # fmt: skip
-        counts = np.broadcast_to(samples, size)
-        epochs = range(epochs) if isinstance(epochs, int) else epochs
-        self.size, self.samples, self.batch_size = size, int(counts.max()), batch_size
-        orders = [
-            np.asarray(order, np.int64)
-            if order is not None
-            else numbers(key, "order", epoch).permutation(size)
-            if shuffle
-            else np.arange(size)
-            for epoch in epochs
-        ]
-        self.volumes = np.concatenate(orders)
-        self.epochs = np.repeat(np.asarray(epochs), [len(volumes) for volumes in orders])
-        counts = counts[self.volumes]
-        begin = counts.cumsum() - counts
-        volume = np.repeat(np.arange(len(counts)), counts)
-        j = np.arange(len(volume)) - begin[volume]
-        self.first = self.repeated(counts)
-        # Of the same places in any epochs, so that their pools are of one size.
-        spread = (j + numbers(key, "spread").random(len(j))) * reach / counts[volume] if reach else j
-        due = begin[volume] + np.where(j == 0, 0, spread)  # the first is never late, so volumes come one by one
-        self.order = (volume * self.samples + j)[np.argsort(due, kind="stable")]
-        self.batches = -(-len(j) // batch_size)
-        self.batch_of = np.full(len(counts) * self.samples, -1)  # of what is no patch
-        self.batch_of[self.order] = np.arange(len(j)) // batch_size
-
-    def repeated(self, counts: np.ndarray) -> np.ndarray:
-        """For each volume how many patches the same one has given before in its epoch."""
-        found, first = Counter(), np.zeros(len(counts), np.int64)
-        for number, place in enumerate(zip(self.epochs.tolist(), self.volumes.tolist(), strict=True)):
-            first[number] = found[place]
-            found[place] += int(counts[number])
-        return first
-
-    def patches(self, batch: int) -> np.ndarray:
-        """The patches of a batch, in order."""
-        return self.order[batch * self.batch_size : (batch + 1) * self.batch_size]
-
-    def arrivals(self, first: int) -> dict[int, list[int]]:
-        """For each batch from `first` on the volumes that must have come; those that wait already come with `first`."""
-        due = self.batch_of.reshape(-1, self.samples)
-        coming: dict[int, list[int]] = {}
-        for volume in np.flatnonzero((due >= first).any(1)):
-            coming.setdefault(max(int(due[volume, 0]), first), []).append(int(volume))
-        return {batch: coming[batch] for batch in sorted(coming)}
-
-    def slots(self) -> int:
-        """How many patches wait at most, those of the batch that is made included."""
-        due = self.batch_of.reshape(-1, self.samples)
-        due = due[due[:, 0] >= 0]
-        come = np.bincount(due[:, 0], (due >= 0).sum(1), self.batches).cumsum()
-        gone = np.bincount(due[due >= 0], minlength=self.batches).cumsum()
-        return int((come - np.concatenate([[0], gone[:-1]])).max())
-
-
-def numbers(key: Key, name: str, epoch: int = 0) -> np.random.Generator:
-    """Random numbers on the host, by the name of what is drawn, in an epoch."""
-    return np.random.default_rng(np.asarray(keys.words_of(keys.for_step(keys.for_name(key, name), epoch))))
 
 
 class Volume(NamedTuple):

@@ -9,7 +9,7 @@ import pytest
 from conftest import OBLIQUE, small_subject
 
 import medjax as mj
-from medjax.patches.queue import Schedule
+from medjax.patches.schedule import Schedule
 
 KEY = jax.random.key(0)
 SHAPE = (16, 14, 15)
