@@ -2,8 +2,8 @@
 
 To add one: subclass `SpatialTransform`, `IntensityTransform` or `LabelTransform`, decorate it with `@transform`,
 declare its fields (`ranges.uniform`, `ranges.number` for numbers, `static` for structure, each with a converter of
-`arguments.py` that says what it may be) and write the two or three methods that its kind asks for. Everything else (keys, p, include, batches, fusion, replay) is done by free functions
-in `apply.py` over these methods.
+`arguments.py` that says what it may be) and write the two or three methods that its kind asks for. Everything else
+(keys, p, include, batches, fusion, replay) is done by free functions in `apply.py` over these methods.
 """
 
 from collections.abc import Callable, Sequence
