@@ -190,7 +190,7 @@ def test_other_public_names_refuse_nonsense_by_name(name):
     for argument in arguments:
         for kind in NONSENSE:
             value = value_of(kind)
-            if argument == "apply_fn" and callable(value):
+            if argument in ("apply_fn", "reduce") and callable(value):
                 continue  # what a function of the user's makes of its arguments is its own business
             try:
                 function(**{**arguments, argument: value})
@@ -200,6 +200,7 @@ def test_other_public_names_refuse_nonsense_by_name(name):
 
 
 @pytest.mark.long
+@pytest.mark.filterwarnings("ignore:max_displacement")
 @pytest.mark.parametrize("name", sorted(REGISTRY))
 def test_what_was_built_of_nonsense_computes_or_says_what_is_wrong(name):
     """A finite result, or an error that names the argument, the transform or an image of the subject."""
@@ -216,6 +217,22 @@ def test_what_was_built_of_nonsense_computes_or_says_what_is_wrong(name):
                 continue
             for image in got.images.values():
                 assert np.isfinite(image.numpy().astype(np.float64)).all(), (f.name, kind)
+
+
+@pytest.mark.parametrize(
+    "t",
+    [
+        mj.CoarseDropout([]),
+        mj.RandomCoarseDropout(num_boxes=0),
+        mj.RandomElasticDeformation(include=[]),
+        mj.RandomCrop(4, label_name="label", include=[]),
+    ],
+    ids=lambda t: type(t).__name__,
+)
+def test_nothing_to_do_changes_nothing(t):
+    subject = small_subject()
+    got = t(subject, jax.random.key(0))
+    np.testing.assert_array_equal(got.t1.numpy(), subject.t1.numpy())
 
 
 def test_the_sweep_is_as_wide_as_it_says():

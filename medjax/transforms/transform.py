@@ -1,9 +1,9 @@
 """The interface of every transform: a frozen dataclass that is a pytree, numbers leaves and structure static.
 
 To add one: subclass `SpatialTransform`, `IntensityTransform` or `LabelTransform`, decorate it with `@transform`,
-declare its fields (`ranges.uniform`, `ranges.number` for numbers, `static` for structure) and write the two or three
-methods that its kind asks for. Everything else (keys, p, include, batches, fusion, replay) is done by free functions
-in `call.py` over these methods.
+declare its fields (`ranges.uniform`, `ranges.number` for numbers, `static` for structure, each with a converter of
+`arguments.py` that says what it may be) and write the two or three methods that its kind asks for. Everything else
+(keys, p, include, batches, fusion, replay) is done by free functions in `call.py` over these methods.
 """
 
 from collections.abc import Callable, Sequence

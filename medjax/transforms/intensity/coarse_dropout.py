@@ -35,6 +35,8 @@ def blanked(image: Image, params: Params, largest: Shape3) -> Image:
     """
     data = image.data
     boxes = np.shape(params["corner"])[-2]
+    if boxes == 0:
+        return image
     window = tuple(int(w) for w in np.minimum(largest, image.spatial_shape))
 
     def per_channel(name: str, *shape: int) -> Array:

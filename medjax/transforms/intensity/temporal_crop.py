@@ -53,7 +53,7 @@ class Shorter(IntensityTransform):
 
     p: float = static(default=1.0, convert=certain, kw_only=True)
 
-    length = 1
+    length = 1  # a field of both, in its place among the others: not annotated here
     rechannels = True
     retimes = True
 

@@ -114,7 +114,7 @@ class RandomCrop(SpatialTransform):
         affine = jnp.asarray(image.affine).astype(place.grid.affine.dtype)
         point = geometry.transform_point(affine, voxel.astype(affine.dtype))
         moved = follow(place.moves, point[None])[0]
-        cropped = next(p.grid for name, p in places.items() if included(self, name, p.label))
+        cropped = next((p.grid for name, p in places.items() if included(self, name, p.label)), place.grid)
         index = geometry.transform_point(geometry.inverse(cropped.affine), moved)
         return {"voxel": jnp.round(index).astype(jnp.int32), "found": sums.planes.any()}
 
@@ -134,7 +134,8 @@ class RandomCrop(SpatialTransform):
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:
         check_one_grid(grids, type(self).__name__)
-        check_fits(self.size, tuple(int(n) for n in next(iter(grids.values())).shape))
+        for grid in grids.values():
+            check_fits(self.size, tuple(int(n) for n in grid.shape))
 
     def check_subject(self, subject: Subject) -> None:
         if self.label_name is not None and not isinstance(subject.images.get(self.label_name), LabelMap):

@@ -86,6 +86,8 @@ def elastic_map(points: Any, reference: Grid, frame: str) -> BSpline:
 
 def warn_of_folding(displacement: Any, grids: dict[str, Grid], count: Sequence[int], frame: str) -> None:
     """Warn where a displacement exceeds half the distance of control points, beyond which the field can fold."""
+    if not grids:
+        return  # no image is included
     reference = next(iter(grids.values()))
     thin = reference.shape[control_axes(reference, frame)[0]] == 1  # nothing moves along it
     limit = np.where(thin, np.inf, control_spacing(reference, count, frame) / 2)
