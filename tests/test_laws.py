@@ -394,8 +394,8 @@ def mapped(t, mesh):
 def law_is_traced_over_devices(name):
     """JAX refuses while tracing what does not vary, or is not split, as it must: nothing is compiled here."""
     mesh, t, _, _, given = split(name, AxisType.Explicit)
-    certain = "law_gated_out_is_bit_identical" in CASES[name].skip
-    behind_a_coin = t if certain else transform_of(name, p=0.5)
+    may_not = t.kind not in ("intensity", "label") or "law_gated_out_is_bit_identical" in CASES[name].skip
+    behind_a_coin = t if may_not else transform_of(name, p=0.5)
     for function in (mapped(behind_a_coin, mesh), jax.vmap(t)):
         jax.jit(function).trace(*given)
 
