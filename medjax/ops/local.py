@@ -167,7 +167,7 @@ def bisected(window: Int[Array, "C S M N"], size: int) -> Int[Array, "C J K"]:
     def cut(ends: tuple[Array, Array]) -> tuple[Array, Array]:
         low, high = ends
         middle = (low >> 1) + (high >> 1) + (low & high & 1)
-        none = jnp.zeros(low.shape, jnp.int32)
+        none = jnp.zeros_like(low, jnp.int32)
         count = over_cube(none, lambda count, n: count + (n <= middle).astype(jnp.int32))
         enough = count > size**3 // 2
         return jnp.where(enough, low, middle + 1), jnp.where(enough, middle, high)

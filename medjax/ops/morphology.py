@@ -66,7 +66,7 @@ def close(low: Array, high: Array) -> Bool[Array, ""]:
 
 def all_whole(x: Array) -> Bool[Array, ""]:
     """Whether all are whole numbers."""
-    return jnp.asarray(True) if jnp.issubdtype(x.dtype, jnp.integer) else (x == jnp.floor(x)).all()
+    return jnp.ones_like(x, bool, ()) if jnp.issubdtype(x.dtype, jnp.integer) else (x == jnp.floor(x)).all()
 
 
 def present(x: Labels, mask: Bool[Array, "_ I J K"] | None, size: int) -> tuple[Num[Array, "N"], Int[Array, ""]]:

@@ -39,7 +39,7 @@ def mean_std(x: Volume, mask: AnyMask = None) -> tuple[Scalar, Scalar, Int[Array
     The deviation is 0 for n < 2; where it is 0, so is its gradient. Three passes, so that float32 is enough: the mean
     as first summed, the mean of what is left after taking that away, the squares about the two together.
     """
-    n = jnp.asarray(x.size, jnp.int32) if mask is None else count(jnp.broadcast_to(mask, x.shape))
+    n = jnp.full_like(x, x.size, jnp.int32, ()) if mask is None else count(jnp.broadcast_to(mask, x.shape))
     size = jnp.maximum(n, 1).astype(x.dtype)
     near = jax.lax.stop_gradient(within(x, mask, 0).sum() / size)
     mean = near + within(x - near, mask, 0).sum() / size

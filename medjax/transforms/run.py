@@ -145,7 +145,7 @@ def run_single(
         if step.certain:
             data, record[name] = apply(data)
         else:
-            nothing = jax.tree.map(lambda s: jnp.zeros(s.shape, s.dtype), jax.eval_shape(apply, data)[1])
+            nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(apply, data)[1])
             in_place = name not in given
 
             def change(data: jax.Array, apply: Any = apply, in_place: bool = in_place) -> tuple[jax.Array, Any]:

@@ -16,6 +16,7 @@ KERNELS = {
     "zeros": lambda x, m: x + constants.zeros(x.shape, x.dtype, m),
     "spline": lambda x, m: warp.spline(x, warp.map_coordinates(m, warp.indices((4, 3, 5), m.dtype)), EXTENT, x.dtype),
     "field": lambda x, m: bspline.field_on(jnp.concatenate([x] * 3), m, (4, 3, 5)),
+    "finite": lambda x, m: statistics.finite_only(statistics.mean_std, x),
     "quantiles": lambda x, m: statistics.quantiles(x, jnp.asarray([0.1, 0.7], x.dtype)),
 }
 
@@ -26,8 +27,10 @@ def test_one_operand_may_vary_and_another_not(name):
     mesh = Mesh(np.array(jax.devices()[:2]), ("d",))
     kernel, split, same = KERNELS[name], PartitionSpec("d"), PartitionSpec()
     for specs, given in (((split, same), (VOLUME, MATRIX[:1])), ((same, split), (VOLUME[:1], MATRIX))):
-        run = jax.shard_map(lambda x, m: kernel(x[0], m[0])[None], mesh=mesh, in_specs=specs, out_specs=split)
-        assert jax.eval_shape(run, *given).shape[0] == 2
+        run = jax.shard_map(
+            lambda x, m: jax.tree.map(lambda r: r[None], kernel(x[0], m[0])), mesh=mesh, in_specs=specs, out_specs=split
+        )
+        assert all(result.shape[0] == 2 for result in jax.tree.leaves(jax.eval_shape(run, *given)))
 
 
 def test_zeros_are_zeros_whatever_stands_beside():

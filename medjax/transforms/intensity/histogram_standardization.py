@@ -189,7 +189,7 @@ class HistogramStandardization(IntensityTransform):
         levels = np.asarray(self.landmarks.percentiles)[list(self.landmarks.knots)] / 100
 
         def percentiles(data: Array, mask: Array | None) -> tuple[Array, Array]:
-            found = jnp.asarray(True) if mask is None else mask.any()
+            found = jnp.ones_like(image.data, bool, ()) if mask is None else mask.any()
             return statistics.quantiles(data, jnp.asarray(levels, data.dtype), mask), found
 
         knots, found = statistics.finite_only(percentiles, image.data, mask)
