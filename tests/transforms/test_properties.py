@@ -163,7 +163,7 @@ def test_a_thousand_runs_of_indexing_are_numpy_bit_for_bit(names, affine, shape,
 
 def check_indexing(names, affine, shape, mode, dtype):
     """One run of indexing against NumPy."""
-    mode = mode if dtype != np.bool_ or isinstance(mode, str) else bool(mode)
+    mode = mode if dtype != np.bool_ or isinstance(mode, str) else int(bool(mode))
     data = (2.6 * blobs(shape)[None]).astype(dtype)
     members = [
         t.replace(padding_mode=mode) if hasattr(t, "padding_mode") else t for t in made(names, affine, shape)
@@ -269,6 +269,9 @@ SHRINKING = {
 def undone(move, points):
     """Where in the output's world a move brings points of the input's: solved for what is linear, else by iteration."""
     some = points[:, :: len(points[0]) // 40 + 1]
+    some = np.concatenate(
+        [some, some + np.random.default_rng(0).normal(size=some.shape)], 1
+    )  # off the plane of a slice
     centre = some.mean(1, keepdims=True)
     there = move(centre)
     linear = np.linalg.lstsq((some - centre).T, (move(some) - there).T, rcond=1e-6)[0].T
