@@ -1,6 +1,7 @@
 """Every argument of every transform refuses nonsense by its own name; a sweep over all fields and many values."""
 
 import json
+import pkgutil
 import re
 from dataclasses import fields
 
@@ -12,6 +13,7 @@ from conftest import small_subject
 from test_laws import CASES
 
 import medjax as mj
+from medjax.config import functions_in
 from medjax.transforms.transform import REGISTRY
 
 NONSENSE = {
@@ -115,7 +117,8 @@ def test_nonsense_is_refused_by_name_or_round_trips(name):
             t = built(name, f.name, value_of(kind))
             if t is None or is_lost(config := config_of(t)):
                 continue
-            assert mj.to_config(mj.from_config(config)) == mj.to_config(t), (f.name, kind)
+            functions = {called: pkgutil.resolve_name(called) for called in functions_in(config)}
+            assert mj.to_config(mj.from_config(config, functions)) == mj.to_config(t), (f.name, kind)
 
 
 SUBJECT = small_subject()

@@ -306,7 +306,7 @@ class PatchQueue:
         i, j, k = end.shape.min(0).tolist()
         check_fits(self.sampler.patch_size, (i, j, k))
         margin = box.margin_of(steps, parts.box, last, {name: place.label for name, place in places.items()})
-        seen = any(steps[i].transform.locates for i in params)
+        seen = any(steps[i].transform.kind == "spatial" and steps[i].transform.locates for i in params)
         return Plan(margin, (np.zeros(3, np.int32), FAR) if seen else around(begin, end, self.sampler.patch_size))
 
 
@@ -350,8 +350,13 @@ def compiled_ends(
     def one(key: Key) -> tuple[box.Ends, dict[int, Params]]:
         steps, params = flatten(t), flatten_params(t, draw(t, key, outline))
         places = {name: place_of(image, jnp) for name, image in ready.images.items()}
-        spatial = [i for group in (*parts.whole, *parts.box) for i in group if steps[i].transform.kind == "spatial"]
-        return box.ends(steps, parts, params, places), {i: params[i] for i in spatial}
+        told = [
+            i
+            for run in (*parts.whole, *parts.box)
+            for i in run
+            if steps[i].transform.kind == "spatial" or (steps[i].transform.copies and not steps[i].certain)
+        ]
+        return box.ends(steps, parts, params, places), {i: params[i] for i in told}
 
     return jax.vmap(one)(many)
 

@@ -132,7 +132,7 @@ def walk(
     """
     for run in runs:
         first = steps[run[0]]
-        begin = end = with_copies(places, first, params[run[0]] if first.transform.copies else {})
+        begin = end = with_copies(places, first, params[run[0]] if first.transform.copies and not first.certain else {})
         if is_spatial(steps, run):
             if see is not None:
                 see(run, begin)

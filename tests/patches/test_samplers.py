@@ -336,7 +336,7 @@ def test_bad_subjects(subject):
         mj.UniformSampler(2)(subject.replace(t2=mj.ScalarImage(np.zeros((1, 4, 4, 4)))), KEY)
     with pytest.raises(ValueError, match="no image"):
         mj.UniformSampler(2)(mj.Subject(age=3), KEY)
-    with pytest.raises(ValueError, match=r"vmap"):
+    with pytest.raises(ValueError, match="this is a batch of 2"):
         mj.UniformSampler(2)(mj.stack([subject, subject]), KEY)
     with pytest.raises(TypeError, match="key"):
         mj.UniformSampler(2)(subject, 3)

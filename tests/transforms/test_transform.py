@@ -21,7 +21,7 @@ def leaves(t):
     return {jax.tree_util.keystr(where): leaf for where, leaf in jax.tree_util.tree_leaves_with_path(t)}
 
 
-@pytest.mark.parametrize("one", [1, 1.0, True, np.float32(1), np.ones(()), np.float64(1)], ids=repr)
+@pytest.mark.parametrize("one", [1, 1.0, np.float32(1), np.ones(()), np.float64(1)], ids=repr)
 def test_a_p_of_1_is_structure_and_any_other_a_leaf(one):
     assert set(leaves(mj.Gamma(1.5, p=one))) == set(leaves(mj.Gamma(1.5))) == {".gamma"}
     for p in (0.5, 0, np.float32(0.999), jnp.asarray(0.5), jnp.asarray(1.0)):

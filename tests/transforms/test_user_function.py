@@ -112,8 +112,8 @@ def test_results_that_make_no_sense_are_errors(function, error, message):
 
 
 @pytest.mark.parametrize("arguments, error, message", [
-    (("tanh",), TypeError, "function must be a function"), ((doubled, "label"), ValueError, "types_to_apply must be None"),
-    ((doubled, ["labels"]), ValueError, "types_to_apply must be None"), ((doubled, []), ValueError, "types_to_apply"),
+    (("tanh",), TypeError, "function must be a function"), ((doubled, "label"), TypeError, "types_to_apply must be a sequence"),
+    ((doubled, ["labels"]), ValueError, "each of types_to_apply='labels'"), ((doubled, []), ValueError, "types_to_apply"),
 ])  # fmt: skip
 def test_arguments_that_make_no_sense_are_refused(arguments, error, message):
     with pytest.raises(error, match=message):
