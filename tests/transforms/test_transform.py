@@ -108,7 +108,7 @@ def test_a_schedule_of_p_compiles_once_and_once_more_for_the_number_1():
         for p in (0.0, 0.7, np.float32(0.9)):
             t.replace(p=p)(subject, KEY)
         for value in (0.2, 1.0):
-            t.replace(p=jnp.asarray(value))(subject, KEY)
+            t.replace(p=jnp.asarray(value, jnp.float32))(subject, KEY)
     assert count() == 0
     t.replace(p=1)(subject, KEY)
     with compilations() as count:
