@@ -14,6 +14,7 @@ from medjax.arguments import entries, pairs, sizes, text
 from medjax.errors import needs_concrete, shown
 from medjax.image import Image
 from medjax.io import memory
+from medjax.io.affines import ONE_GRID
 from medjax.metadata import Box, carried
 from medjax.typing import Shape3
 
@@ -370,7 +371,7 @@ def concat_channels(subject: Subject, names: list[str], name: str) -> Subject:
     if len(set(kinds.values())) > 1:
         raise ValueError(f"concat_channels joins images of one kind, got {kinds}")
     grids = {other: geometry.Grid(i.affine, i.spatial_shape) for other, i in zip(names, images, strict=True)}
-    geometry.check_same_grid(grids, "concat_channels", 0.05)
+    geometry.check_same_grid(grids, "concat_channels", ONE_GRID)
     arrays = [image.data for image in images]
     xp = geometry.namespace(*arrays)
     first = images[0]
