@@ -103,6 +103,7 @@ def as_users_run(request):
 @contextmanager
 def compilations():
     """Counts the programs that are compiled inside: `with compilations() as count: ...; count()`."""
+    jax.random.key(0)  # its own program is not the test's, and may just have been forgotten
     seen = []
 
     def listen(event, duration, **_):
