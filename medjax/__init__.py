@@ -8,6 +8,9 @@ from medjax.config import from_config as from_config
 from medjax.config import to_config as to_config
 from medjax.data.dataset import SubjectsDataset as SubjectsDataset
 from medjax.data.loader import loader as loader
+from medjax.data.nnunet_preprocess import NNUNetPreprocess as NNUNetPreprocess
+from medjax.data.nnunet_preprocess import nnunet_preprocess as nnunet_preprocess
+from medjax.data.nnunet_preprocess import nnunet_preprocess_from_plans as nnunet_preprocess_from_plans
 from medjax.image import Image as Image
 from medjax.image import LabelMap as LabelMap
 from medjax.image import ScalarImage as ScalarImage

@@ -19,7 +19,7 @@ from flax import nnx
 
 import medjax as mj
 from medjax.errors import needs_extra
-from medjax.plot import PLANES, draw, figure
+from medjax.pictures import PLANES, draw, figure
 
 STEPS = 900
 PATCH, MARGIN, BATCH = 48, 12, 2
@@ -281,7 +281,7 @@ def gallery(subject: mj.Subject, cut: int, key: jax.Array, out: Path) -> None:
     shown = subject.replace(label=subject.label.replace(data=marked))
     made, axes = figure(1, 3, 3)
     for ax, plane in zip(axes[0], PLANES, strict=True):
-        draw(ax, shown, "image", plane, "held out: red" if plane == "sagittal" else "")
+        draw(ax, shown.images, "image", plane, "held out: red" if plane == "sagittal" else "")
     made.savefig(out / "held_out.png", dpi=110)
 
 
@@ -290,7 +290,7 @@ def picture(subject: mj.Subject, found: np.ndarray, path: Path) -> None:
     made, axes = figure(1, 2, 4)
     guessed = subject.replace(label=subject.label.replace(data=found[None].astype(np.uint8)))
     for ax, title, shown in zip(axes[0], ("truth", "found"), (subject, guessed), strict=True):
-        draw(ax, shown, "image", "axial", title)
+        draw(ax, shown.images, "image", "axial", title)
     made.savefig(path, dpi=110)
 
 

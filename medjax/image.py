@@ -1,42 +1,19 @@
 """Images: immutable pytrees of voxels and an affine, with metadata that is carried beside them."""
 
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, ClassVar, Self
 
 import jax
 import numpy as np
+from jaxtyping import Array, Bool
 
 from medjax import geometry, io
 from medjax.arguments import function_of, maybe, text
 from medjax.errors import one_of
 from medjax.metadata import Box, carried, leading_axes
+from medjax.ops.statistics import extent_mask
 from medjax.typing import Affine, Index, Shape3, Tracer, Voxels
-
-
-class ElementVoxels(NamedTuple):
-    """The voxels of an element of a batch, cut out anew wherever they are read, so that a program fuses the two."""
-
-    batch: jax.Array
-    number: Any
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(C, I, J, K)."""
-        return self.batch.shape[1:]
-
-    @property
-    def ndim(self) -> int:
-        """4."""
-        return len(self.shape)
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the voxels."""
-        return self.batch.dtype
-
-    def read(self) -> jax.Array:
-        """The voxels."""
-        return jax.lax.dynamic_index_in_dim(self.batch, self.number, keepdims=False)
+from medjax.voxels import ElementVoxels, admitted, wide
 
 
 class Image:
@@ -73,6 +50,9 @@ class Image:
     _reader: Any
     _series: str | None
 
+    is_label: ClassVar[bool]
+    """Whether its voxels are labels."""
+
     def __init__(
         self, source: Any, affine: Any = None, *, reader: Any = None, series: str | None = None, **metadata: Any
     ):
@@ -91,7 +71,7 @@ class Image:
             metadata = {**header, **metadata}
             if data.ndim != 4:
                 raise ValueError(f"source must be an array (C, I, J, K), got shape {data.shape}")
-            data, assumed = admitted(data, type(self), "source"), affine is None
+            data, assumed = admitted(data, "source", labels=self.is_label), affine is None
             affine = np.eye(4) if assumed else affine
         if series is not None and (reader is not None or not paths):
             raise ValueError("series chooses among the DICOM series of a path, so it goes with no array and no reader")
@@ -129,7 +109,7 @@ class Image:
         data = changes.get("data")
         if data is not None and not isinstance(data, (ElementVoxels, jax.ShapeDtypeStruct)):
             data = data if isinstance(data, (np.ndarray, jax.Array)) else np.asarray(data)
-            changes["data"] = admitted(data, type(self), "data")
+            changes["data"] = admitted(data, "data", labels=self.is_label)
         fields = {
             name: getattr(self, "_" + name) for name in ("data", "affine", "extent", "offset", "full", "metadata")
         }
@@ -164,7 +144,7 @@ class Image:
         if self._data is not None or not self._paths:
             return self._data
         image = self.stored()
-        data = admitted(image._data, type(self), ", ".join(map(str, self._paths)))
+        data = admitted(image._data, ", ".join(map(str, self._paths)), labels=self.is_label)
         self._fill(
             data, image._affine, metadata=image._metadata, paths=self._paths, reader=self._reader,
             series=self._series, assumed=image._assumed,
@@ -221,6 +201,21 @@ class Image:
         return self._full
 
     @property
+    def size(self) -> Index:
+        """How many voxels of each axis are real, (3,) int32: the extent, or the shape of what is not padded."""
+        return np.asarray(self.spatial_shape, np.int32) if self._extent is None else self._extent
+
+    @property
+    def real(self) -> Bool[Array, "1 I J K"] | None:
+        """Which voxels are real; None if all are."""
+        return None if self._extent is None else extent_mask(self.spatial_shape, self._extent)[None]
+
+    @property
+    def origin_in_whole(self) -> Index | Shape3:
+        """Index of the first voxel in the whole grid, (3,): the offset of a box, or zeros."""
+        return (0, 0, 0) if self._offset is None else self._offset
+
+    @property
     def metadata(self) -> dict[str, Any]:
         """What the file and the user said of the image; a tuple of such in a batch."""
         return self._metadata
@@ -273,12 +268,12 @@ class Image:
     @property
     def spacing(self) -> Any:
         """Voxel size in mm: three floats, or an array if traced or batched."""
-        return plain(geometry.spacing(self.affine))
+        return geometry.plain(geometry.spacing(self.affine))
 
     @property
     def origin(self) -> Any:
         """World position of the centre of the first voxel, mm."""
-        return plain(self.affine[..., :3, 3])
+        return geometry.plain(self.affine[..., :3, 3])
 
     @property
     def direction(self) -> Any:
@@ -301,7 +296,7 @@ class Image:
     @property
     def center(self) -> Any:
         """World position of the middle of the grid, mm."""
-        return plain(self.bounds.mean(-2))
+        return geometry.plain(self.bounds.mean(-2))
 
     def numpy(self) -> np.ndarray:
         """Voxels as an array on the host."""
@@ -341,28 +336,18 @@ class Image:
             object.__setattr__(self, name, value)
 
 
-def wide() -> bool:
-    """Whether JAX has numbers of 64 bits."""
-    config: Any = jax.config
-    return config.jax_enable_x64
-
-
-def admitted(data: Any, kind: type[Image], what: str) -> Any:
-    """Voxels as an image of this kind holds them, or the ValueError of those that it does not; see `Image`."""
-    data = io.native(data, what)
-    return data if wide() else io.narrowed(data, what, labels=issubclass(kind, LabelMap))
-
-
 class ScalarImage(Image):
     """An image of intensities: interpolated, and changed by intensity transforms. See `Image`."""
 
     __slots__ = ()
+    is_label = False
 
 
 class LabelMap(Image):
     """An image of labels: never interpolated into values that are not there. See `Image`."""
 
     __slots__ = ()
+    is_label = True
 
 
 LEAVES = ("data", "affine", "extent", "offset", "full")
@@ -390,12 +375,3 @@ def register_image(cls: type[Image]) -> None:
 
 register_image(ScalarImage)
 register_image(LabelMap)
-
-
-def plain(values: Any) -> Any:
-    """Three floats as a tuple; arrays that are traced or batched as they are."""
-    if isinstance(values, np.ndarray) and values.ndim == 1:
-        return tuple(float(v) for v in values)
-    if isinstance(values, jax.Array) and not isinstance(values, Tracer) and values.ndim == 1:
-        return tuple(float(v) for v in values)
-    return values

@@ -1,79 +1,22 @@
-"""Pictures of subjects, batches and transforms: middle slices in world orientation, labels in colour over images."""
+"""Pictures of subjects, batches and transforms; how a slice is drawn says `pictures.py`."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-import numpy as np
-
-from medjax.errors import needs_extra
-from medjax.geometry import world_axes
-from medjax.image import Image, LabelMap, ScalarImage
+from medjax.image import ScalarImage
+from medjax.pictures import draw, figure, plot_images
 from medjax.subject import Subject, unstack
 from medjax.transforms.transform import Transform
 from medjax.typing import Key
-
-PLANES = {"sagittal": 0, "coronal": 1, "axial": 2}
-"""The world axis that a plane is cut across."""
-
-
-def figure(rows: int, columns: int, size: float) -> tuple[Any, np.ndarray]:
-    """A matplotlib Figure and its axes (rows, columns), without any global state."""
-    try:
-        from matplotlib.figure import Figure
-    except ImportError:
-        needs_extra("matplotlib", "plot", "a picture")
-    made = Figure(figsize=(size * columns, size * rows), layout="constrained")
-    axes = made.subplots(rows, columns, squeeze=False)
-    for ax in axes.ravel():
-        ax.axis("off")
-    return made, axes
-
-
-def slice_of(image: Image, plane: str) -> tuple[np.ndarray, float]:
-    """The middle slice of the first channel as rows from top (anterior or superior) and columns, and its aspect."""
-    axes, signs = world_axes(np.asarray(image.affine, np.float64))
-    data = np.transpose(image.numpy()[0], axes)
-    data = data[tuple(slice(None, None, 1 if sign > 0 else -1) for sign in signs)]
-    spacing = np.asarray(image.spacing)[axes]
-    across = PLANES[plane]
-    first, second = (axis for axis in range(3) if axis != across)
-    section = np.take(data, data.shape[across] // 2, axis=across)
-    return section.T[::-1], spacing[second] / spacing[first]
-
-
-def draw(ax: Any, subject: Subject, name: str, plane: str, title: str = "") -> None:
-    """One image of a subject on an axes, with the first label map over it where their grids agree."""
-    image = subject[name]
-    section, aspect = slice_of(image, plane)
-    ax.set_title(title, fontsize=8)
-    if isinstance(image, LabelMap):
-        ax.imshow(section, cmap="tab10", vmin=0, vmax=9, aspect=aspect, interpolation="nearest")
-        return
-    ax.imshow(section, cmap="gray", aspect=aspect)
-    labels = next((i for i in subject.images.values() if isinstance(i, LabelMap)), None)
-    if labels is not None and labels.spatial_shape == image.spatial_shape:
-        over, _ = slice_of(labels, plane)
-        ax.imshow(
-            np.ma.masked_equal(over, 0),
-            cmap="tab10",
-            vmin=0,
-            vmax=9,
-            alpha=0.35,
-            aspect=aspect,
-            interpolation="nearest",
-        )
 
 
 def plot_subject(subject: Subject, *, size: float = 2.5) -> Any:
     """The three middle slices of every image, a row an image; returns a matplotlib Figure.
 
-    size: inches of a slice. Raises ImportError without the `plot` extra.
+    size: inches of a slice.
+    Raises ImportError without the `plot` extra.
     """
-    made, axes = figure(len(subject.images), 3, size)
-    for row, name in zip(axes, subject.images, strict=True):
-        for ax, plane in zip(row, PLANES, strict=True):
-            draw(ax, subject, name, plane, f"{name}, {plane}")
-    return made
+    return plot_images(subject.images, size=size)
 
 
 def plot_batch(batch: Subject, *, plane: str = "axial", size: float = 2.5) -> Any:
@@ -82,7 +25,7 @@ def plot_batch(batch: Subject, *, plane: str = "axial", size: float = 2.5) -> An
     made, axes = figure(len(batch.images), len(subjects), size)
     for row, name in zip(axes, batch.images, strict=True):
         for i, (ax, subject) in enumerate(zip(row, subjects, strict=True)):
-            draw(ax, subject, name, plane, f"{name} {i}")
+            draw(ax, subject.images, name, plane, f"{name} {i}")
     return made
 
 
@@ -100,7 +43,7 @@ def plot_transforms(
         transforms = {type(t).__name__: t for t in transforms}
     name = next(name for name, image in subject.images.items() if isinstance(image, ScalarImage))
     made, axes = figure(-(-(len(transforms) + 1) // columns), columns, size)
-    draw(axes[0, 0], subject, name, plane, "as it is")
+    draw(axes[0, 0], subject.images, name, plane, "as it is")
     for ax, (title, t) in zip(axes.ravel()[1:], transforms.items(), strict=False):
-        draw(ax, t(subject, key), name, plane, title)
+        draw(ax, t(subject, key).images, name, plane, title)
     return made

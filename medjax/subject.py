@@ -16,6 +16,7 @@ from medjax.image import Image
 from medjax.io import memory
 from medjax.io.affines import ONE_GRID
 from medjax.metadata import Box, carried
+from medjax.pictures import plot_images
 from medjax.typing import Shape3
 
 DATA = "data"
@@ -111,9 +112,7 @@ class Subject:
 
     def plot(self, **options: Any) -> Any:
         """Draw the middle slices of every image; see `medjax.plot_subject`."""
-        from medjax.plot import plot_subject
-
-        return plot_subject(self, **options)
+        return plot_images(self.images, **options)
 
     def __repr__(self) -> str:
         return "Subject(" + ", ".join(f"{name}={item!r}" for name, item in self._items.items()) + ")"

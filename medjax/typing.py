@@ -16,6 +16,11 @@ Index: TypeAlias = Int[Any, "*B 3"]
 Key: TypeAlias = PRNGKeyArray
 Params: TypeAlias = Mapping[str, Any]
 Shape3: TypeAlias = tuple[int, int, int]
+Matrix: TypeAlias = Float[Any, "4 4"]
+Coin: TypeAlias = bool | np.bool_ | Bool[Any, ""]
+"""Whether a step is on: `True` where that is known from the types, else what was drawn."""
+Cost: TypeAlias = int | Int[Any, ""]
+"""What a reading costs, by the order of `medjax.transforms.place`."""
 
 
 def working(dtype: Any) -> np.dtype:

@@ -351,7 +351,7 @@ def law_labels(name):
     t, s = transform_of(name), subject_of()
     before, after = s.label.numpy(), t(s, key()).label.numpy()
     assert set(np.unique(after)) <= {0, *np.unique(before)} and after.dtype == before.dtype
-    if t.kind == "intensity":
+    if isinstance(t, mj.IntensityTransform):
         assert (after == before).all()
 
 
@@ -395,7 +395,10 @@ def mapped(t, mesh):
 def law_is_traced_over_devices(name):
     """JAX refuses while tracing what does not vary, or is not split, as it must: nothing is compiled here."""
     mesh, t, _, _, given = split(name, AxisType.Explicit)
-    may_not = t.kind not in ("intensity", "label") or "law_gated_out_is_bit_identical" in CASES[name].skip
+    may_not = (
+        not isinstance(t, (mj.IntensityTransform, mj.LabelTransform))
+        or "law_gated_out_is_bit_identical" in CASES[name].skip
+    )
     behind_a_coin = t if may_not else transform_of(name, p=0.5)
     for function in (mapped(behind_a_coin, mesh), jax.vmap(t)):
         jax.jit(function).trace(*given)

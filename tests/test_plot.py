@@ -5,7 +5,7 @@ import numpy as np
 from conftest import OBLIQUE, small_subject
 
 import medjax as mj
-from medjax.plot import slice_of
+from medjax.pictures import slice_of
 
 
 def test_a_slice_has_anterior_on_top_whatever_the_orientation():

@@ -143,11 +143,11 @@ def neighbours(connectivity: int) -> list[tuple[int, int, int]]:
     return [(i, j, k) for i, j, k in steps if 0 < abs(i) + abs(j) + abs(k) <= connectivity]
 
 
-def border(x: Labels, connectivity: int, real: Bool[Array, "I J K"] | None = None) -> Bool[Array, "C I J K"]:
+def border(x: Labels, connectivity: int, real: Bool[Array, "1 I J K"] | None = None) -> Bool[Array, "C I J K"]:
     """Voxels with a neighbour of another value; what lies outside of the volume, or is not real, is no neighbour."""
     shape = x.shape[1:]
     padded = jnp.pad(x, ((0, 0), (1, 1), (1, 1), (1, 1)))
-    known = jnp.pad(jnp.ones(shape, bool) if real is None else real, 1)
+    known = jnp.pad(jnp.ones(shape, bool) if real is None else real[0], 1)
     found = jnp.zeros(x.shape, bool)
     for step in neighbours(connectivity):
         window = tuple(slice(1 + s, 1 + s + n) for s, n in zip(step, shape, strict=True))
@@ -264,7 +264,7 @@ def but_one_on_host(neighbours: int, labels: tuple[int, ...], x: Any, place: Any
 
 
 def operate(
-    x: Bool[Array, "C I J K"], operation: Array, radius: Array, reach: int, real: Bool[Array, "I J K"] | None = None
+    x: Bool[Array, "C I J K"], operation: Array, radius: Array, reach: int, real: Bool[Array, "1 I J K"] | None = None
 ) -> Bool[Array, "C I J K"]:
     """One of `OPERATIONS`, by its number, by a ball of radius <= reach; what is outside or not real has no influence.
 
@@ -279,14 +279,14 @@ def operate(
 
 
 def dilated(
-    x: Bool[Array, "C I J K"], radius: Array, reach: int, real: Bool[Array, "I J K"] | None, *, mirrored: bool = False
+    x: Bool[Array, "C I J K"], radius: Array, reach: int, real: Bool[Array, "1 I J K"] | None, *, mirrored: bool = False
 ) -> Bool[Array, "C I J K"]:
     """Where a ball of m + 1 voxels across, m = floor(2 radius), holds a voxel of x.
 
     It holds the offsets d with |2 d - m % 2| <= m, for an odd m about a point half a voxel up; mirrored, half a voxel
     down. Exact: the least square is found along one axis after the other.
     """
-    x = x if real is None else x & real[None]
+    x = x if real is None else x & real
     across = jnp.floor(2 * jax.lax.stop_gradient(radius)).astype(jnp.int16)
     shift = across % 2 * (-1 if mirrored else 1)
     square = jnp.where(x, 0, FAR).astype(jnp.int16)

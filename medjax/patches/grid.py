@@ -16,8 +16,8 @@ from medjax.geometry import homogeneous
 from medjax.image import Image, LabelMap, ScalarImage
 from medjax.patches.samplers import UNROLL, as_subject, bare, common_shape, compiled_cut, placed
 from medjax.subject import Subject
+from medjax.transforms.sampling import pad_fill
 from medjax.transforms.spatial.pad import Pad
-from medjax.transforms.spatial.sampling import pad_fill
 from medjax.typing import Shape3, Tracer, Voxels
 
 OVERLAP_MODES = ("crop", "average", "hann", "gaussian")

@@ -32,7 +32,7 @@ from medjax.subject import KEY, LOCATION, Subject, is_array, stack_others
 from medjax.transforms import box, checks, host, near
 from medjax.transforms.compose import Compose
 from medjax.transforms.moves import follow
-from medjax.transforms.place import Place, Step, place_of
+from medjax.transforms.place import Place, Step, Turn, is_spatial, place_of
 from medjax.transforms.program import Parts, carries, flatten, flatten_params, shown, split
 from medjax.transforms.run import draw
 from medjax.transforms.transform import Transform
@@ -256,7 +256,7 @@ class PatchQueue:
                 return volume, pool, None, error
             volume = self.decode(place, reading=reading, instead_of=number)
 
-    def after(self, kept: list[Subject], times: dict[int, Params]) -> list[Subject]:
+    def after(self, kept: list[Subject], times: dict[int, Turn]) -> list[Subject]:
         """What is known of each patch beside its voxels, after all steps."""
         steps, times = flatten(self.pipeline), jax.device_get(times)
         result = []
@@ -288,7 +288,7 @@ class PatchQueue:
         pool, seen = compiled_patches(*arguments, many, wanted, slots, pool, **static)
         return pool, seen, offset
 
-    def planned(self, steps: Sequence[Step], ready: Subject, drawn: tuple[box.Ends, dict[int, Params]]) -> "Plan":
+    def planned(self, steps: Sequence[Step], ready: Subject, drawn: tuple[box.Ends, dict[int, Turn]]) -> "Plan":
         """What is known of a volume's patches before their voxels, whatever is drawn for each of them.
 
         Raises ValueError for images that come to lie on different grids, or are smaller than a patch, for any of them.
@@ -296,7 +296,7 @@ class PatchQueue:
         parts = self.parts
         ends, params = jax.device_get(drawn)
         places: dict[str, Place] = {}
-        for i in first_of_each({n: p["on"] for n, p in params.items()}):
+        for i in first_of_each({n: p.on for n, p in params.items()}):
             one = jax.tree.map(lambda leaf, i=i: leaf[i], params)
             places = host.places_after(steps, (*parts.whole, *parts.box), one, host.start_all(ready))
         last = {name: ends.end[name] for name in places}  # in order, in which a program does not give them
@@ -306,7 +306,7 @@ class PatchQueue:
         i, j, k = end.shape.min(0).tolist()
         check_fits(self.sampler.patch_size, (i, j, k))
         margin = box.margin_of(steps, parts.box, last, {name: place.label for name, place in places.items()})
-        seen = any(steps[i].transform.kind == "spatial" and steps[i].transform.locates for i in params)
+        seen = any(is_spatial(steps[i].transform) and steps[i].spatial.locates for i in params)
         return Plan(margin, (np.zeros(3, np.int32), FAR) if seen else around(begin, end, self.sampler.patch_size))
 
 
@@ -344,17 +344,17 @@ def around(begin: Grid, end: Grid, size: Shape3) -> tuple[np.ndarray, np.ndarray
 @partial(jax.jit, static_argnames="parts")
 def compiled_ends(
     t: Transform, outline: Subject, ready: Subject, many: Key, *, parts: Parts
-) -> tuple[box.Ends, dict[int, Params]]:
+) -> tuple[box.Ends, dict[int, Turn]]:
     """Where the box part begins and ends, and what the spatial steps before its end draw, for each key."""
 
-    def one(key: Key) -> tuple[box.Ends, dict[int, Params]]:
+    def one(key: Key) -> tuple[box.Ends, dict[int, Turn]]:
         steps, params = flatten(t), flatten_params(t, draw(t, key, outline))
         places = {name: place_of(image, jnp) for name, image in ready.images.items()}
         told = [
             i
             for run in (*parts.whole, *parts.box)
             for i in run
-            if steps[i].transform.kind == "spatial" or (steps[i].transform.copies and not steps[i].certain)
+            if is_spatial(steps[i].transform) or (steps[i].transform.copies and not steps[i].certain)
         ]
         return box.ends(steps, parts, params, places), {i: params[i] for i in told}
 
@@ -388,7 +388,7 @@ def tables_of(sampler: Sampler, subject: Subject, around: tuple[Index, Index]) -
 def tables_of_all(sampler: Sampler, subject: Subject) -> Params:
     """The sampler's tables of all real voxels."""
     image = subject[sampler.looked_up(subject)]
-    extent = jnp.asarray(image.spatial_shape if image.extent is None else image.extent, jnp.int32)
+    extent = jnp.asarray(image.size, jnp.int32)
     return sampler.prepare(subject, jnp.zeros_like(extent), extent)
 
 
@@ -453,7 +453,7 @@ def check_same(patch: Subject, pool: Subject) -> None:
 
 
 @jax.jit
-def taken(pool: Any, slots: Array, like: Key) -> tuple[Subject, dict[int, Params]]:
+def taken(pool: Any, slots: Array, like: Key) -> tuple[Subject, dict[int, Turn]]:
     """The patches in some slots, as a batch, and what was drawn that their metadata hang on; their keys as `like`."""
     batch = jax.tree.map(lambda leaf: leaf[slots], pool)
     patches = batch["patch"].replace(**{LOCATION: batch[LOCATION], KEY: keys.of_words(batch[KEY], like)})

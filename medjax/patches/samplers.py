@@ -14,7 +14,7 @@ from medjax import keys
 from medjax.arguments import finite, label_value, maybe, pairs, sizes, text, whole
 from medjax.errors import about, in_range
 from medjax.geometry import Grid, check_same_grid, window
-from medjax.image import Image, LabelMap
+from medjax.image import Image
 from medjax.ops import draw, warp
 from medjax.subject import LOCATION, Subject, is_array, stack_values
 from medjax.transforms import call
@@ -140,7 +140,7 @@ def fitting(shape: Any, size: Shape3) -> tuple[Any, Any]:
 def fitting_in(subject: Subject, size: Shape3) -> tuple[Index, Index]:
     """The voxels around which a patch lies in what is real of a subject's images."""
     image = next(iter(subject.images.values()))
-    return fitting(jnp.asarray(image.spatial_shape if image.extent is None else image.extent, jnp.int32), size)
+    return fitting(jnp.asarray(image.size, jnp.int32), size)
 
 
 def within(shape: Shape3, low: Index, high: Index) -> Bool[Array, "I J K"]:
@@ -224,7 +224,7 @@ class LabelSampler(Sampler):
             object.__setattr__(self, "label_probabilities", ratios)
 
     def looked_up(self, subject: Subject) -> str:
-        maps = {n: i for n, i in subject.images.items() if isinstance(i, LabelMap)}
+        maps = {n: i for n, i in subject.images.items() if i.is_label}
         if not maps or (self.label_name is not None and self.label_name not in maps):
             raise ValueError(f"label_name={self.label_name!r} is no label map of the subject, which has {list(maps)}")
         name = self.label_name or next(iter(maps))

@@ -17,11 +17,11 @@ from medjax.image import Image
 from medjax.ops import warp
 from medjax.subject import LOCATION, Subject
 from medjax.transforms.moves import annotated
-from medjax.transforms.place import INDEXED, Place, Step, included, place_of
-from medjax.transforms.program import Parts, Run, is_spatial, walk
+from medjax.transforms.place import INDEXED, Place, Step, Turn, included, place_of
+from medjax.transforms.program import Parts, Run, reads, walk
 from medjax.transforms.read import read
 from medjax.transforms.run import execute, keep, locate, run_single
-from medjax.typing import Params, Shape3
+from medjax.typing import Shape3
 
 Place3 = Callable[[Subject, dict[str, Place]], Int[Array, "3"]]
 """Where a patch begins, in the grid at the end of the run, from the subject before it and the places after it."""
@@ -34,7 +34,7 @@ class Ends(NamedTuple):
     end: dict[str, geometry.Grid]
 
 
-def ends(steps: Sequence[Step], parts: Parts, params: Sequence[Params], places: dict[str, Place]) -> Ends:
+def ends(steps: Sequence[Step], parts: Parts, params: Sequence[Turn], places: dict[str, Place]) -> Ends:
     """Where the box part begins and ends, of one key, from the places after the head alone; traced.
 
     What steps see in voxels, which says where a window lies, is left out: their grids have the right size and spacing.
@@ -54,11 +54,11 @@ def margin_of(
     grids: at the end of the run. A spacing decides on a whole number, so it is taken a little smaller than it is.
     """
     most = np.zeros(3, np.int64)
-    local = [steps[run[0]].transform for run in runs if not is_spatial(steps, run)]
+    local = [steps[run[0]].voxels for run in runs if not reads(steps, run)]
     for name, grid in grids.items():
         mine = [t for t in local if included(t, name, labels[name])]
         for spacing in np.unique(geometry.spacing(np.asarray(grid.affine)), axis=0) if mine else ():
-            most = np.maximum(most, np.sum([t.margin(spacing * (1 - 1e-5)) for t in mine], 0))
+            most = np.maximum(most, np.sum([t.margin(spacing * (1 - 1e-5)) or (0, 0, 0) for t in mine], 0))
     i, j, k = most.tolist()
     return i, j, k
 
@@ -66,7 +66,7 @@ def margin_of(
 def boxed(
     steps: Sequence[Step],
     parts: Parts,
-    params: Sequence[Params],
+    params: Sequence[Turn],
     subject: Subject,
     place: Place3,
     size: Shape3,
@@ -77,11 +77,11 @@ def boxed(
     It equals the box at its location, cut from the whole transformed volume.
     """
     subject = execute(steps, parts.whole, params, subject)[0]
-    spatial = parts.box[:1] if parts.box and is_spatial(steps, parts.box[0]) else ()
+    spatial = parts.box[:1] if parts.box and reads(steps, parts.box[0]) else ()
     begin = {name: place_of(image, jnp) for name, image in subject.images.items()}
     end = begin
     for run in spatial:
-        subject = keep(subject, steps[run[0]], params[run[0]]["on"])
+        subject = keep(subject, steps[run[0]], params[run[0]].on)
         begin = {name: place_of(image, jnp) for name, image in subject.images.items()}
         end = locate(steps, run, params, subject)[0]
     start = place(subject, end)

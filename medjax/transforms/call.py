@@ -6,9 +6,9 @@ cost follows what was drawn and its memory is that of one element.
 """
 
 import math
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import Any, NoReturn
+from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from medjax import keys
 from medjax.errors import needs_key
-from medjax.image import ElementVoxels, Image, LabelMap, ScalarImage, admitted
+from medjax.image import Image, LabelMap, ScalarImage
 from medjax.subject import Subject, batch_size
 from medjax.transforms import buckets, inverse
 from medjax.transforms.checks import check_subject
@@ -29,9 +29,17 @@ from medjax.transforms.near import brought_near, shifted, taken_back
 from medjax.transforms.program import flatten, flatten_params, is_random, is_traced, runs_of, seen_on_host
 from medjax.transforms.run import draw, execute
 from medjax.typing import Key, Params
+from medjax.voxels import ElementVoxels, admitted
+
+if TYPE_CHECKING:  # transforms are called through this
+    from medjax.transforms.transform import Transform
 
 
-def one_subject(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
+Data: TypeAlias = Subject | Image | Mapping[str, Array] | Array | np.ndarray
+"""What a transform is called on."""
+
+
+def one_subject(t: "Transform", x: Data, key: Key | None, labels: Sequence[str]) -> Data:
     """Transform one subject, image, array or dict of arrays."""
     subject, restore = as_subject(x, labels)
     key = key_for(t, key, keys.as_key)
@@ -43,7 +51,7 @@ def one_subject(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
     return restore(taken_back(on_host(t, subject, compiled_draw(t, key, outline(subject))), offset))
 
 
-def batch(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
+def batch(t: "Transform", x: Data, key: Key | None, labels: Sequence[str]) -> Data:
     """Transform a batch, an element after the other in one program: cost follows p, and memory is that of one."""
     subject, restore = as_subject(x, labels, leading=1)
     subject, size = through_gate(subject), batch_size(subject)
@@ -54,14 +62,14 @@ def batch(t: Any, x: Any, key: Any, labels: Sequence[str]) -> Any:
     return restore(after_batch(t, subject, *compute(t, subject, key), size))
 
 
-def compute(t: Any, subject: Subject, key: Key | None) -> tuple[Subject, Any]:
+def compute(t: "Transform", subject: Subject, key: Key | None) -> tuple[Subject, Any]:
     """A batch transformed by one program, and what `after_batch` needs to finish it."""
     near, brought, offset = brought_near(t, subject)
     result, record = compiled_each(near, brought, key, batch_sharding(subject))
     return taken_back(result, offset), record
 
 
-def sample(t: Any, key: Any, x: Any) -> Params:
+def sample(t: "Transform", key: Key | None, x: Data) -> Params:
     """All that is drawn for a subject."""
     subject, _ = as_subject(x, ())
     key = key_for(t, key, keys.as_key)
@@ -72,7 +80,7 @@ def sample(t: Any, key: Any, x: Any) -> Params:
     return compiled_draw(t, key, outline(subject))
 
 
-def replay(t: Any, x: Any, params: Params) -> Any:
+def replay(t: "Transform", x: Data, params: Params) -> Data:
     """What a call with these params does."""
     subject, restore = as_subject(x, ())
     subject = through_gate(subject.load())
@@ -85,7 +93,7 @@ def replay(t: Any, x: Any, params: Params) -> Any:
     return restore(taken_back(on_host(t, subject, params), offset))
 
 
-def invert(t: Any, x: Any, params: Params, like: Any, interpolation: str | None) -> Any:
+def invert(t: "Transform", x: Data, params: Params, like: Data, interpolation: str | None) -> Data:
     """Take back what a call with these params did."""
     subject, restore = as_subject(x, ())
     original, _ = as_subject(like, ())
@@ -100,20 +108,20 @@ def invert(t: Any, x: Any, params: Params, like: Any, interpolation: str | None)
     return restore(taken_back(inverse.invert(t, subject, params, original, interpolation), offset))
 
 
-def key_for(t: Any, key: Any, check: Callable[[Any], Key]) -> Key | None:
+def key_for(t: "Transform", key: Any, check: Callable[[Any], Key]) -> Key | None:
     """The checked key, or None if none is given and none is needed."""
     if key is None:
         return needs_key(type(t).__name__) if is_random(t) else None
     return check(key)
 
 
-def one(t: Any, subject: Subject, key: Key | None) -> Subject:
+def one(t: "Transform", subject: Subject, key: Key | None) -> Subject:
     """Draw and run, traced."""
     steps = flatten(t)
     return execute(steps, runs_of(steps), flatten_params(t, draw(t, key, subject)), subject)[0]
 
 
-def each(t: Any, subject: Subject, key: Key | None, index: Array, size: int) -> tuple[Subject, Any]:
+def each(t: "Transform", subject: Subject, key: Key | None, index: Array, size: int) -> tuple[Subject, Any]:
     """Draw and run for every element of a batch, one after the other; with what is needed to plan again on the host.
 
     index: which elements of a batch of `size` they are.
@@ -143,7 +151,7 @@ def each(t: Any, subject: Subject, key: Key | None, index: Array, size: int) -> 
     return result, seen
 
 
-def cropped_first(t: Any, key: Key | None, subject: Subject) -> list[str]:
+def cropped_first(t: "Transform", key: Key | None, subject: Subject) -> list[str]:
     """The images of a batch of which the first run keeps a part alone, of fixed shape: they are read where they lie.
 
     A loop copies each element that it takes out of a batch. Other images are taken out: the gradient of what is read
@@ -154,12 +162,14 @@ def cropped_first(t: Any, key: Key | None, subject: Subject) -> list[str]:
     return [n for n, shape in shapes.items() if math.prod(shape) < math.prod(subject[n].spatial_shape)]
 
 
-def every(t: Any, subject: Subject, key: Key | None, sharding: NamedSharding | None = None) -> tuple[Subject, Any]:
+def every(
+    t: "Transform", subject: Subject, key: Key | None, sharding: NamedSharding | None = None
+) -> tuple[Subject, Any]:
     """`each` for all of a batch; one that is split over devices stays so, every device running its own elements."""
     size = batch_size(subject)
     index = jnp.arange(size, dtype=jnp.int32)
 
-    def run(t: Any, own: tuple[Subject, Key | None, Array]) -> tuple[Subject, Any]:
+    def run(t: "Transform", own: tuple[Subject, Key | None, Array]) -> tuple[Subject, Any]:
         subject, key, index = own
         return each(t, subject, key, index, size)
 
@@ -167,7 +177,9 @@ def every(t: Any, subject: Subject, key: Key | None, sharding: NamedSharding | N
 
 
 @partial(jax.jit, static_argnames="sharding")
-def compiled_each(t: Any, subject: Subject, key: Key | None, sharding: NamedSharding | None) -> tuple[Subject, Any]:
+def compiled_each(
+    t: "Transform", subject: Subject, key: Key | None, sharding: NamedSharding | None
+) -> tuple[Subject, Any]:
     """`every`, compiled."""
     return every(t, subject, key, sharding)
 
@@ -181,7 +193,7 @@ def batch_sharding(subject: Subject) -> NamedSharding | None:
     return None
 
 
-def as_subject(x: Any, labels: Sequence[str], leading: int = 0) -> tuple[Subject, Callable[[Subject], Any]]:
+def as_subject(x: Data, labels: Sequence[str], leading: int = 0) -> tuple[Subject, Callable[[Subject], Data]]:
     """`x` as a Subject, and the way back to its type; `leading` is 1 for a batch, and 0 for one subject."""
     if isinstance(x, Subject):
         if not x.images:
@@ -202,7 +214,7 @@ def as_subject(x: Any, labels: Sequence[str], leading: int = 0) -> tuple[Subject
     raise TypeError(f"a transform takes a Subject, an Image, an array or a dict of arrays, got {type(x).__name__}")
 
 
-def names_of(x: Any) -> Sequence[str]:
+def names_of(x: Data) -> Sequence[str]:
     """The names of the items of what a transform is called on."""
     return tuple(x) if isinstance(x, Subject) else ()
 
@@ -217,7 +229,7 @@ def through_gate(subject: Subject) -> Subject:
     for name, image in subject.images.items():
         data = image.held()[0]
         if isinstance(data, np.ndarray) and (data.dtype.itemsize > 4 or not data.dtype.isnative):
-            new = admitted(data, type(image), name)
+            new = admitted(data, name, labels=image.is_label)
             brought |= {name: image.replace(data=new)} if new is not data else {}
     return subject.replace(**brought) if brought else subject
 
@@ -256,7 +268,7 @@ def updated(subject: Subject, result: Subject) -> Subject:
     return Subject({**dict(subject.items()), **result.images, **moved})
 
 
-def wrap(array: Any, cls: type[Image], name: str, leading: int) -> Image:
+def wrap(array: Array | np.ndarray, cls: type[Image], name: str, leading: int) -> Image:
     """A bare array as an image with the identity affine; what an image does not take is refused."""
     if isinstance(array, (np.ndarray, jax.Array)) and array.ndim == 5 - leading:
         refuse_leading(name, array.shape, leading)
@@ -264,4 +276,4 @@ def wrap(array: Any, cls: type[Image], name: str, leading: int) -> Image:
         axes = "(B, C, I, J, K)" if leading else "(C, I, J, K)"
         raise ValueError(f"{name} must be an array {axes}, got {keys.describe(array)}")
     affine = np.broadcast_to(np.eye(4), (*array.shape[:leading], 4, 4))
-    return cls.of(admitted(array, cls, name), affine)
+    return cls.of(admitted(array, name, labels=cls.is_label), affine)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import numpy as np
@@ -11,15 +11,18 @@ from medjax.geometry import Grid, check_overlap, check_same_grid
 from medjax.image import Image
 from medjax.subject import Subject
 from medjax.transforms import buckets
-from medjax.transforms.place import Step, included
-from medjax.transforms.program import Places, Run, asked_of, flatten, is_traced, runs_of
+from medjax.transforms.place import Measured, Record, Step, Turn, included, is_spatial
+from medjax.transforms.program import Places, Run, asked_of, flatten, is_traced, reads, runs_of
 from medjax.transforms.read import dtype_after
 from medjax.transforms.run import copied
-from medjax.transforms.spatial.sampling import check_fill, is_label
-from medjax.typing import Params, wider
+from medjax.transforms.sampling import check_fill
+from medjax.typing import wider
+
+if TYPE_CHECKING:  # transforms are called through what is built on this
+    from medjax.transforms.transform import Transform
 
 
-def check_subject(t: Any, subject: Subject, names: Collection[str] = ()) -> None:
+def check_subject(t: "Transform", subject: Subject, names: Collection[str] = ()) -> None:
     """Raise a ValueError for what a subject lacks, or has already, before anything is computed.
 
     names: of what the user has beside images.
@@ -43,8 +46,8 @@ def check_subject(t: Any, subject: Subject, names: Collection[str] = ()) -> None
                 raise ValueError(f"{type(inner).__name__} names image {name!r}; the subject has {known}")
         subject = subject.replace(**{new: copied(subject[old], inner) for old, new in inner.copies})
         inner.check_subject(subject)
-        if inner.kind == "spatial":
-            here = [n for n, image in subject.images.items() if included(inner, n, is_label(image))]
+        if is_spatial(inner):
+            here = [n for n, image in subject.images.items() if included(inner, n, image.is_label)]
             moved |= dict.fromkeys(here)
             given |= set(here) if inner.relabels else set()
     for run in runs_of(steps):
@@ -53,7 +56,7 @@ def check_subject(t: Any, subject: Subject, names: Collection[str] = ()) -> None
     images = {name: subject[name] for name in moved}
     if len(images) > 1 and not is_traced([image.affine for image in images.values()]):
         warn_of_assumed(images, given)
-        check_overlap({n: Grid(i.affine, i.spatial_shape if i.extent is None else i.extent) for n, i in images.items()})
+        check_overlap({n: Grid(i.affine, i.size) for n, i in images.items()})
 
 
 def warn_of_assumed(images: dict[str, Image], given: Collection[str]) -> None:
@@ -81,7 +84,7 @@ Kinds = dict[str, tuple[np.dtype, bool]]
 
 def kinds_of(subject: Subject) -> Kinds:
     """The kinds of a subject's images."""
-    return {name: (image.dtype, is_label(image)) for name, image in subject.images.items()}
+    return {name: (image.dtype, image.is_label) for name, image in subject.images.items()}
 
 
 def kinds_after(steps: Sequence[Step], run: Run, kinds: Kinds) -> Kinds:
@@ -95,14 +98,14 @@ def kinds_after(steps: Sequence[Step], run: Run, kinds: Kinds) -> Kinds:
     after = {}
     for name, (dtype, label) in kinds.items():
         mine = [steps[i] for i in run if included(steps[i].transform, name, label)]
-        interpolates = first.kind != "spatial" or asked_of(mine)[1]
+        interpolates = not is_spatial(first) or asked_of(mine)[1]
         after[name] = (dtype_after(dtype, label, interpolates) if mine else dtype, label)
     return after
 
 
 def check_fills(steps: Sequence[Step], run: Run, kinds: Kinds) -> None:
     """Raise a ValueError for a fill that an image cannot hold in the dtype that it has after a run of steps."""
-    if steps[run[0]].transform.kind != "spatial":
+    if not reads(steps, run):
         return
     for name, (dtype, label) in kinds_after(steps, run, kinds).items():
         asked = asked_of([steps[i] for i in run if included(steps[i].transform, name, label)])[0]
@@ -110,12 +113,12 @@ def check_fills(steps: Sequence[Step], run: Run, kinds: Kinds) -> None:
             check_fill(fill, f"{'label map' if label else 'image'} {name!r}", dtype)
 
 
-def check_step(step: Step, params: Params, places: Places) -> None:
+def check_step(step: Step, turn: Turn, places: Places) -> None:
     """Raise a ValueError for images that a spatial step, if it is on, cannot transform."""
-    t = step.transform
-    if step.certain or params["on"]:
+    t = step.spatial
+    if step.certain or turn.on:
         grids = {n: p.grid for n, p in places.items() if included(t, n, p.label) or n == t.beside}
-        t.check(grids, params.get("located", {}))
+        t.check(grids, turn.located or {})
 
 
 def check_shapes(places: Places) -> None:
@@ -129,18 +132,18 @@ def check_shapes(places: Places) -> None:
         buckets.check_count((i, j, k), "the result")
 
 
-def check_beside(t: Any, places: Places) -> None:
+def check_beside(t: "Transform", places: Places) -> None:
     """Raise a ValueError for an image that is not on the grid of the one that is read beside it."""
     for name, place in places.items() if t.beside in places else ():
         if included(t, name, place.label):
             check_same_grid({name: place.grid, t.beside: places[t.beside].grid}, f"{type(t).__name__}({t.beside!r})")
 
 
-def verify(steps: Sequence[Step], record: dict[int, Any]) -> None:
+def verify(steps: Sequence[Step], record: Record) -> None:
     """Raise the error of whatever was measured and makes no sense."""
     for index, found in record.items():
-        t = steps[index].transform
-        if t.kind != "spatial" and t.measures:
+        t = steps[index].voxels
+        if isinstance(found, Measured) and t.measures:
             found = jax.device_get(found)
-            for name, measured in found["measured"].items() if found["on"] else ():
+            for name, measured in found.images.items() if found.on else ():
                 t.for_image(name).verify(measured[0], name)

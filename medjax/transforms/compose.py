@@ -28,7 +28,7 @@ def members(name: str, value: Any) -> tuple[Transform, ...]:
 class Group(Transform):
     """Abstract. Transforms that are drawn before any has run, and fused where they are neighbours in space."""
 
-    kind: ClassVar[str] = "group"
+    group: ClassVar[bool] = True
     chooses: ClassVar[bool] = False
     """Whether not every member has its turn."""
 

@@ -6,7 +6,7 @@ and then cut. What is checked before and after stands in `checks.py`.
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -23,12 +23,14 @@ from medjax.transforms.place import (
     NOTHING_DONE,
     Known,
     Place,
+    Record,
     Step,
+    Turn,
     advance,
+    is_spatial,
     linear_part,
     place_of,
     regridded,
-    regrids,
 )  # fmt: skip
 from medjax.transforms.program import (
     Places,
@@ -36,7 +38,7 @@ from medjax.transforms.program import (
     Told,
     flatten,
     flatten_params,
-    is_spatial,
+    reads,
     runs_of,
     seen_on_host,
     walk,
@@ -44,9 +46,12 @@ from medjax.transforms.program import (
 from medjax.transforms.run import draw, execute, locate
 from medjax.typing import Key, Params, Shape3
 
+if TYPE_CHECKING:  # transforms are called through this
+    from medjax.transforms.transform import Transform
+
 
 @jax.jit
-def compiled_draw(t: Any, key: Key | None, subject: Subject) -> Params:
+def compiled_draw(t: "Transform", key: Key | None, subject: Subject) -> Params:
     """`draw`, compiled."""
     return draw(t, key, subject)
 
@@ -69,27 +74,38 @@ def outline(subject: Subject) -> Subject:
     """The grids of a subject, its voxels left out, so that every shape draws by one program."""
     images = {}
     for name, image in subject.images.items():
-        shape = image.spatial_shape if image.extent is None else image.extent
-        images[name] = type(image).of(np.zeros((image.shape[0], 0, 0, 0)), image.affine, np.asarray(shape, np.int32))
+        size = np.asarray(image.size, np.int32)
+        images[name] = type(image).of(np.zeros((image.shape[0], 0, 0, 0)), image.affine, size)
     return Subject(images)
 
 
-def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | None = None) -> Subject:
+class Pending(NamedTuple):
+    """A run that is to be executed, the shapes that its images will have, and whether it changes nothing."""
+
+    run: Run
+    shapes: tuple[tuple[str, Known], ...]
+    idle: bool
+
+
+def on_host(t: "Transform", subject: Subject, params: Params, record: Record | None = None) -> Subject:
     """Run a pipeline outside of a trace; what was measured and located is put into `record`, if there is one."""
     record = {} if record is None else record
-    steps, flat = flatten(t), [dict(p) for p in flatten_params(t, params)]
+    steps, flat = flatten(t), flatten_params(t, params)
     host = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if seen_on_host(step.transform)}
     metadata = metadata_after(steps, {name: image.metadata for name, image in subject.images.items()}, host)
     assumed = {name for name, image in subject.images.items() if image.assumed and not changes_grids(steps)}
-    pending: list[tuple[Run, tuple[tuple[str, Known], ...]]] = []
+    pending: list[Pending] = []
     places, kinds = start_all(subject), kinds_of(subject)
 
     def flush(subject: Subject) -> Subject:
-        """Run what is pending in one program."""
-        if not pending:
-            return subject
-        runs, shapes = zip(*pending, strict=True)
+        """Run what is pending in one program, which is the same whichever coins have fallen.
+
+        So runs that change nothing are in it; only where none changes anything nothing is run.
+        """
+        runs, shapes, idle = zip(*pending, strict=True) if pending else ((), (), ())
         pending.clear()
+        if all(idle):
+            return subject
         used = sorted(index for run in runs for index in run)
         renumbered = tuple(tuple(used.index(index) for index in run) for run in runs)
         result, seen = compiled_execute(
@@ -104,29 +120,28 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
         """Put what the steps of a run must see of voxels into params."""
         nonlocal subject
         del places
-        if any(steps[index].transform.locates for index in run):
+        if any(steps[index].spatial.locates for index in run):
             subject = flush(subject)
             located = compiled_locate(
                 tuple(steps[i].transform for i in run), [flat[i] for i in run], bare(subject),
                 certain=tuple(steps[i].certain for i in run),
             )  # fmt: skip
             for place_in_run, found in jax.device_get(located).items():
-                flat[run[place_in_run]]["located"] = host[run[place_in_run]]["located"] = found
+                for turns in (flat, host):
+                    turns[run[place_in_run]] = turns[run[place_in_run]]._replace(located=found)
 
     for run, begin, ends in followed(steps, runs_of(steps), host, places, advance, see):
         before, kinds = kinds, kinds_after(steps, run, kinds)
-        if not is_spatial(steps, run):
-            pending.append((run, ()))
+        if not reads(steps, run):
+            pending.append(Pending(run, (), False))
             places = begin
             continue
-        if kinds == before and all(place.cost == NOTHING_DONE for place in ends.values()):
-            places = begin
-            continue
+        idle = kinds == before and all(place.cost == NOTHING_DONE for place in ends.values())
         if run[0] == 0 and ends_fixed(steps, run, host, begin):
             subject = bucketed(subject)
         metadata = metadata | slice_times(metadata, begin, ends)
         known = {name: known_shape(place) for name, place in ends.items()}
-        pending.append((run, tuple(known.items())))
+        pending.append(Pending(run, tuple(known.items()), idle))
         places = ends
         if not all(whole for _, whole in known.values()):
             subject = flush(subject)
@@ -134,22 +149,22 @@ def on_host(t: Any, subject: Subject, params: Params, record: dict[int, Any] | N
     return subject.replace(**{n: i.replace(metadata=metadata.get(n, {})) for n, i in subject.images.items()})
 
 
-def metadata_after(steps: Sequence[Step], metadata: dict[str, Any], params: dict[int, Params]) -> dict[str, Any]:
-    """The metadata of a subject's images, by name, after all steps; `params` are those that the host must see."""
+def metadata_after(steps: Sequence[Step], metadata: dict[str, Any], turns: dict[int, Turn]) -> dict[str, Any]:
+    """The metadata of a subject's images, by name, after all steps; `turns`: of those that the host must see."""
     for index, step in enumerate(steps):
         t = step.transform
         for old, new in t.copies:
-            if new not in metadata or step.certain or params[index]["on"]:
+            if new not in metadata or step.certain or turns[index].on:
                 metadata = metadata | {new: metadata[old]}
-        if t.retimes and params[index]["on"]:
-            drawn = params[index]["draw"]
+        if t.retimes and turns[index].on:
+            drawn = turns[index].draw
             metadata |= {name: t.retime(metadata[name], drawn[name]) for name in drawn}
     return metadata
 
 
 def changes_grids(steps: Sequence[Step]) -> bool:
     """Whether a pipeline has a step that may give images other affines."""
-    return any(step.transform.kind == "spatial" for step in steps)
+    return any(is_spatial(step.transform) for step in steps)
 
 
 def slice_times(metadata: dict[str, dict[str, Any]], begin: Places, end: Places) -> dict[str, dict[str, Any]]:
@@ -179,17 +194,17 @@ def followed(
     runs: Sequence[Run],
     params: Told,
     places: Places,
-    follow: Callable[[Places, Step, Params], Places] = regridded,
+    follow: Callable[[Places, Step, Turn], Places] = regridded,
     see: Callable[[Run, Places], None] | None = None,
 ) -> Iterator[tuple[Run, Places, Places]]:
     """`walk` on the host, where every step is checked before it, and what it leads to after it."""
 
-    def checked(places: Places, step: Step, params: Params) -> Places:
-        check_step(step, params, places)
-        return follow(places, step, params)
+    def checked(places: Places, step: Step, turn: Turn) -> Places:
+        check_step(step, turn, places)
+        return follow(places, step, turn)
 
     for run, begin, end in walk(steps, runs, params, places, checked, see):
-        if is_spatial(steps, run):
+        if reads(steps, run):
             check_shapes(end)
         else:
             check_beside(steps[run[0]].transform, begin)
@@ -215,7 +230,7 @@ def known_shape(place: Place) -> Known:
     return ((i, j, k), True) if exact else (buckets.rounded((i, j, k)), False)
 
 
-def ends_fixed(steps: Sequence[Step], run: Run, params: dict[int, Params], places: Places) -> bool:
+def ends_fixed(steps: Sequence[Step], run: Run, params: Told, places: Places) -> bool:
     """Whether the shapes after a run are the same for images of any shape."""
     places = {name: place._replace(grid=place.grid._replace(fixed=None)) for name, place in places.items()}
     for index in run:
@@ -244,14 +259,14 @@ def bucketed(subject: Subject) -> Subject:
     return subject.replace(**images)
 
 
-def fixed_shapes(t: Any, key: Key | None, subject: Subject) -> dict[str, Shape3]:
+def fixed_shapes(t: "Transform", key: Key | None, subject: Subject) -> dict[str, Shape3]:
     """The shapes to which the first run of a pipeline brings images, by name, whatever shape they come in."""
     steps = flatten(t)
-    if not steps or steps[0].transform.kind != "spatial":
+    if not steps or not is_spatial(steps[0].transform):
         return {}
     fixed: dict[str, Shape3] = {}
 
-    def run(t: Any, key: Key | None, subject: Subject) -> None:
+    def run(t: "Transform", key: Key | None, subject: Subject) -> None:
         params = flatten_params(t, draw(t, key, subject, (jnp.int32(0), 1)))
         places = locate(flatten(t), runs_of(steps)[0], params, subject)[0]
         fixed.update({name: place.grid.fixed for name, place in places.items() if place.grid.fixed})
@@ -271,7 +286,7 @@ def bare(subject: Subject) -> Subject:
 
 
 def after_batch(
-    t: Any, subject: Subject, result: Subject, record: Any, size: int, who: Sequence[str] | None = None
+    t: "Transform", subject: Subject, result: Subject, record: Any, size: int, who: Sequence[str] | None = None
 ) -> Subject:
     """Check what was measured in a batch, plan its affines again in float64 and give back its metadata.
 
@@ -293,7 +308,8 @@ def after_batch(
         here = begin = start_all(element_grids(subject, i))
         with about(who[i] if who else f"element {i}"):
             verify(steps, found)
-            params |= {n: {**params[n], "located": found[n]} for n in found if steps[n].transform.kind == "spatial"}
+            spatial = [n for n in found if is_spatial(steps[n].transform)]
+            params |= {n: params[n]._replace(located=found[n]) for n in spatial}
             known = metadata_after(steps, known, params)
             if any(io.slice_axis(metadata) is not None for metadata in known.values()):
                 for _, before, here in followed(steps, runs, params, begin, advance):
@@ -313,13 +329,12 @@ def after_batch(
     return Subject({**{n: i for n, i in subject.items() if n not in images}, **result.annotations, **images})
 
 
-def drawn_for_grids(steps: Sequence[Step], params: dict[int, Params], places: Places) -> bytes:
+def drawn_for_grids(steps: Sequence[Step], turns: dict[int, Turn], places: Places) -> bytes:
     """All that the grids of one element of a batch, and the checks of them, hang on."""
     parts = [np.asarray(part) for place in places.values() for part in (place.grid.affine, place.grid.shape)]
-    for index, told in params.items():
-        if (t := steps[index].transform).kind == "spatial":
-            draw = told["draw"] if regrids(t) else {}
-            leaves = jax.tree.leaves((told["on"], draw, told.get("located", {})))
+    for index, turn in turns.items():
+        if is_spatial(t := steps[index].transform):
+            leaves = jax.tree.leaves((turn.on, turn.draw if t.regrids else {}, turn.located))
             # What a key of a draw leads to is located.
             parts += [np.asarray(leaf) for leaf in leaves if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
     return b"".join(part.tobytes() for part in parts)

@@ -6,7 +6,7 @@ a step had measured or located there is found again by running it, where a step 
 
 from collections.abc import Collection, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING
 
 import jax
 import jax.numpy as jnp
@@ -18,12 +18,27 @@ from medjax.subject import Subject
 from medjax.transforms import buckets
 from medjax.transforms.host import bare, followed, on_host, outline, settled, start_all
 from medjax.transforms.moves import annotated_back
-from medjax.transforms.place import INDEXED, Known, Place, Step, advance, cost_back, included, place_of
-from medjax.transforms.program import Places, Run, flatten, flatten_params, is_traced, runs_of, walk
+from medjax.transforms.place import (
+    INDEXED,
+    Known,
+    Measured,
+    Place,
+    Record,
+    Step,
+    Turn,
+    advance,
+    cost_back,
+    included,
+    is_spatial,
+    place_of,
+)
+from medjax.transforms.program import Places, Run, flatten, flatten_params, is_traced, reads, runs_of, walk
 from medjax.transforms.read import read_back
 from medjax.transforms.run import Shapes, execute
-from medjax.transforms.spatial.sampling import is_label
 from medjax.typing import Params, Tracer, working
+
+if TYPE_CHECKING:  # transforms are called through this
+    from medjax.transforms.transform import Transform
 
 Sources = dict[str, str]
 """For each image that is brought back, the one of the original whose way it takes."""
@@ -31,7 +46,7 @@ Keepers = dict[str, tuple[int, str]]
 """For each name that steps have kept an image under: the step, and the image."""
 
 
-def invert(t: Any, subject: Subject, params: Params, like: Subject, interpolation: str | None) -> Subject:
+def invert(t: "Transform", subject: Subject, params: Params, like: Subject, interpolation: str | None) -> Subject:
     """Undo a pipeline, traced or not; gives the images of `subject` on the grids of `like`."""
     if interpolation is not None:
         one_of("interpolation", interpolation, INTERPOLATIONS)
@@ -41,7 +56,7 @@ def invert(t: Any, subject: Subject, params: Params, like: Subject, interpolatio
         return invert_on_host(t, steps, runs, subject, params, like, interpolation)
     record = execute(steps, runs, flat, like.load())[1] if sees(steps) else {}
     begin = {name: place_of(image, jnp) for name, image in like.images.items()}
-    *_, (_, _, last) = walk(steps, runs, located(flat, record), begin)
+    *_, (_, _, last) = walk(steps, runs, located(steps, flat, record), begin)
     sources = match(subject, last)
     keepers = keepers_of(steps, flat, sources.values())
     return undo(steps, runs, flat, subject, like, record, sources, keepers, interpolation)
@@ -49,11 +64,11 @@ def invert(t: Any, subject: Subject, params: Params, like: Subject, interpolatio
 
 def invert_on_host(t, steps, runs, subject, params, like, interpolation) -> Subject:
     """`invert` by one compiled program, all grids planned in float64 first."""
-    record: dict[int, Any] = {}
+    record: Record = {}
     if sees(steps):
         on_host(t, like.load(), params, record)
-    flat = located(flatten_params(t, params), record)
-    spatial = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if step.transform.kind == "spatial"}
+    flat = located(steps, flatten_params(t, params), record)
+    spatial = {i: jax.device_get(flat[i]) for i, step in enumerate(steps) if is_spatial(step.transform)}
     first = here = start_all(like)
     shapes: list[tuple[tuple[str, Known], ...]] = []
     for _, begin, here in followed(steps, runs, {**dict(enumerate(flat)), **spatial}, first, advance):
@@ -78,14 +93,16 @@ def compiled_undo(transforms, flat, subject, like, record, *, certain, runs, sha
 
 def sees(steps: Sequence[Step]) -> bool:
     """Whether the way back needs what the pipeline saw in voxels."""
-    inner = [step.transform for step in steps]
-    return any(t.locates if t.kind == "spatial" else t.measures and t.invertible for t in inner)
+    return any(
+        step.spatial.locates if is_spatial(step.transform) else step.voxels.measures and step.voxels.invertible
+        for step in steps
+    )
 
 
-def located(flat: Sequence[Params], record: dict[int, Any]) -> list[dict[str, Any]]:
-    """The params with what the steps had located."""
-    return [{**p, "located": record[i]} if i in record and "measured" not in record[i] else {**p}
-            for i, p in enumerate(flat)]  # fmt: skip
+def located(steps: Sequence[Step], flat: Sequence[Turn], record: Record) -> list[Turn]:
+    """The turns with what the steps had located."""
+    return [turn._replace(located=record[i]) if i in record and is_spatial(steps[i].transform) else turn
+            for i, turn in enumerate(flat)]  # fmt: skip
 
 
 def known_before(before: Place, after: Place) -> Known:
@@ -104,7 +121,7 @@ def match(subject: Subject, ends: Places) -> Sources:
     for name, image in subject.images.items():
         shapes = {n: p.grid.fixed for n, p in ends.items()}
         fitting = [n for n, shape in shapes.items() if shape in (None, image.spatial_shape)]
-        alike = [n for n in fitting if ends[n].label == is_label(image)]
+        alike = [n for n in fitting if ends[n].label == image.is_label]
         if (name in ends and name not in fitting) or not fitting:
             raise ValueError(
                 f"{name} has shape {image.spatial_shape}, but the pipeline ends in "
@@ -114,7 +131,7 @@ def match(subject: Subject, ends: Places) -> Sources:
     return sources
 
 
-def keepers_of(steps: Sequence[Step], flat: Sequence[Params], names: Collection[str]) -> Keepers:
+def keepers_of(steps: Sequence[Step], flat: Sequence[Turn], names: Collection[str]) -> Keepers:
     """Which step has kept an image under each of `names`, and of which image: the last that is on.
 
     Raises TypeError where that hangs on coins that are traced.
@@ -122,9 +139,9 @@ def keepers_of(steps: Sequence[Step], flat: Sequence[Params], names: Collection[
     kept: Keepers = {}
     for index, step in enumerate(steps):
         for old, new in step.transform.copies:
-            if new in kept and not step.certain and new in names and isinstance(flat[index]["on"], Tracer):
+            if new in kept and not step.certain and new in names and isinstance(flat[index].on, Tracer):
                 needs_concrete(f"which member has kept {new!r}", "leave it out, or call invert outside of jit")
-            if new not in kept or step.certain or flat[index]["on"]:
+            if new not in kept or step.certain or flat[index].on:
                 kept[new] = index, old
     return kept
 
@@ -138,10 +155,10 @@ def origin(name: str, keepers: Keepers, begin: int) -> str:
 def undo(
     steps: Sequence[Step],
     runs: Sequence[Run],
-    flat: Sequence[Params],
+    flat: Sequence[Turn],
     subject: Subject,
     like: Subject,
-    record: dict[int, Any],
+    record: Record,
     sources: Sources,
     keepers: Keepers,
     interpolation: str | None,
@@ -149,16 +166,17 @@ def undo(
 ) -> Subject:
     """Take back run after run, traced."""
     begin = {name: place_of(image, jnp) for name, image in like.images.items()}
-    way = [(before, after) for _, before, after in walk(steps, runs, located(flat, record), begin)]
+    way = [(before, after) for _, before, after in walk(steps, runs, located(steps, flat, record), begin)]
     for number in reversed(range(len(runs))):
         run, (before, after) = runs[number], way[number]
         own = {name: origin(source, keepers, run[0]) for name, source in sources.items()}
-        if steps[run[0]].transform.kind == "spatial":
+        if reads(steps, run):
             known = dict(shapes[number]) if shapes else {}
             subject = undo_run([steps[i] for i in run], subject, own, before, after, known, interpolation)
         else:
-            found = record.get(run[0], {}).get("measured", {})
-            subject = undo_single(steps[run[0]], flat[run[0]], subject, own, found, sources)
+            found = record.get(run[0])
+            measured = found.images if isinstance(found, Measured) else {}
+            subject = undo_single(steps[run[0]], flat[run[0]], subject, own, measured, sources)
     return subject
 
 
@@ -178,22 +196,23 @@ def undo_run(chosen, subject: Subject, own: Sources, before: Places, after: Plac
     return subject.replace(**images, **annotated_back(subject, moves))
 
 
-def undo_single(step: Step, params: Params, subject: Subject, own: Sources, measured: Any, sources: Sources) -> Subject:
+def undo_single(
+    step: Step, turn: Turn, subject: Subject, own: Sources, measured: dict[str, tuple[Params, ...]], sources: Sources
+) -> Subject:
     """Take back an intensity or label step; a prediction that only shares the way of an image has no intensities."""
-    t = step.transform
-    images = {}
+    t, images = step.voxels, {}
     for name, image in subject.images.items():
         source = own[name]
-        predicted = sources[name] != name and not (t.kind == "label" and is_label(image))
-        if not t.invertible or source not in params["draw"] or predicted:
+        predicted = sources[name] != name and not (t.labels_only and image.is_label)
+        if not t.invertible or source not in turn.draw or predicted:
             continue
 
         def back(data: jax.Array, image: Image = image, source: str = source) -> jax.Array:
             before = t.for_image(source).undo
-            return before(image.replace(data=data), params["draw"][source], *measured.get(source, ())).data
+            return before(image.replace(data=data), turn.draw[source], *measured.get(source, ())).data
 
         data = jnp.asarray(image.data)
-        data = data if is_label(image) else data.astype(working(data.dtype))
-        data = back(data) if step.certain else jax.lax.cond(params["on"], back, lambda d: d, data)
+        data = data if image.is_label else data.astype(working(data.dtype))
+        data = back(data) if step.certain else jax.lax.cond(turn.on, back, lambda d: d, data)
         images[name] = image.replace(data=data)
     return subject.replace(**images)

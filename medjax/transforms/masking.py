@@ -49,7 +49,7 @@ def check_masking(
     if labels is not None and not named:
         raise ValueError(f"labels={list(labels)} are those of a label map: {argument} must be its name, got {method!r}")
     if isinstance(method, str) and not named and method.lower() not in HALVES:
-        maps = [name for name, image in subject.images.items() if isinstance(image, LabelMap)]
+        maps = [name for name, image in subject.images.items() if image.is_label]
         known = ", ".join(map(repr, maps)) or "none"
         raise ValueError(f"{argument}={method!r} is no label map of the subject (it has {known}).{near(method, maps)}")
 
@@ -64,8 +64,7 @@ def mask_of(
     Raises TypeError for a function on a padded image, whose padding it would see.
     """
     shape = image.spatial_shape
-    extent = jnp.asarray(shape if image.extent is None else image.extent, jnp.int32)
-    real = None if image.extent is None else statistics.extent_mask(shape, extent)[None]
+    extent, real = jnp.asarray(image.size, jnp.int32), image.real
     if method is None:
         return real
     if isinstance(method, str) and isinstance(subject.images.get(method), LabelMap):

@@ -33,7 +33,7 @@ def brought_near(t: T, subject: Subject) -> tuple[T, Subject, Offset]:
     """
     first = next(iter(subject.images.values()))
     affine = np.asarray(first.affine, np.float64)
-    shape = np.asarray(first.spatial_shape if first.extent is None else first.extent)
+    shape = np.asarray(first.size)
     spaces = [leaf for leaf in jax.tree.leaves(t, is_leaf=is_space) if is_space(leaf)]
     if spaces:
         offset = middle(np.asarray(spaces[0].affine, np.float64), spaces[0].shape)

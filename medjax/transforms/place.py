@@ -6,18 +6,22 @@ reads.
 """
 
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from types import ModuleType
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from medjax import geometry
 from medjax.geometry import BSpline, Flow, Grid, Linear, Map, inverted
 from medjax.image import Image
 from medjax.ops import warp
-from medjax.transforms.spatial import sampling
-from medjax.typing import Params, Shape3, working
+from medjax.typing import Coin, Cost, Index, Matrix, Params, Shape3, working
+
+if TYPE_CHECKING:  # transforms are called through what is built on this
+    from typing_extensions import TypeIs
+
+    from medjax.transforms.transform import SpatialTransform, Transform, VoxelTransform
 
 NOTHING_DONE, INDEXED, LINEAR, DEFORMED = range(4)
 """What it costs to read a run: nothing, indexing, a linear map or a deformed one; what was drawn decides."""
@@ -28,19 +32,60 @@ Known = tuple[Shape3, bool]
 class Step(NamedTuple):
     """A member of a pipeline, and whether it is certain to be applied (no coin, no choice above it)."""
 
-    transform: Any
+    transform: "Transform"
     certain: bool
+
+    @property
+    def spatial(self) -> "SpatialTransform":
+        """The transform of a step of a spatial run."""
+        return cast("SpatialTransform", self.transform)
+
+    @property
+    def voxels(self) -> "VoxelTransform":
+        """The transform of any other step."""
+        return cast("VoxelTransform", self.transform)
+
+
+class Turn(NamedTuple):
+    """What happens to a step: whether it is on, what was drawn for it, what it saw in voxels (None: not yet seen).
+
+    draw: of a spatial step its own params, of another {image: params}.
+    """
+
+    on: Coin
+    draw: Params
+    located: Params | None = None
+
+    def told(self) -> Params:
+        """What `regrid` and `move` of a spatial step are given."""
+        return {**self.draw, **(self.located or {})}
+
+
+class Measured(NamedTuple):
+    """What a step that is not spatial measured: whether it is on, and {image: what `measure` gave, none or one}."""
+
+    on: Coin
+    images: dict[str, tuple[Params, ...]]
+
+
+Record = dict[int, Params | Measured]
+"""What steps saw of voxels, by their number: spatial steps what they located, others what they measured."""
+
+
+def is_spatial(t: "Transform") -> "TypeIs[SpatialTransform]":
+    """Whether a transform says where voxels are read, instead of what becomes of them."""
+    return t.spatial
 
 
 class Place(NamedTuple):
     """Where an image has come to: its grid, the box [low, high) of it that shows the image, the moves, the cost."""
 
     grid: Grid
-    low: Any
-    high: Any
+    low: Index
+    high: Index
     label: bool
     moves: tuple[Map, ...] = ()
-    cost: Any = NOTHING_DONE
+    cost: Cost = NOTHING_DONE
 
     def anew(self) -> "Place":
         """The place at which the next run begins: all of the grid shows, nothing has moved yet."""
@@ -51,17 +96,16 @@ class Place(NamedTuple):
         return Place(grid, 0 * grid.shape, grid.shape, self.label)
 
 
-def place_of(image: Image, xp: Any) -> Place:
+def place_of(image: Image, xp: ModuleType) -> Place:
     """The place of an image before a run."""
     dtype = np.float64 if xp is np else working(jnp.asarray(image.affine).dtype)
-    padded = image.extent is not None
-    shape = xp.asarray(image.extent if padded else image.spatial_shape, np.int32)
-    i, j, k = image.spatial_shape
-    grid = Grid(xp.asarray(image.affine, dtype), shape, None if padded else (i, j, k), image.shape[0])
-    return Place(grid, xp.zeros(3, np.int32), shape, sampling.is_label(image))
+    shape = xp.asarray(image.size, np.int32)
+    fixed = image.spatial_shape if image.extent is None else None
+    grid = Grid(xp.asarray(image.affine, dtype), shape, fixed, image.shape[0])
+    return Place(grid, xp.zeros(3, np.int32), shape, image.is_label)
 
 
-def included(t: Any, name: str, label: bool) -> bool:
+def included(t: "Transform", name: str, label: bool) -> bool:
     """Whether a transform is for the image of this name and kind; a copy that it keeps is not."""
     if t.scalars_only if label else t.labels_only:
         return False
@@ -70,10 +114,10 @@ def included(t: Any, name: str, label: bool) -> bool:
     return (t.include is None or name in t.include) and (t.exclude is None or name not in t.exclude)
 
 
-def advance(places: dict[str, Place], step: Step, params: Params) -> dict[str, Place]:
-    """The places after one step; the first image is the reference of centre, field and flip plane."""
-    t, draw = step.transform, {**params["draw"], **params.get("located", {})}
-    on = True if step.certain else params["on"]
+def advance(places: dict[str, Place], step: Step, turn: Turn) -> dict[str, Place]:
+    """The places after one spatial step; the first image is the reference of centre, field and flip plane."""
+    t, draw = step.spatial, turn.told()
+    on = True if step.certain else turn.on
     reference = places[t.anchor or next(iter(places))].grid
     move = t.move(draw, reference)
     xp = geometry.namespace(reference.affine)
@@ -85,7 +129,9 @@ def advance(places: dict[str, Place], step: Step, params: Params) -> dict[str, P
     }
 
 
-def advance_one(place: Place, t: Any, draw: Params, on: Any, reference: Grid, move: Map | None, xp: Any) -> Place:
+def advance_one(
+    place: Place, t: "SpatialTransform", draw: Params, on: Coin, reference: Grid, move: Map | None, xp: ModuleType
+) -> Place:
     """The place of one image after one step."""
     old, new = place.grid, t.regrid(place.grid, draw, reference)
     if new is not old and on is not True:
@@ -115,12 +161,11 @@ def advance_one(place: Place, t: Any, draw: Params, on: Any, reference: Grid, mo
     return Place(new, low, high, place.label, moves, xp.maximum(place.cost, cost))
 
 
-def regridded(places: dict[str, Place], step: Step, params: Params) -> dict[str, Place]:
-    """The places after one step as far as grids go, on the host: what need not be read need not be moved."""
-    t = step.transform
-    if not (regrids(t) and (step.certain or params["on"])):
+def regridded(places: dict[str, Place], step: Step, turn: Turn) -> dict[str, Place]:
+    """The places after one spatial step as far as grids go, on the host: what need not be read need not be moved."""
+    t, draw = step.spatial, turn.told()
+    if not (t.regrids and (step.certain or turn.on)):
         return places
-    draw = {**params["draw"], **params.get("located", {})}
     reference = places[t.anchor or next(iter(places))].grid
     return {
         name: place._replace(grid=t.regrid(place.grid, draw, reference)) if included(t, name, place.label) else place
@@ -128,19 +173,14 @@ def regridded(places: dict[str, Place], step: Step, params: Params) -> dict[str,
     }
 
 
-def regrids(t: Any) -> bool:
-    """Whether a spatial transform gives images other grids: whether it defines `regrid`."""
-    return getattr(type(t).regrid, "__module__", None) != "medjax.transforms.transform"
-
-
-def is_whole(step: Any) -> Any:
+def is_whole(step: Matrix) -> Coin:
     """Whether a map of indices (4, 4) takes every voxel to a voxel, so that to read through it is to index."""
     xp = geometry.namespace(step)
     tolerance = np.array([1e-5, 1e-5, 1e-5, warp.SLACK], step.dtype)  # turns and scales grow with the index, shifts not
     return (xp.abs(step - xp.round(step)) < tolerance[None]).all()
 
 
-def linear_part(begin: Place, end: Place) -> Array:
+def linear_part(begin: Place, end: Place) -> Matrix:
     """The 4x4 map from an index of the new grid to one of the old, elastic moves left out."""
     moves = [move.matrix for move in end.moves if isinstance(move, Linear)]
     return geometry.matmul(geometry.inverse(begin.grid.affine), *moves, end.grid.affine)
@@ -151,7 +191,7 @@ def way_back(moves: Sequence[Map]) -> tuple[Map, ...]:
     return tuple(inverted(move) for move in reversed(moves))
 
 
-def cost_back(begin: Place, end: Place) -> Any:
+def cost_back(begin: Place, end: Place) -> Cost:
     """What the way back through a run costs: every second voxel can be indexed, but not the voxels between them."""
     xp = geometry.namespace(end.grid.affine)
     back = end._replace(grid=begin.grid, moves=way_back(end.moves))
@@ -159,7 +199,7 @@ def cost_back(begin: Place, end: Place) -> Any:
     return xp.where((end.cost == INDEXED) & ~whole, LINEAR, end.cost)
 
 
-def seen(place: Place, step: Any, shape: Any, xp: Any) -> tuple[Any, Any]:
+def seen(place: Place, step: Matrix, shape: Index, xp: ModuleType) -> tuple[Index, Index]:
     """The box of the new grid that shows the image; `step` takes an index of it to one of the old grid.
 
     The box is the image's, not the window's: a crop leaves it as it is, though it reach beyond the grid, so that what
@@ -180,18 +220,18 @@ def seen(place: Place, step: Any, shape: Any, xp: Any) -> tuple[Any, Any]:
     )
 
 
-def with_copies(places: dict[str, Place], step: Step, params: Params) -> dict[str, Place]:
+def with_copies(places: dict[str, Place], step: Step, on: Coin) -> dict[str, Place]:
     """The places with those of the copies that a step makes: of a name that there is already only if it is on."""
     t, made = step.transform, {}
     for old, new in t.copies:
         place = places[old]._replace(label=places[old].label and not t.synthesises)
         if new in places and not step.certain:
-            place = chosen(params["on"], place, places[new])
+            place = chosen(on, place, places[new])
         made[new] = place
     return places | made
 
 
-def chosen(on: Any, one: Place, other: Place) -> Place:
+def chosen(on: Coin, one: Place, other: Place) -> Place:
     """One place or the other, before anything has moved there."""
     xp = geometry.namespace(one.grid.affine)
     affine = xp.where(on, one.grid.affine, other.grid.affine)
@@ -203,7 +243,7 @@ def chosen(on: Any, one: Place, other: Place) -> Place:
     return one._replace(grid=Grid(affine, shape, fixed, one.grid.channels), low=low, high=high)
 
 
-def switched(move: Linear | BSpline | Flow, on: Any, xp: Any) -> Map:
+def switched(move: Linear | BSpline | Flow, on: Coin, xp: ModuleType) -> Map:
     """A move, or the identity if it is off."""
     if isinstance(move, Linear):
         return Linear(xp.where(on, move.matrix, xp.eye(4, dtype=move.matrix.dtype)))
@@ -212,6 +252,6 @@ def switched(move: Linear | BSpline | Flow, on: Any, xp: Any) -> Map:
     return BSpline(xp.where(on, move.control, xp.zeros_like(move.control)), move.to_grid)
 
 
-def matrices(move: Map | None) -> list[Any]:
+def matrices(move: Map | None) -> list[Matrix]:
     """The matrix of a linear move in a list, or an empty one."""
     return [move.matrix] if isinstance(move, Linear) else []

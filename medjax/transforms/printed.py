@@ -1,9 +1,12 @@
 """A pipeline as text: the tree as it was built, and in the margin which of its members are read together."""
 
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from medjax.transforms.program import flatten, is_group, runs_of
+
+if TYPE_CHECKING:  # a transform prints itself by this
+    from medjax.transforms.transform import Transform
 
 
 class Line(NamedTuple):
@@ -13,7 +16,7 @@ class Line(NamedTuple):
     step: int | None
 
 
-def tree(t: Any) -> str:
+def tree(t: "Transform") -> str:
     """A pipeline as a tree, `┌`, `│` and `└` around the members that become one gather.
 
     >>> print(mj.Compose([mj.Flip(1), mj.Pad(2), mj.Gamma(2.0)]))
@@ -38,7 +41,7 @@ def tree(t: Any) -> str:
     return "\n".join([lines[0].text, *inner[1:-1], lines[-1].text.rstrip(",")])
 
 
-def lines_of(t: Any, name: str, numbers: Iterator[int], indent: str = "") -> Iterator[Line]:
+def lines_of(t: "Transform", name: str, numbers: Iterator[int], indent: str = "") -> Iterator[Line]:
     """The lines of a transform, which is called `name` where it stands."""
     label = f"{indent}{name}: " if name else indent
     if not is_group(t):

@@ -4,23 +4,29 @@ It depends on types and settings alone, never on what was drawn nor on any grid;
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import numpy as np
 
 from medjax.image import Image
 from medjax.ops import warp
-from medjax.transforms.place import Place, Step, advance, with_copies
-from medjax.transforms.spatial import sampling
-from medjax.transforms.spatial.sampling import NOTHING, Sampling
-from medjax.typing import Params, Tracer
+from medjax.transforms import sampling
+from medjax.transforms.place import Place, Step, Turn, advance, is_spatial, with_copies
+from medjax.transforms.sampling import NOTHING, Sampling
+from medjax.typing import Coin, Params, Tracer
+
+if TYPE_CHECKING:  # transforms are called through what is built on this
+    from typing_extensions import TypeIs
+
+    from medjax.transforms.compose import Group
+    from medjax.transforms.transform import Transform
 
 Run = tuple[int, ...]
 """The numbers of neighbouring spatial steps that are read at once, or of one other step."""
 Places = dict[str, Place]
-Told = Sequence[Params] | Mapping[int, Params]
-"""What was drawn for each step by its number, and, under "located", what it saw."""
+Told = Sequence[Turn] | Mapping[int, Turn]
+"""What happens to each step, by its number."""
 
 
 def is_certain(p: Any) -> bool:
@@ -31,12 +37,12 @@ def is_certain(p: Any) -> bool:
     return type(p) is float and p == 1.0
 
 
-def is_group(t: Any) -> bool:
+def is_group(t: "Transform") -> "TypeIs[Group]":
     """Whether a transform stands for its members."""
-    return t.kind == "group"
+    return t.group
 
 
-def flatten(t: Any, certain: bool = True) -> list[Step]:
+def flatten(t: "Transform", certain: bool = True) -> list[Step]:
     """The members of a pipeline, nests opened, in order."""
     certain = certain and is_certain(t.p)
     if not is_group(t):
@@ -44,10 +50,10 @@ def flatten(t: Any, certain: bool = True) -> list[Step]:
     return [step for member in t.members for step in flatten(member, certain and not t.chooses)]
 
 
-def flatten_params(t: Any, params: Params, on: Any = True) -> list[dict[str, Any]]:
-    """The params of each step, with the coins of the nests above it joined into its own."""
+def flatten_params(t: "Transform", params: Params, on: Coin = True) -> list[Turn]:
+    """The turn of each step, with the coins of the nests above it joined into its own."""
     if not is_group(t):
-        return [{**params, "on": both(on, params["on"])}]
+        return [Turn(both(on, params["on"]), params["draw"])]
     if not is_certain(t.p):
         on = both(on, params["on"])
     members = enumerate(zip(t.members, params["members"], strict=True))
@@ -55,7 +61,7 @@ def flatten_params(t: Any, params: Params, on: Any = True) -> list[dict[str, Any
     return [entry for part in parts for entry in part]
 
 
-def both(one: Any, other: Any) -> Any:
+def both(one: Coin, other: Coin) -> Coin:
     """Logical and, without an operation where one is known to be true."""
     return other if one is True else one if other is True else one & other
 
@@ -69,7 +75,7 @@ def runs_of(steps: Sequence[Step]) -> tuple[Run, ...]:
     runs: list[list[int]] = []
     asked, rescaled, open_run = NOTHING, False, False
     for index, (t, _) in enumerate(steps):
-        if t.kind != "spatial":
+        if not is_spatial(t):
             runs.append([index])
             open_run = False
             continue
@@ -87,21 +93,21 @@ def asked_of(steps: Sequence[Step]) -> tuple[Sampling, bool]:
     """Which interpolation and fill a run asks for, and whether it may interpolate at all."""
     asked = NOTHING
     for step in steps:
-        asked = asked.merged(step.transform.sampling())
-    return asked, any(not step.transform.exact for step in steps)
+        asked = asked.merged(step.spatial.sampling())
+    return asked, any(not step.spatial.exact for step in steps)
 
 
-def seen_on_host(t: Any) -> bool:
+def seen_on_host(t: "Transform") -> bool:
     """Whether the host must see what was drawn for a step: to plan its grids again, or to carry metadata along."""
-    return t.kind == "spatial" or carries(t)
+    return is_spatial(t) or carries(t)
 
 
-def carries(t: Any) -> bool:
+def carries(t: "Transform") -> bool:
     """Whether the metadata of images hang on what is drawn for a step."""
     return t.retimes or bool(t.copies)
 
 
-def is_random(t: Any) -> bool:
+def is_random(t: "Transform") -> bool:
     """Whether a key is needed: something is drawn, or a coin is thrown; the same inside of a trace as outside."""
     inner = any(is_random(member) for member in t.members) if is_group(t) else False
     return not is_certain(t.p) or inner or t.random
@@ -113,9 +119,9 @@ def is_traced(*trees: Any) -> bool:
     return any(isinstance(leaf, Tracer) for x in found for leaf in (x.held() if isinstance(x, Image) else (x,)))
 
 
-def is_spatial(steps: Sequence[Step], run: Run) -> bool:
-    """Whether a run is one of spatial steps."""
-    return steps[run[0]].transform.kind == "spatial"
+def reads(steps: Sequence[Step], run: Run) -> bool:
+    """Whether a run is one of spatial steps, which is read; any other is one step that changes voxels."""
+    return is_spatial(steps[run[0]].transform)
 
 
 def walk(
@@ -123,7 +129,7 @@ def walk(
     runs: Sequence[Run],
     params: Told,
     places: Places,
-    follow: Callable[[Places, Step, Params], Places] = advance,
+    follow: Callable[[Places, Step, Turn], Places] = advance,
     see: Callable[[Run, Places], None] | None = None,
 ) -> Iterator[tuple[Run, Places, Places]]:
     """The places before and after each run, from grids alone, on the host as under a trace; lazily.
@@ -132,8 +138,10 @@ def walk(
     """
     for run in runs:
         first = steps[run[0]]
-        begin = end = with_copies(places, first, params[run[0]] if first.transform.copies and not first.certain else {})
-        if is_spatial(steps, run):
+        begin = end = with_copies(
+            places, first, params[run[0]].on if first.transform.copies and not first.certain else True
+        )
+        if reads(steps, run):
             if see is not None:
                 see(run, begin)
             for index in run:
@@ -151,7 +159,7 @@ class Parts(NamedTuple):
     why: tuple[tuple[int, str], ...]
 
 
-def chances(t: Any, above: bool = False) -> list[bool]:
+def chances(t: "Transform", above: bool = False) -> list[bool]:
     """For each step of a pipeline whether what it does is random: it draws, or a coin or choice decides on it."""
     if not is_group(t):
         return [above or is_random(t)]
@@ -159,7 +167,7 @@ def chances(t: Any, above: bool = False) -> list[bool]:
     return [chance for member in t.members for chance in chances(member, above)]
 
 
-def split(pipeline: Any) -> Parts:
+def split(pipeline: "Transform") -> Parts:
     """The three parts; on the host."""
     steps, random = flatten(pipeline), chances(pipeline)
     runs = runs_of(steps)
@@ -168,12 +176,12 @@ def split(pipeline: Any) -> Parts:
     begin, foreseen = first, True
     why: dict[int, str] = {}
     for number in range(first, len(runs)):
-        t = steps[runs[number][0]].transform
-        if t.kind == "spatial":
+        t = steps[runs[number][0]].voxels
+        if reads(steps, runs[number]):
             if number > begin:
                 why |= {n: "comes before a change of space" for n in range(begin, number) if n not in why}
             begin, foreseen = max(begin, number), foreseen and not sizes_by_voxels(steps, runs[number])
-            if any(steps[i].transform.sampling().pad in warp.EDGE_OF for i in runs[number]):
+            if any(steps[i].spatial.sampling().pad in warp.EDGE_OF for i in runs[number]):
                 why[number] = "pads by a ramp over the whole image"
                 begin = number + 1
             continue
@@ -194,11 +202,11 @@ def split(pipeline: Any) -> Parts:
 
 def sizes_by_voxels(steps: Sequence[Step], run: Run) -> bool:
     """Whether the spacing after a run may hang on voxels: it changes behind a step that places itself by them."""
-    located = [steps[i].transform.locates for i in run]
-    return any(any(located[:n]) and steps[i].transform.rescales for n, i in enumerate(run))
+    located = [steps[i].spatial.locates for i in run]
+    return any(any(located[:n]) and steps[i].spatial.rescales for n, i in enumerate(run))
 
 
-def shown(pipeline: Any) -> str:
+def shown(pipeline: "Transform") -> str:
     """The three parts in words."""
     steps, parts = flatten(pipeline), split(pipeline)
 

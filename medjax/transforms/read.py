@@ -1,16 +1,17 @@
 """A fused run is read here: each image gathered once, through the map from an index of the new grid to one of the old.
 
 An output voxel i reads the input at A_in^-1 . T1 ... Tn . A_out . i. Which grids and moves those are says `place.py`,
-which interpolation and fill an image gets `spatial/sampling.py`.
+which interpolation and fill an image gets `sampling.py`.
 """
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.typing import DTypeLike
 from jaxtyping import Array
 
 from medjax import geometry
@@ -18,15 +19,14 @@ from medjax.errors import needs_concrete
 from medjax.geometry import Linear
 from medjax.image import Image
 from medjax.ops import axis, warp
-from medjax.transforms import moves
+from medjax.transforms import moves, sampling
 from medjax.transforms.place import Known, Place, Step, cost_back, linear_part, way_back
 from medjax.transforms.program import asked_of
-from medjax.transforms.spatial import sampling
-from medjax.transforms.spatial.sampling import Fill, Sampling
+from medjax.transforms.sampling import Fill, Sampling
 from medjax.typing import Shape3, working
 
 
-def dtype_after(dtype: Any, label: bool, interpolates: bool) -> np.dtype:
+def dtype_after(dtype: DTypeLike, label: bool, interpolates: bool) -> np.dtype:
     """The dtype of an image after a run that may interpolate or not, whatever was drawn."""
     return np.dtype(dtype) if label or not interpolates else working(dtype)
 
@@ -37,7 +37,7 @@ def read(image: Image, steps: Sequence[Step], begin: Place, end: Place, known: K
     known: the shape of the array, worked out by the host, and whether all of it is real. Without it the grid must have
     a static shape, or the run must keep the one that is there.
     """
-    reshaped = any(step.transform.reshapes for step in steps)
+    reshaped = any(step.spatial.reshapes for step in steps)
     out = end.grid.fixed or (known[0] if known else None if reshaped else image.spatial_shape)
     if out is None:
         needs_concrete(
@@ -108,7 +108,7 @@ class Reading(NamedTuple):
 
 def read_data(image: Image, asked: Sampling, interpolates: bool, begin: Place, end: Place, out: Shape3) -> Array:
     """The voxels of `read`: one branch for each cost that the run can have."""
-    label = sampling.is_label(image)
+    label = image.is_label
     fill, pad = (asked.label_fill, asked.label_pad) if label else (asked.fill, asked.pad)
     edge = warp.EDGE_OF.get(pad, pad) if pad in (*warp.EDGES, *warp.EDGE_OF) else None
     reading = Reading(
@@ -149,7 +149,7 @@ def sample(reading: Reading, coordinates: warp.Coordinates, within: Array) -> Ar
             source.astype(dtype), antialiasing(reading.begin, reading.end).astype(dtype), extent=extent
         )
     return warp.sample(
-        source, coordinates, extent=extent, interpolation=reading.method, is_label=sampling.is_label(image),
+        source, coordinates, extent=extent, interpolation=reading.method, is_label=image.is_label,
         dtype=dtype, fill=value, edge=reading.outside if reading.outside in warp.EDGES else None,
     )  # fmt: skip
 

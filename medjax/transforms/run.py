@@ -4,7 +4,7 @@ The order and the runs come from `program.py`, where images come to from `place.
 """
 
 from collections.abc import Collection, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -13,17 +13,31 @@ from medjax import keys
 from medjax.image import Image, ScalarImage
 from medjax.subject import Subject
 from medjax.transforms.moves import annotated
-from medjax.transforms.place import Known, Place, Step, advance, included, place_of, with_copies
-from medjax.transforms.program import Run, both, is_certain, is_group
+from medjax.transforms.place import (
+    Known,
+    Measured,
+    Place,
+    Record,
+    Step,
+    Turn,
+    advance,
+    included,
+    is_spatial,
+    place_of,
+    with_copies,
+)
+from medjax.transforms.program import Run, both, is_certain, is_group, reads
 from medjax.transforms.read import copy_of, read
-from medjax.transforms.spatial.sampling import is_label
-from medjax.typing import Key, Params, wider, working
+from medjax.typing import Coin, Key, Params, wider, working
+
+if TYPE_CHECKING:  # transforms are called through what is built on this
+    from medjax.transforms.transform import Transform, VoxelTransform
 
 Element = tuple[jax.Array, int]
 Shapes = Sequence[tuple[tuple[str, Known], ...]]
 
 
-def draw(t: Any, key: Key | None, subject: Subject, element: Element | None = None) -> Params:
+def draw(t: "Transform", key: Key | None, subject: Subject, element: Element | None = None) -> Params:
     """All that is random in a pipeline, for a subject, from the grids alone; traced.
 
     element: which element of a batch the subject is, and of how many.
@@ -34,7 +48,9 @@ def draw(t: Any, key: Key | None, subject: Subject, element: Element | None = No
     return draw_tree(t, key, places, True, element)[0]
 
 
-def draw_tree(t: Any, key: Key | None, places: dict[str, Place], above: Any, element: Element | None):
+def draw_tree(
+    t: "Transform", key: Key | None, places: dict[str, Place], above: Coin, element: Element | None
+) -> tuple[Params, dict[str, Place]]:
     """(params, places after it) of a step or of a nest of them; above: whether what it stands in is on."""
     certain = above is True and is_certain(t.p)
     coin = jnp.asarray(True) if certain or key is None else keys.coin(key, t.p)
@@ -48,11 +64,11 @@ def draw_tree(t: Any, key: Key | None, places: dict[str, Place], above: Any, ele
             members.append(params)
         return {"on": coin, "draw": choice, "members": tuple(members)}, places
     step = Step(t, certain)
-    places = with_copies(places, step, {"on": on})
+    places = with_copies(places, step, on)
     reference = next(iter(places.values())).grid
-    if t.kind == "spatial":
-        params = {"on": coin, "draw": t.draw(key, reference)}
-        return params, advance(places, step, {**params, "on": on})
+    if is_spatial(t):
+        drawn = t.draw(key, reference)
+        return {"on": coin, "draw": drawn}, advance(places, step, Turn(on, drawn))
     drawn = {}
     for name in places:
         if included(t, name, places[name].label):
@@ -60,27 +76,27 @@ def draw_tree(t: Any, key: Key | None, places: dict[str, Place], above: Any, ele
             grid = reference if shared else places[name].grid
             drawn[name] = t.draw(key if shared else keys.for_image(key, name), grid)
             grid = places[name].grid
-            places = {**places, name: places[name]._replace(grid=grid._replace(channels=t.channels(grid.channels)))}
+            grid = grid._replace(channels=step.voxels.channels(grid.channels))
+            places = {**places, name: places[name]._replace(grid=grid)}
     return {"on": coin, "draw": drawn}, places
 
 
 def execute(
     steps: Sequence[Step],
     runs: Sequence[Run],
-    params: Sequence[Params],
+    params: Sequence[Turn],
     subject: Subject,
     shapes: Shapes = (),
-) -> tuple[Subject, dict[int, Any]]:
+) -> tuple[Subject, Record]:
     """Run runs of steps, traced; gives what was measured and located as well, by the number of the step.
 
     shapes: for each run, the shapes that the host knows its images will have (see `read`).
     """
-    record: dict[int, Any] = {}
+    record: Record = {}
     images, given = subject.images, set(subject.images)
     for run, known in zip(runs, shapes or [()] * len(runs), strict=True):
-        first = steps[run[0]].transform
-        subject = keep(subject, steps[run[0]], params[run[0]]["on"])
-        if first.kind == "spatial":
+        subject = keep(subject, steps[run[0]], params[run[0]].on)
+        if reads(steps, run):
             subject, found = run_spatial(steps, run, params, subject, dict(known))
             record |= found
         else:
@@ -89,7 +105,9 @@ def execute(
     return subject, record
 
 
-def run_spatial(steps: Sequence[Step], run: Run, params: Sequence[Params], subject: Subject, shapes: dict[str, Known]):
+def run_spatial(
+    steps: Sequence[Step], run: Run, params: Sequence[Turn], subject: Subject, shapes: dict[str, Known]
+) -> tuple[Subject, dict[int, Params]]:
     """A fused run: plan for every image, read each once."""
     begin = {name: place_of(image, jnp) for name, image in subject.images.items()}
     end, located = locate(steps, run, params, subject)
@@ -103,44 +121,45 @@ def run_spatial(steps: Sequence[Step], run: Run, params: Sequence[Params], subje
     return subject.replace(**images, **annotated(subject, moves)), located
 
 
-def locate(steps: Sequence[Step], run: Run, params: Sequence[Params], subject: Subject):
+def locate(
+    steps: Sequence[Step], run: Run, params: Sequence[Turn], subject: Subject
+) -> tuple[dict[str, Place], dict[int, Params]]:
     """The places after a run, and what its steps had to see of the subject to come there."""
     places = {name: place_of(image, jnp) for name, image in subject.images.items()}
-    located: dict[int, Any] = {}
+    located: dict[int, Params] = {}
     for index in run:
-        t = steps[index].transform
-        found = params[index].get("located")
-        if t.locates and found is None:
-            found = t.locate(subject, params[index]["draw"], places)
-        if found is not None:
-            located[index] = found
-        places = advance(places, steps[index], {**params[index], "located": found or {}})
+        t, turn = steps[index].spatial, params[index]
+        if t.locates and turn.located is None:
+            turn = turn._replace(located=t.locate(subject, turn.draw, places))
+        if turn.located is not None:
+            located[index] = turn.located
+        places = advance(places, steps[index], turn)
     return places, located
 
 
-def run_single(
-    step: Step, params: Params, subject: Subject, given: Collection[str] = ()
-) -> tuple[Subject, dict[str, Any]]:
+def run_single(step: Step, turn: Turn, subject: Subject, given: Collection[str] = ()) -> tuple[Subject, Measured]:
     """An intensity or label step on the images it is for, each behind the coin.
 
     given: the images that are still arguments of the program, which is not to write into them.
     """
-    t = step.transform
+    t = step.voxels
     if t.rechannels and not step.certain:
         name = type(t).__name__
         raise ValueError(f"{name} changes the number of channels, so it cannot hang on a coin or a choice")
     images, record = {}, {}
-    for name, drawn in params["draw"].items():
+    for name, drawn in turn.draw.items():
         image, own = subject[name], t.for_image(name)
 
         @jax.checkpoint
-        def apply(data: jax.Array, image: Image = image, drawn: Params = drawn, own: Any = own) -> tuple[Any, Any]:
+        def apply(
+            data: jax.Array, image: Image = image, drawn: Params = drawn, own: "VoxelTransform" = own
+        ) -> tuple[Any, Any]:
             of = image.replace(data=data)
             measured = (own.measure(of, subject),) if own.measures else ()
             return own.apply_to(of, drawn, *measured).data, measured
 
         data = jnp.asarray(image.data)
-        if not is_label(image):
+        if not image.is_label:
             data = data.astype(working(data.dtype))
         if step.certain:
             data, record[name] = apply(data)
@@ -151,17 +170,17 @@ def run_single(
             def change(data: jax.Array, apply: Any = apply, in_place: bool = in_place) -> tuple[jax.Array, Any]:
                 new, measured = apply(data)
                 # Ended by a pointwise step, a branch writes into what it is given, and the other need not copy it.
-                return jnp.where(params["on"], new, data) if in_place and not t.pointwise else new, measured
+                return jnp.where(turn.on, new, data) if in_place and not t.pointwise else new, measured
 
             def leave(data: jax.Array, nothing: Any = nothing, in_place: bool = in_place) -> tuple[jax.Array, Any]:
-                return data if in_place else copy_of(data, params["on"]), nothing
+                return data if in_place else copy_of(data, turn.on), nothing
 
-            data, record[name] = jax.lax.cond(params["on"], change, leave, data)
+            data, record[name] = jax.lax.cond(turn.on, change, leave, data)
         images[name] = image.replace(data=data)
-    return subject.replace(**images), {"on": params["on"], "measured": record}
+    return subject.replace(**images), Measured(turn.on, record)
 
 
-def keep(subject: Subject, step: Step, on: Any) -> Subject:
+def keep(subject: Subject, step: Step, on: Coin) -> Subject:
     """The subject with copies of the images that a step is asked to keep, or to make others of.
 
     A name that a member before it has given is given anew only if the step is on.
@@ -173,12 +192,12 @@ def keep(subject: Subject, step: Step, on: Any) -> Subject:
     return subject.replace(**images) if images else subject
 
 
-def copied(image: Image, t: Any) -> Image:
+def copied(image: Image, t: "Transform") -> Image:
     """The copy of an image that a transform keeps, or makes another of."""
     return ScalarImage.of(*image.held(), metadata=image.metadata) if t.synthesises else image
 
 
-def either(on: Any, image: Image, other: Image, name: str) -> Image:
+def either(on: Coin, image: Image, other: Image, name: str) -> Image:
     """One image or the other, in the dtype that holds both; raises ValueError unless their shapes are one."""
     if image.shape != other.shape:
         raise ValueError(

@@ -22,7 +22,7 @@ from medjax.subject import Subject
 from medjax.transforms import call
 from medjax.transforms.place import Place
 from medjax.transforms.program import is_certain
-from medjax.transforms.spatial.sampling import NOTHING, Sampling
+from medjax.transforms.sampling import NOTHING, Sampling
 from medjax.typing import Key, Params, Shape3, Tracer
 
 T = TypeVar("T")
@@ -124,15 +124,16 @@ class Transform:
     exclude: Sequence[str] | None = static(default=None, convert=maybe(names), kw_only=True)
     keep: dict[str, str] | None = static(default=None, convert=maybe(pairs(text, text)), kw_only=True)
 
-    kind: ClassVar[str]
+    spatial: ClassVar[bool] = False
+    """Whether it is a `SpatialTransform`."""
+    group: ClassVar[bool] = False
+    """Whether it stands for its members."""
     random: ClassVar[bool] = False
     """Whether `draw` uses its key."""
     scalars_only = False
     """Whether label maps are left alone; not annotated, since some make it a field in its place among the others."""
     labels_only = False
     """Whether scalar images are left alone."""
-    retimes: ClassVar[bool] = False
-    """Whether `retime` changes what is known of an image beside its voxels and affine."""
     synthesises: ClassVar[bool] = False
     """Whether `copies` of label maps become scalar images."""
     absolute = False
@@ -202,6 +203,11 @@ class Transform:
         """Pairs (image, name of a copy of it) that are made before it runs."""
         return cast(tuple[tuple[str, str], ...], self.keep or ())
 
+    @property
+    def retimes(self) -> bool:
+        """Whether `retime` changes what is known of an image beside its voxels and affine."""
+        return type(self).retime is not Transform.retime
+
     def retime(self, metadata: dict[str, Any], params: Params) -> dict[str, Any]:
         """The metadata of an image after it, from what was drawn for the image; on the host alone."""
         del params
@@ -227,7 +233,7 @@ class SpatialTransform(Transform):
     Neighbours are fused into one map and read once (see `place.py`).
     """
 
-    kind: ClassVar[str] = "spatial"
+    spatial: ClassVar[bool] = True
     exact: ClassVar[bool] = False
     """Whether it only permutes, drops or repeats voxels."""
     reshapes: ClassVar[bool] = False
@@ -242,6 +248,11 @@ class SpatialTransform(Transform):
     """Whether what it located is followed through the moves before it, so that it need not begin a new run."""
     relabels: ClassVar[bool] = False
     """Whether `regrid` gives voxels another affine where they are, instead of reading them on another grid."""
+
+    @property
+    def regrids(self) -> bool:
+        """Whether it gives images other grids."""
+        return type(self).regrid is not SpatialTransform.regrid
 
     def regrid(self, grid: Grid, params: Params, reference: Grid) -> Grid:
         """The grid that an image on `grid` gets; `reference` is the grid of the subject's first image."""
@@ -277,14 +288,23 @@ class VoxelTransform(Transform):
     masking_method = None
     """Where it looks; a field of those that take one, so not annotated."""
 
-    measures: ClassVar[bool] = False
-    """Whether `apply_to` takes, as a third argument, what `measure` found in the whole image."""
-    rechannels: ClassVar[bool] = False
-    """Whether it changes the number of channels (`channels`): then its p is structure and must be 1."""
     pointwise: ClassVar[bool] = False
     """Whether a voxel of the result depends on that voxel, its place in the whole grid and what was measured alone."""
-    invertible: ClassVar[bool] = False
-    """Whether `undo` takes back what `apply_to` did; else `invert` leaves the voxels as they are."""
+
+    @property
+    def measures(self) -> bool:
+        """Whether `apply_to` takes, as a third argument, what `measure` found in the whole image."""
+        return type(self).measure is not VoxelTransform.measure
+
+    @property
+    def rechannels(self) -> bool:
+        """Whether it changes the number of channels (`channels`): then its p is structure and must be 1."""
+        return type(self).channels is not VoxelTransform.channels
+
+    @property
+    def invertible(self) -> bool:
+        """Whether `undo` takes back what `apply_to` did; else `invert` leaves the voxels as they are."""
+        return type(self).undo is not VoxelTransform.undo
 
     @property
     def beside(self) -> str | None:
@@ -335,7 +355,6 @@ class IntensityTransform(VoxelTransform):
 
     shared: bool = static(default=False, convert=flag, kw_only=True)
 
-    kind: ClassVar[str] = "intensity"
     scalars_only = True
 
 
@@ -343,7 +362,6 @@ class IntensityTransform(VoxelTransform):
 class LabelTransform(VoxelTransform):
     """Abstract. Changes label maps; scalar images are left alone."""
 
-    kind: ClassVar[str] = "label"
     labels_only = True
 
 

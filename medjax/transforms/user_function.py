@@ -74,6 +74,6 @@ def called(function: Any, image: Image) -> Array:
     result = jnp.asarray(function(data))
     if result.shape != data.shape:
         raise ValueError(f"Lambda: the function gave shape {result.shape} for an image of shape {data.shape}")
-    if isinstance(image, LabelMap) and jnp.issubdtype(result.dtype, jnp.inexact) and result.dtype != data.dtype:
+    if image.is_label and jnp.issubdtype(result.dtype, jnp.inexact) and result.dtype != data.dtype:
         raise TypeError(f"Lambda: the function gave {result.dtype} for a label map of {data.dtype}")
     return result.astype(data.dtype)

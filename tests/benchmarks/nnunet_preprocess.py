@@ -81,7 +81,7 @@ def main() -> None:
         for masked in (False, True):
             subject = case(shape, spacing, seed=len(name) + masked)
             plans = plans_of(target, forward, masked)
-            pre = mj.presets.nnunet_preprocess_from_plans(plans)
+            pre = mj.nnunet_preprocess_from_plans(plans)
             manager = PlansManager(plans)
             configuration = manager.get_configuration("3d_fullres")
             theirs = DefaultPreprocessor(verbose=False)

@@ -32,7 +32,7 @@ def only(t, *names):
     """The preset without its intensities, which cost the time to compile; those named are kept, and certain."""
 
     def kept(m):
-        return m.kind in ("spatial", "label") or (m.kind == "group" and all(c.kind == "spatial" for c in m.members))
+        return m.spatial or m.labels_only or (m.group and all(c.spatial for c in m.members))
 
     steps = [m.replace(p=1.0) if type(m).__name__ in names else m for m in t.members if kept(m)
              or type(m).__name__ in names]  # fmt: skip

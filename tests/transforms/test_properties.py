@@ -98,7 +98,7 @@ def made(names, affine, shape, **sampling):
             t = t.replace(**sampling)
         members.append(t)
         grid = mj.ScalarImage(np.zeros((1, *shape), np.float32), affine)
-        draws = [drawn(mj.Compose([t]), grid)[1][0] if t.kind == "spatial" else {}]
+        draws = [drawn(mj.Compose([t]), grid)[1][0] if t.spatial else {}]
         affine, shape = reference.stages([t], draws, affine, shape)[-1][:2]
     return members
 

@@ -25,8 +25,8 @@ SAME = 1 + 1e-4  # the ratio up to which two lengths are the same
 
 def acquired(image: Image, params: Params) -> Image:
     """The image at `resolution`, `thickness` and `blur`, (3,) for all channels or (C, 3)."""
-    dtype, mask = image.data.dtype, channels.real(image)
-    extent, voxel = channels.size_of(image), spacing(jnp.asarray(image.affine)).astype(dtype)
+    dtype, mask = image.data.dtype, image.real
+    extent, voxel = jnp.asarray(image.size, jnp.int32), spacing(jnp.asarray(image.affine)).astype(dtype)
 
     def one(x: Array, resolution: Array, thickness: Array, blur: Array) -> Array:
         x = x if mask is None else within(x, mask, 0)

@@ -12,14 +12,13 @@ from jaxtyping import Array
 from medjax import keys, ranges
 from medjax.arguments import choice, flag
 from medjax.geometry import Grid
-from medjax.image import Image, LabelMap
+from medjax.image import Image
 from medjax.ops import axis as axis_ops
 from medjax.ops import lowres
 from medjax.ops.statistics import within
 from medjax.ranges import Range, number, uniform
 from medjax.transforms.axes import voxel_axes, voxel_axis
-from medjax.transforms.intensity import channels
-from medjax.transforms.spatial.sampling import interpolation
+from medjax.transforms.sampling import interpolation
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
@@ -34,7 +33,7 @@ def check_labels(t: Any) -> None:
 
 def sampling_along(axis: int, image: Image, factor: Array) -> lowres.Sampling:
     """Slices `factor` voxels apart that fit into the field of view, at least one."""
-    extent = channels.size_of(image)[axis]
+    extent = jnp.asarray(image.size, jnp.int32)[axis]
     count = jnp.floor(extent.astype(factor.dtype) / factor * (1 + 1e-6))
     return lowres.Sampling(extent, jnp.maximum(count, 1).astype(jnp.int32), factor)
 
@@ -53,7 +52,7 @@ def smoothed(data: Array, axis: int, extent: Array, factor: Array) -> Array:
 
 def thickened(image: Image, params: Params, interpolation: str, profile: str | None) -> Image:
     """Slices along one axis, `downsampling` voxels thick, read at the voxels."""
-    label = isinstance(image, LabelMap)
+    label = image.is_label
     dtype = jnp.float32 if label else image.data.dtype
     factor = jnp.asarray(params["downsampling"]).astype(dtype)
 
@@ -62,8 +61,7 @@ def thickened(image: Image, params: Params, interpolation: str, profile: str | N
         samplings = [sampling if a == axis else None for a in range(3)]
         if label:
             return lowres.nearest(data, samplings)
-        if image.extent is not None:
-            data = within(data, channels.real(image), 0)
+        data = within(data, image.real, 0)
         if profile is not None:
             data = smoothed(data, axis, sampling.extent, factor)
         return READ[interpolation](data, samplings)

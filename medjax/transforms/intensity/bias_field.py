@@ -22,9 +22,9 @@ def terms(order: int, constant: bool) -> int:
 
 def gain(image: Image, params: Params, order: int, constant: bool) -> Array:
     """The logarithm of the field, (1, I, J, K)."""
-    whole = image.spatial_shape if image.extent is None else image.extent
+    whole = image.size
     extent = jnp.asarray(whole if image.full is None else image.full, jnp.int32)
-    offset = (0, 0, 0) if image.offset is None else image.offset
+    offset = image.origin_in_whole
     coefficients = jnp.asarray(params["coefficients"]).astype(image.data.dtype)
     if not constant:
         coefficients = jnp.concatenate([jnp.zeros(1, coefficients.dtype), coefficients])
@@ -46,7 +46,6 @@ class BiasField(IntensityTransform):
     constant: bool = static(default=True, convert=flag, kw_only=True)
 
     pointwise = True
-    invertible = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -77,7 +76,6 @@ class RandomBiasField(IntensityTransform):
 
     pointwise = True
     random = True
-    invertible = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
         shape = (terms(self.order, self.constant),)

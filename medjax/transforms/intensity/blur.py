@@ -18,7 +18,7 @@ from medjax.typing import Key, Params, Shape3
 
 def blurred(image: Image, params: Params, units: str, kernel: str) -> Image:
     """Convolution with a Gaussian of the standard deviations `std` (3,) of all channels, or (C, 3)."""
-    data, extent = image.data, channels.size_of(image)
+    data, extent = image.data, jnp.asarray(image.size, jnp.int32)
     sigma = channels.rows(params["std"], image, 3)
     if units == "mm":
         sigma = sigma / spacing(jnp.asarray(image.affine)).astype(data.dtype)[None]

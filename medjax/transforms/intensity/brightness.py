@@ -35,7 +35,6 @@ class Brightness(IntensityTransform):
     factor: float = number(default=1.0, low=1e-6)
     shift: float = number(default=0.0)
 
-    invertible = True
     pointwise = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
@@ -65,7 +64,6 @@ class RandomBrightness(IntensityTransform):
     p_per_channel: float = number(default=1.0, low=0.0, high=1.0, kw_only=True)
 
     random = True
-    invertible = True
     pointwise = True
 
     def draw(self, key: Key, grid: Grid) -> Params:

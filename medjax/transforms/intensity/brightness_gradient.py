@@ -23,7 +23,7 @@ def lit(image: Image, params: Params, mean_centered: bool, preserve_range: bool)
         bump, strength = bump - mean, strength / jnp.maximum(mean, 1 - mean)
     y = image.data + strength * bump
     if preserve_range:
-        x, mask = image.data, channels.real(image)
+        x, mask = image.data, image.real
         y = jnp.clip(y, channels.least(x, mask).min(), channels.greatest(x, mask).max())
     return channels.limited(y, image, params)
 

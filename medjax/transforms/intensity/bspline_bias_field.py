@@ -27,8 +27,8 @@ def field(image: Image, params: Params, interpolation: str) -> Array:
     """The logarithm of the field, (1 or C, I, J, K): three small products."""
     values = jnp.asarray(params["control_points"]).astype(image.data.dtype)
     values = channels.fitted(values.reshape(-1, *values.shape[-3:]), image.shape[0])
-    whole = channels.size_of(image) if image.full is None else jnp.asarray(image.full, jnp.int32)
-    first = jnp.zeros(3, jnp.int32) if image.offset is None else jnp.asarray(image.offset, jnp.int32)
+    whole = jnp.asarray(image.size if image.full is None else image.full, jnp.int32)
+    first = jnp.asarray(image.origin_in_whole, jnp.int32)
     for axis, length in enumerate(image.spatial_shape):
         count = values.shape[1]
         index = (first[axis] + jnp.arange(length, dtype=jnp.int32)).astype(values.dtype)
@@ -58,7 +58,6 @@ class BSplineBiasField(IntensityTransform):
     interpolation: str = static(default="bspline", convert=choice("linear", "bspline"))
 
     pointwise = True
-    invertible = True
 
     def __post_init__(self):
         super().__post_init__()
@@ -90,7 +89,6 @@ class RandomBSplineBiasField(IntensityTransform):
 
     random = True
     pointwise = True
-    invertible = True
 
     def __post_init__(self):
         super().__post_init__()

@@ -22,8 +22,8 @@ def draw_bump(key: Key, scale: Range, location: Range, shape: tuple[int, ...]) -
 
 def bump_of(image: Image, params: Params) -> tuple[Array, Array]:
     """The bump (1 or C, I, J, K), from 0 to 1, and its mean."""
-    whole = channels.size_of(image) if image.full is None else jnp.asarray(image.full, jnp.int32)
+    whole = jnp.asarray(image.size, jnp.int32) if image.full is None else jnp.asarray(image.full, jnp.int32)
     size = whole.astype(image.data.dtype)[None]
     log_scale, location = (channels.rows(params[name], image, 3) for name in ("log_scale", "location"))
-    offset = (0, 0, 0) if image.offset is None else image.offset
+    offset = image.origin_in_whole
     return gaussian_bump(location * size, jnp.exp(log_scale) * size, image.spatial_shape, extent=whole, offset=offset)

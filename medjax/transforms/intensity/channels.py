@@ -55,16 +55,6 @@ def limited(data: Array, image: Image, params: Params) -> Image:
     return image.replace(data=jnp.where(chosen, data, image.data))
 
 
-def size_of(image: Image) -> Array:
-    """How many voxels of each axis are real, (3,) int32."""
-    return jnp.asarray(image.spatial_shape if image.extent is None else image.extent, jnp.int32)
-
-
-def real(image: Image) -> Bool[Array, "1 I J K"] | None:
-    """Which voxels are real; None if all are."""
-    return None if image.extent is None else statistics.extent_mask(image.spatial_shape, image.extent)[None]
-
-
 def means(x: Array, mask: Array | None) -> Array:
     """The mean of the real voxels of each channel, (C, 1, 1, 1); summed line by line, which float32 needs."""
     total = statistics.within(x, mask, 0).sum(3, keepdims=True).sum((1, 2), keepdims=True)

@@ -45,7 +45,7 @@ def blanked(image: Image, params: Params, largest: Shape3) -> Image:
 
     corner, size, count = per_channel("corner", boxes, 3), per_channel("size", boxes, 3), per_channel("count")
     fill = per_channel("fill", boxes).astype(data.dtype) if "fill" in params else None
-    end = channels.size_of(image)
+    end = jnp.asarray(image.size, jnp.int32)
 
     def blank(data: Array, which: tuple[Array, Array]) -> tuple[Array, None]:
         channel, box = which

@@ -14,7 +14,7 @@ from medjax.typing import Key, Params
 
 def stretched(image: Image, params: Params, preserve_range: bool) -> Image:
     """(x - mean) factor + mean of each channel, clipped to the range that it had."""
-    x, mask = image.data, channels.real(image)
+    x, mask = image.data, image.real
     mean = channels.means(x, mask)
     y = (x - mean) * channels.laid(params["factor"], image) + mean
     if preserve_range:

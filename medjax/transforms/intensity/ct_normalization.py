@@ -31,7 +31,6 @@ class CTNormalization(IntensityTransform):
     std: Any = leaf(convert=real(low=1e-8))
 
     pointwise = True
-    invertible = True
 
     def __post_init__(self):
         super().__post_init__()

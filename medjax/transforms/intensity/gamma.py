@@ -33,7 +33,7 @@ def raised(image: Image, params: Params, t: Any) -> Image:
     gamma = power(image, params)
     if not t.rescale:
         return channels.limited(pointwise.signed_power(image.data, gamma), image, params)
-    mask, data = channels.real(image), image.data
+    mask, data = image.real, image.data
     low, high = channels.least(data, mask), channels.greatest(data, mask)
     low, high = (-high, -low) if t.invert_image else (low, high)
     width = high - low
@@ -88,8 +88,6 @@ class Power(IntensityTransform):
     rescale: bool = static(default=False, convert=flag, kw_only=True)
     invert_image: bool = static(default=False, convert=flag, kw_only=True)
     retain_stats: bool = static(default=False, convert=flag, kw_only=True)
-
-    invertible = True
 
     def __post_init__(self):
         super().__post_init__()

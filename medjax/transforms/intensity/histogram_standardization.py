@@ -155,9 +155,6 @@ class HistogramStandardization(IntensityTransform):
     labels: Sequence[int] | None = static(default=None, convert=maybe(label_values), kw_only=True)
     p: float = always(default=1.0)  # structure, so that landmarks can be learned: no key is needed where p is 1
 
-    measures = True
-    invertible = True
-
     def __post_init__(self):
         given = self.landmarks
         if isinstance(given, Mapping) and set(given) != {"landmarks", "percentiles"}:

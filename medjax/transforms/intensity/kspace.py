@@ -24,10 +24,7 @@ def unpadded(image: Image) -> tuple[Volume, Int[Array, "3"]]:
     """
     if image.full is not None:
         raise TypeError("an artefact of k-space needs the whole image, got a box of it; put it before the crop")
-    if image.extent is None:
-        return image.data, jnp.asarray(image.spatial_shape, jnp.int32)
-    extent = jnp.asarray(image.extent, jnp.int32)
-    return jnp.where(statistics.extent_mask(image.spatial_shape, extent)[None], image.data, 0), extent
+    return statistics.within(image.data, image.real, 0), jnp.asarray(image.size, jnp.int32)
 
 
 def draw_axis(key: Key, axes: Sequence[Axis], grid: Grid, shape: tuple[int, ...] = ()) -> Int[Array, "..."]:

@@ -13,7 +13,7 @@ from medjax.errors import shown
 from medjax.geometry import Grid
 from medjax.image import Image, LabelMap
 from medjax.ops import noise
-from medjax.ops.statistics import extent_mask
+from medjax.ops.statistics import within
 from medjax.ranges import Range, ascending, leaf, number, uniform
 from medjax.subject import Subject
 from medjax.transforms.transform import IntensityTransform, certain, static, transform
@@ -41,7 +41,7 @@ def painted(image: Image, params: Params, labels: Sequence[int]) -> Image:
     """The image of a label map of one channel, each voxel by its label, or of one channel for each label, by shares."""
     data, shape = image.data, image.spatial_shape
     mean, std = (jnp.asarray(params[name]).astype(data.dtype) for name in ("mean", "std"))
-    offset = (0, 0, 0) if image.offset is None else image.offset
+    offset = image.origin_in_whole
     if data.shape[0] == 1:
         table = np.full(max(labels) + 2, len(labels), np.int32)  # labels beyond the table, and others, are painted 0
         table[list(labels)] = np.arange(len(labels))
@@ -53,9 +53,7 @@ def painted(image: Image, params: Params, labels: Sequence[int]) -> Image:
         field = noise.normal(params["key"], (len(labels), *shape), offset=offset, dtype=data.dtype)
         value = mean[:, None, None, None] + std[:, None, None, None] * field
         value = (data[np.asarray(labels)] * value).sum(0, keepdims=True)
-    if image.extent is not None:
-        value = jnp.where(extent_mask(shape, image.extent)[None], value, 0)
-    return image.replace(data=value)
+    return image.replace(data=within(value, image.real, 0))
 
 
 @transform
@@ -80,7 +78,6 @@ class LabelsToImage(IntensityTransform):
     p: float = static(default=1.0, convert=certain, kw_only=True)
 
     synthesises = True
-    rechannels = True
 
     def __post_init__(self):
         object.__setattr__(self, "include", (text("image_key", self.image_key),))
@@ -137,7 +134,6 @@ class RandomLabelsToImage(IntensityTransform):
 
     random = True
     synthesises = True
-    rechannels = True
 
     def __post_init__(self):
         object.__setattr__(self, "include", (text("image_key", self.image_key),))
@@ -196,7 +192,7 @@ def check_label_key(name: str, labels: Sequence[int], subject: Subject) -> None:
     if min(labels) < 0 or max(labels) > LARGEST:
         raise ValueError(f"used_labels must be from 0 to {LARGEST}, got {list(labels)}")
     if not isinstance(image, LabelMap):
-        maps = [n for n, i in subject.images.items() if isinstance(i, LabelMap)]
+        maps = [n for n, i in subject.images.items() if i.is_label]
         raise ValueError(f"label_key={name!r} is no label map of the subject, which has {maps}")
     if image.shape[-4] > 1 and max(labels) >= image.shape[-4]:
         raise ValueError(f"used_labels={list(labels)} exceed the {image.shape[-4]} channels of {name!r}")

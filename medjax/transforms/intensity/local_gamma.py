@@ -20,7 +20,7 @@ LEAST = 1e-8  # what a range is divided by at least
 
 def bent(image: Image, params: Params) -> Image:
     """u + b (u^gamma - u), u from 0 to 1 over the range of the channel."""
-    x, mask = image.data, channels.real(image)
+    x, mask = image.data, image.real
     bump, _ = bump_of(image, params)
     low, high = channels.least(x, mask), channels.greatest(x, mask)
     width = jnp.maximum(high - low, LEAST)

@@ -17,14 +17,14 @@ from medjax.ranges import Range, number, uniform
 from medjax.transforms.axes import voxel_axes
 from medjax.transforms.intensity import channels
 from medjax.transforms.intensity.anisotropy import READ
-from medjax.transforms.spatial.sampling import interpolation
+from medjax.transforms.sampling import interpolation
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params
 
 
 def coarsened(image: Image, params: Params, axes: Sequence[int], interpolation: str) -> Image:
     """Fewer voxels along `axes`, by `zoom` (3,) of all channels or (C, 3)."""
-    extent, mask = channels.size_of(image), channels.real(image)
+    extent, mask = jnp.asarray(image.size, jnp.int32), image.real
 
     def one(x: Array, zoom: Array) -> Array:
         samplings: list[lowres.Sampling | None] = [None] * 3

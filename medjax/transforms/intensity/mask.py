@@ -28,8 +28,6 @@ class Mask(IntensityTransform):
     outside_value: float = number(default=0.0)
     labels: Sequence[int] | None = static(default=None, convert=maybe(label_values))
 
-    measures = True
-
     def check_subject(self, subject: Subject) -> None:
         check_masking(self.masking_method, subject, labels=self.labels)
 

@@ -22,7 +22,7 @@ from medjax.typing import Key, Params, Shape3
 def filtered(image: Image, params: Params, sizes: tuple[int, int]) -> Image:
     """The median over cubes of `size` voxels, for each channel or for all."""
     low, high = sizes
-    extent = channels.size_of(image)
+    extent = jnp.asarray(image.size, jnp.int32)
     branches = [partial(local.median, extent=extent, size=size) for size in range(low, high + 1)]
 
     def one(x: Array, size: Array) -> Array:

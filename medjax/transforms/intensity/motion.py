@@ -22,7 +22,7 @@ from medjax.transforms.intensity.kspace import (
     draw_axis,
     unpadded,
 )
-from medjax.transforms.spatial.sampling import fill_value, interpolation
+from medjax.transforms.sampling import fill_value, interpolation
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Key, Params, Volume
 

@@ -16,7 +16,7 @@ from medjax.typing import Key, Params
 
 def field(image: Image, key: Key) -> Array:
     """Standard normals, the value at a voxel given by the key and the voxel's index alone."""
-    offset = (0, 0, 0) if image.offset is None else image.offset
+    offset = image.origin_in_whole
     return noise.normal(key, image.data.shape, offset=offset, dtype=image.data.dtype)
 
 
@@ -62,7 +62,6 @@ class Noise(IntensityTransform):
     distribution: str = static(default="gaussian", convert=choice("gaussian", "rician"), kw_only=True)
 
     pointwise = True
-    invertible = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"mean": jnp.asarray(self.mean), "std": jnp.asarray(self.std), "key": keys.of_seed(self.seed)}
@@ -91,7 +90,6 @@ class RandomNoise(IntensityTransform):
 
     pointwise = True
     random = True
-    invertible = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
         shape = channels.shape_for(self.per_channel, grid)

@@ -41,9 +41,6 @@ class PCA(IntensityTransform):
     clip: bool = static(default=True, convert=flag, kw_only=True)
     p: float = static(default=1.0, convert=certain, kw_only=True)
 
-    measures = True
-    rechannels = True
-
     def channels(self, count: int) -> int:
         return self.num_components
 

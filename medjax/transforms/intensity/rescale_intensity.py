@@ -41,9 +41,6 @@ class RescaleIntensity(IntensityTransform):
     per_channel: bool = static(default=False, convert=flag, kw_only=True)
     labels: Sequence[int] | None = static(default=None, convert=maybe(label_values), kw_only=True)
 
-    measures = True
-    invertible = True
-
     def check_subject(self, subject: Subject) -> None:
         check_masking(self.masking_method, subject, labels=self.labels)
 

@@ -17,9 +17,9 @@ from medjax.typing import Key, Params, Shape3
 def sharpened(image: Image, params: Params, preserve_range: bool) -> Image:
     """x + strength (6 x - the six neighbours)."""
     x = image.data
-    y = x + channels.laid(params["strength"], image) * laplacian(x, channels.size_of(image))
+    y = x + channels.laid(params["strength"], image) * laplacian(x, jnp.asarray(image.size, jnp.int32))
     if preserve_range:
-        mask = channels.real(image)
+        mask = image.real
         y = jnp.clip(y, channels.least(x, mask), channels.greatest(x, mask))
     return channels.limited(y, image, params)
 

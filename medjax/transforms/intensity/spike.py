@@ -85,8 +85,6 @@ class Spike(IntensityTransform):
     magnitude: bool = static(default=False, convert=flag, kw_only=True)
     cumulative: bool = static(default=False, convert=flag, kw_only=True)
 
-    invertible = True
-
     @property
     def measures(self) -> bool:
         """Whether the peak is that of the image before any spike."""
@@ -125,7 +123,6 @@ class RandomSpike(IntensityTransform):
     cumulative: bool = static(default=False, convert=flag, kw_only=True)
 
     random = True
-    invertible = True
 
     @property
     def measures(self) -> bool:

@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 from medjax import keys, ranges
 from medjax.arguments import traced, vector, whole, wholes
 from medjax.geometry import Grid
-from medjax.image import Image, LabelMap
+from medjax.image import Image
 from medjax.ranges import leaf
 from medjax.subject import Subject
 from medjax.transforms.place import included
@@ -21,8 +21,8 @@ from medjax.typing import Key, Params, Shape3
 def check_room(t: Any, subject: Subject, end: Any, what: str) -> None:
     """Raise a ValueError for an image, or an element of a batch, that ends before `end` (3,)."""
     for name, image in subject.images.items():
-        if included(t, name, isinstance(image, LabelMap)) and not traced(image.extent):
-            sizes = np.asarray(image.spatial_shape if image.extent is None else image.extent).reshape(-1, 3)
+        if included(t, name, image.is_label) and not traced(image.extent):
+            sizes = np.asarray(image.size).reshape(-1, 3)
             if np.any(sizes < end):
                 raise ValueError(f"{what} {name}, of shape {tuple(sizes.min(0).tolist())}")
 
@@ -91,8 +91,6 @@ class Swap(IntensityTransform):
     patch_size: Any = static(convert=wholes(3, low=1))
     locations: Any = leaf(convert=vector((None, 2, 3), low=0, least=0, whole=True))
 
-    invertible = True
-
     def __post_init__(self):
         super().__post_init__()
         if not traced(self.locations):
@@ -128,7 +126,6 @@ class RandomSwap(IntensityTransform):
     num_iterations: int = static(default=100, convert=whole(low=0))
 
     random = True
-    invertible = True
 
     def check_subject(self, subject: Subject) -> None:
         check_room(self, subject, self.patch_size, f"patch_size {self.patch_size} does not fit into")

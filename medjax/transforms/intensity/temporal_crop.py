@@ -9,7 +9,7 @@ import nibabel
 from medjax import keys, ranges
 from medjax.arguments import real, traced, whole
 from medjax.geometry import Grid
-from medjax.image import Image, LabelMap
+from medjax.image import Image
 from medjax.ranges import leaf
 from medjax.subject import Subject
 from medjax.transforms.place import included
@@ -42,7 +42,7 @@ def retimed(metadata: dict[str, Any], start: Any) -> dict[str, Any]:
 def check_length(t: Any, subject: Subject, start: int) -> None:
     """Raise a ValueError for a series that is too short."""
     for name, image in subject.images.items():
-        if included(t, name, isinstance(image, LabelMap)) and start + t.length > image.shape[-4]:
+        if included(t, name, image.is_label) and start + t.length > image.shape[-4]:
             last = start + t.length
             raise ValueError(f"{name} has {image.shape[-4]} time points, but {last} are needed for length {t.length}")
 
@@ -54,8 +54,6 @@ class Shorter(IntensityTransform):
     p: float = static(default=1.0, convert=certain, kw_only=True)
 
     length = 1  # a field of both, in its place among the others: not annotated here
-    rechannels = True
-    retimes = True
 
     def channels(self, count: int) -> int:
         return self.length

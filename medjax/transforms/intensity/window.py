@@ -51,7 +51,6 @@ class Window(IntensityTransform):
     out_min_max: Any = uniform(default=(0.0, 1.0))
 
     pointwise = True
-    invertible = True
 
     def __post_init__(self):
         if isinstance(self.center, str):

@@ -49,8 +49,6 @@ class ZNormalization(IntensityTransform):
     per_voxel: bool = static(default=False, convert=flag, kw_only=True)
     labels: Sequence[int] | None = static(default=None, convert=maybe(label_values), kw_only=True)
 
-    measures = True
-    invertible = True
     mean = staticmethod(above_mean)
 
     def __post_init__(self):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 
 from medjax.arguments import choice, flag
 from medjax.image import Image
-from medjax.ops import morphology, statistics
+from medjax.ops import morphology
 from medjax.transforms.transform import LabelTransform, static, transform
 from medjax.typing import Params
 
@@ -30,8 +30,7 @@ class Contour(LabelTransform):
 
     def apply_to(self, image: Image, params: Params) -> Image:
         data = image.data
-        real = None if image.extent is None else statistics.extent_mask(image.spatial_shape, image.extent)
-        inside = ~morphology.border(data, self.connectivity, real)
+        inside = ~morphology.border(data, self.connectivity, image.real)
         if self.binary:
             inside &= data == jnp.ones((), data.dtype)
         return image.replace(data=jnp.where(inside, jnp.zeros((), data.dtype), data))

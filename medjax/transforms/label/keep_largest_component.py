@@ -34,9 +34,7 @@ class KeepLargestComponent(LabelTransform):
         morphology.labeller()
 
     def apply_to(self, image: Image, params: Params) -> Image:
-        data = image.data
-        if image.extent is not None:
-            data = statistics.within(data, statistics.extent_mask(image.spatial_shape, image.extent), 0)
+        data = statistics.within(image.data, image.real, 0)
         kept = morphology.largest_components(data, self.connectivity, self.per_label and not self.binary)
         return image.replace(
             data=jnp.where(kept, jnp.ones((), data.dtype) if self.binary else data, jnp.zeros((), data.dtype))

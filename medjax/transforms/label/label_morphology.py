@@ -12,7 +12,7 @@ from medjax import keys, ranges
 from medjax.arguments import choice, many, some_labels, traced, whole
 from medjax.geometry import Grid
 from medjax.image import Image
-from medjax.ops import morphology, statistics
+from medjax.ops import morphology
 from medjax.ops.morphology import OPERATIONS
 from medjax.ranges import Range, number, uniform
 from medjax.subject import Subject
@@ -32,7 +32,6 @@ def check_radius(radius: Any, reach: int) -> None:
 
 def reshaped(image: Image, labels: Sequence[int], params: Params, reach: int) -> Image:
     """The label map after the operation of each label, in the drawn order; each sees what those before it left."""
-    real = None if image.extent is None else statistics.extent_mask(image.spatial_shape, image.extent)
     numbers = jnp.asarray(np.array(labels).astype(image.dtype))
 
     def step(i: Any, data: jax.Array) -> jax.Array:
@@ -40,7 +39,7 @@ def reshaped(image: Image, labels: Sequence[int], params: Params, reach: int) ->
         label, before = numbers[n], data == numbers[n]
         after = jax.lax.cond(
             params["chosen"][n],
-            lambda x: morphology.operate(x, params["operation"][n], params["radius"][n], reach, real),
+            lambda x: morphology.operate(x, params["operation"][n], params["radius"][n], reach, image.real),
             lambda x: x,
             before,
         )

@@ -39,16 +39,11 @@ class OneHot(LabelTransform):
     num_classes: int = static(convert=classes)
     p: float = static(default=1.0, convert=certain, kw_only=True)
 
-    measures = True
-    rechannels = True
-    invertible = True
-
     def channels(self, count: int) -> int:
         return self.num_classes
 
     def measure(self, image: Image, subject: Subject) -> Params:
-        real = None if image.extent is None else statistics.extent_mask(image.spatial_shape, image.extent)
-        data = statistics.within(image.data, real, 0)
+        data = statistics.within(image.data, image.real, 0)
         known = data >= jnp.zeros((), data.dtype)
         if jnp.issubdtype(data.dtype, jnp.floating):
             known &= data == jnp.floor(data)

@@ -37,7 +37,6 @@ class Regions(LabelTransform):
     regions: Sequence[Sequence[int] | int] = static(convert=groups)
     p: float = static(default=1.0, convert=certain, kw_only=True)
 
-    rechannels = True
     pointwise = True
 
     def channels(self, count: int) -> int:

@@ -6,7 +6,7 @@ from typing import Any
 import jax
 
 from medjax.arguments import label_value, pairs
-from medjax.image import Image, LabelMap
+from medjax.image import Image
 from medjax.ops import morphology
 from medjax.subject import Subject
 from medjax.transforms.masking import Masking, check_masking, mask_of, masking
@@ -24,7 +24,7 @@ def check_held(t: Transform, values: Iterable[int], subject: Subject) -> None:
     """Raise a ValueError if a label map that `t` is for cannot hold one of the labels that it writes."""
     for name, image in subject.images.items():
         dtype = jax.dtypes.canonicalize_dtype(image.dtype)
-        if included(t, name, isinstance(image, LabelMap)):
+        if included(t, name, image.is_label):
             for value in values:
                 if not morphology.holds(dtype, value):
                     raise ValueError(f"{type(t).__name__}: {name} is of type {dtype}, which cannot hold label {value}")
@@ -46,8 +46,6 @@ class RemapLabels(LabelTransform):
 
     remapping: dict[int, int] = static(convert=mapping)
     masking_method: Masking = static(default=None, convert=masking)
-
-    invertible = True
 
     @property
     def measures(self) -> bool:

@@ -20,10 +20,8 @@ from medjax.typing import Key, Params
 
 def without(image: Image, labels: Sequence[int], params: Params, most: float, neighbours: int) -> Image:
     """The label map with one component of each chosen label set to 0."""
-    data, count = jnp.asarray(image.data), jnp.asarray(image.data[0].size, jnp.int32)
-    if image.extent is not None:
-        data = statistics.within(data, statistics.extent_mask(image.spatial_shape, image.extent), 0)
-        count = jnp.prod(jnp.asarray(image.extent, jnp.int32), dtype=jnp.int32)
+    data = statistics.within(jnp.asarray(image.data), image.real, 0)
+    count = jnp.prod(jnp.asarray(image.size, jnp.int32), dtype=jnp.int32)
     place = jnp.where(params["chosen"], params["place"], -1)
     kept = morphology.components_but_one(data, labels, place, jnp.asarray(most), count, neighbours)
     return image.replace(data=jnp.where(kept, data, jnp.zeros((), data.dtype)))

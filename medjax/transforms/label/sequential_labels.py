@@ -31,9 +31,6 @@ class SequentialLabels(LabelTransform):
     masking_method: Masking = static(default=None, convert=masking)
     max_labels: int = static(default=256, convert=classes, kw_only=True)
 
-    measures = True
-    invertible = True
-
     def check_subject(self, subject: Subject) -> None:
         check_masking(self.masking_method, subject)
 

@@ -10,7 +10,7 @@ from medjax.arguments import as_floats, check, choice, finite, flag
 from medjax.errors import shown
 from medjax.geometry import Grid, Linear, affine_map, shearing
 from medjax.ranges import Range, number, uniform
-from medjax.transforms.spatial.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
+from medjax.transforms.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, static, transform
 from medjax.typing import Key, Params, Tracer
 

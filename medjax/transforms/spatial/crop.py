@@ -105,10 +105,7 @@ class RandomCrop(SpatialTransform):
 
     def locate(self, subject: Subject, params: Params, places: dict[str, Place]) -> Params:
         image, place = subject[self.label_name or ""], places[self.label_name or ""]
-        mask = marked(jnp.asarray(image.data), self.labels)
-        if image.extent is not None:
-            mask = mask & statistics.extent_mask(image.spatial_shape, jnp.asarray(image.extent))[None]
-        mask = mask.any(0)
+        mask = statistics.within(marked(jnp.asarray(image.data), self.labels), image.real, False).any(0)
         sums = draw.marginals(mask)
         voxel = draw.voxel(params["key"], sums, lambda i, j: mask[i, j])
         affine = jnp.asarray(image.affine).astype(place.grid.affine.dtype)
@@ -139,7 +136,7 @@ class RandomCrop(SpatialTransform):
 
     def check_subject(self, subject: Subject) -> None:
         if self.label_name is not None and not isinstance(subject.images.get(self.label_name), LabelMap):
-            maps = [n for n, i in subject.images.items() if isinstance(i, LabelMap)]
+            maps = [n for n, i in subject.images.items() if i.is_label]
             raise ValueError(f"label_name={self.label_name!r} is no label map of the subject, which has {maps}")
 
 

@@ -11,11 +11,11 @@ from medjax import keys
 from medjax.arguments import MOST, choice, finite, flag, label_values, maybe, scalar, spread, stated, text
 from medjax.geometry import Grid, check_same_grid, namespace, spacing, window
 from medjax.image import LabelMap
-from medjax.ops.statistics import extent_mask
+from medjax.ops.statistics import within
 from medjax.subject import Subject
 from medjax.transforms.masking import marked
 from medjax.transforms.place import Place
-from medjax.transforms.spatial.sampling import Fill, Sampling, label_pad, pad_fill
+from medjax.transforms.sampling import Fill, Sampling, label_pad, pad_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Key, Params, Shape3
 
@@ -103,9 +103,7 @@ class CropOrPad(SpatialTransform):
         if self.mask_name is None:
             return {}
         image = subject[self.mask_name]
-        mask = marked(jnp.asarray(image.data)[:1], self.labels)[0]
-        if image.extent is not None:
-            mask = mask & extent_mask(image.spatial_shape, jnp.asarray(image.extent))
+        mask = within(marked(jnp.asarray(image.data)[:1], self.labels), image.real, False)[0]
         low, high = [], []
         for axis in range(3):
             along = mask.any(tuple(a for a in range(3) if a != axis))
@@ -121,7 +119,7 @@ class CropOrPad(SpatialTransform):
 
     def check_subject(self, subject: Subject) -> None:
         if self.mask_name is not None and not isinstance(subject.images.get(self.mask_name), LabelMap):
-            maps = [n for n, i in subject.images.items() if isinstance(i, LabelMap)]
+            maps = [n for n, i in subject.images.items() if i.is_label]
             raise ValueError(f"mask_name={self.mask_name!r} is no label map of the subject, which has {maps}")
 
     def regrid(self, grid: Grid, params: Params, reference: Grid) -> Grid:

@@ -10,7 +10,7 @@ from medjax import keys, ranges
 from medjax.arguments import finite, vector, whole, wholes
 from medjax.geometry import Flow, Grid, homogeneous, inverse, matmul, namespace
 from medjax.ranges import Range, leaf, uniform
-from medjax.transforms.spatial.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
+from medjax.transforms.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, static, transform
 from medjax.typing import Key, Params
 

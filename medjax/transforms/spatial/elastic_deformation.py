@@ -12,7 +12,7 @@ from medjax import keys
 from medjax.arguments import choice, finite, flag, vector, wholes
 from medjax.geometry import BSpline, Grid, direction, homogeneous, inverse, matmul, namespace, own_axes, spacing
 from medjax.ranges import leaf, number
-from medjax.transforms.spatial.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
+from medjax.transforms.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, static, transform
 from medjax.typing import Key, Params
 

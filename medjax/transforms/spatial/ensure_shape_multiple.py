@@ -6,7 +6,7 @@ import numpy as np
 
 from medjax.arguments import choice, wholes
 from medjax.geometry import Grid, namespace, window
-from medjax.transforms.spatial.sampling import Fill, Sampling, label_pad, pad_fill
+from medjax.transforms.sampling import Fill, Sampling, label_pad, pad_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Params
 

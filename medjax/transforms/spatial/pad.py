@@ -4,8 +4,8 @@ from typing import Any
 
 from medjax.arguments import sides
 from medjax.geometry import Grid
+from medjax.transforms.sampling import Fill, Sampling, label_pad, pad_fill
 from medjax.transforms.spatial.crop import extended
-from medjax.transforms.spatial.sampling import Fill, Sampling, label_pad, pad_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Params
 

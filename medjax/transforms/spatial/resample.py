@@ -14,7 +14,7 @@ from medjax.geometry import Grid, Space, check_affine, check_overlap, homogeneou
 from medjax.image import Image, ScalarImage
 from medjax.ranges import leaf
 from medjax.subject import Subject
-from medjax.transforms.spatial.sampling import Fill, Sampling, interpolation, label_interpolation, move_fill
+from medjax.transforms.sampling import Fill, Sampling, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Params
 

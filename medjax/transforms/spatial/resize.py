@@ -6,7 +6,7 @@ import numpy as np
 
 from medjax.arguments import flag, spread, stated, whole_number
 from medjax.geometry import Grid, homogeneous, matmul, namespace
-from medjax.transforms.spatial.sampling import Sampling, interpolation, label_interpolation
+from medjax.transforms.sampling import Sampling, interpolation, label_interpolation
 from medjax.transforms.transform import SpatialTransform, always, static, transform
 from medjax.typing import Params
 

@@ -11,7 +11,7 @@ from medjax.arguments import finite, flag
 from medjax.geometry import Grid, Linear, homogeneous, inverse, matmul, namespace, transform_vector
 from medjax.ranges import Range, number, uniform
 from medjax.transforms.axes import voxel_axes
-from medjax.transforms.spatial.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
+from medjax.transforms.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
 from medjax.transforms.transform import SpatialTransform, static, transform
 from medjax.typing import Key, Params
 

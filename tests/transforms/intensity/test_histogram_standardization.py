@@ -222,7 +222,7 @@ def test_a_dictionary_goes_through_every_door_as_one_transform():
     """It is one step of one kind, alone or in a pipeline, its names and landmarks survive a configuration."""
     s = two_images()
     t = mj.HistogramStandardization({"t1": TARGETS, "t2": TARGETS[-1] - TARGETS[::-1]})
-    assert t.kind == "intensity" and len(flatten(mj.Compose([t, mj.RandomNoise()]))) == 2
+    assert isinstance(t, mj.IntensityTransform) and len(flatten(mj.Compose([t, mj.RandomNoise()]))) == 2
     for pipeline in (mj.Compose([t, mj.RandomNoise()]), mj.Compose([mj.RandomNoise(), t, mj.RandomGamma()])):
         (batch,) = mj.PatchQueue(
             mj.SubjectsDataset([s], pipeline), mj.UniformSampler(8), 2, jax.random.key(0), samples_per_volume=2

@@ -9,7 +9,7 @@ import pytest
 from scipy import ndimage
 
 import medjax as mj
-from medjax.presets import nnunet_preprocess, nnunet_preprocess_from_plans
+from medjax import nnunet_preprocess, nnunet_preprocess_from_plans
 from tests.conftest import OBLIQUE, blobs
 
 CT = {"mean": 0.5, "std": 0.2, "percentile_00_5": 0.2, "percentile_99_5": 0.8}

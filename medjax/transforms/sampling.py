@@ -18,7 +18,7 @@ from jaxtyping import Array
 
 from medjax.arguments import Convert, choice, entries, finite
 from medjax.errors import shown
-from medjax.image import Image, LabelMap
+from medjax.image import Image
 from medjax.ops import statistics, warp
 from medjax.typing import working
 
@@ -107,12 +107,9 @@ def fill_value(image: Image, fill: Fill | None, dtype: Any) -> Array:
         return jnp.zeros_like(data, dtype, (channels,))
     if isinstance(fill, float):
         return jnp.full_like(data, fill, dtype, (channels,))
-    extent = jnp.asarray(image.spatial_shape if image.extent is None else image.extent, jnp.int32)
-    mask = None if image.extent is None else statistics.extent_mask(image.spatial_shape, extent)
-    kept = None if mask is None else mask[None]
+    extent, kept = jnp.asarray(image.size, jnp.int32), image.real
     if fill == "channel minimum":
-        whole = data if kept is None else jnp.where(kept, data, largest(data.dtype))
-        return whole.min((1, 2, 3)).astype(dtype)
+        return statistics.within(data, kept, largest(data.dtype)).min((1, 2, 3)).astype(dtype)
     real = data.astype(working(data.dtype))
     if fill == "border mean":
         value = statistics.border_mean(real, extent)
@@ -134,11 +131,6 @@ def largest(dtype: Any) -> Array:
     if jnp.issubdtype(dtype, jnp.inexact):
         return jnp.array(jnp.inf, dtype)
     return jnp.array(True) if dtype == jnp.bool_ else jnp.array(jnp.iinfo(dtype).max, dtype)
-
-
-def is_label(image: Image) -> bool:
-    """Whether an image is sampled as labels."""
-    return isinstance(image, LabelMap)
 
 
 def check_fill(fill: Fill | None, what: str, dtype: Any) -> None:
