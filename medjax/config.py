@@ -12,6 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from medjax.distributions import DISTRIBUTIONS, Distribution
 from medjax.errors import near
 from medjax.transforms.masking import above_mean
 from medjax.transforms.transform import REGISTRY, Transform
@@ -88,14 +89,14 @@ def functions_in(config: Any) -> Iterator[str]:
             )
 
 
-def build(config: Any, functions: Mapping[str, Any]) -> Transform:
-    """`from_config`, of what has been looked through."""
+def build(config: Any, functions: Mapping[str, Any], known_as: Mapping[str, Any] = REGISTRY) -> Any:
+    """`from_config`, of what has been looked through; known_as: the classes that it may name."""
     if not isinstance(config, dict) or NAME not in config:
         raise ValueError(f"a transform's configuration is a dictionary with {NAME!r}, got {short(config)}")
     name = config[NAME]
-    if not isinstance(name, str) or name not in REGISTRY:
-        raise ValueError(f"there is no transform {short(name)}.{near(name, REGISTRY) if isinstance(name, str) else ''}")
-    cls = REGISTRY[name]
+    if not isinstance(name, str) or name not in known_as:
+        raise ValueError(f"there is no transform {short(name)}.{near(name, known_as) if isinstance(name, str) else ''}")
+    cls = known_as[name]
     known = [f.name for f in fields(cls)]
     for argument in config:
         if argument not in (*known, NAME):
@@ -119,6 +120,11 @@ def encode(argument: str, value: Any, functions: Functions) -> Any:
     """A value as JSON can hold it."""
     if isinstance(value, Transform):
         return to_config(value, functions)
+    if isinstance(value, Distribution):
+        return {
+            NAME: type(value).__name__,
+            **{f.name: encode(f.name, getattr(value, f.name), None) for f in fields(value)},
+        }
     if isinstance(value, (np.ndarray, np.generic, jax.Array)):
         return np.asarray(value).tolist()
     if isinstance(value, (list, tuple)):
@@ -152,7 +158,7 @@ def reference(argument: str, function: Any, functions: Functions) -> str:
 def decode(value: Any, functions: Mapping[str, Any]) -> Any:
     """A value of a configuration as an argument."""
     if isinstance(value, dict) and NAME in value:
-        return build(value, functions)
+        return build(value, functions, {**REGISTRY, **DISTRIBUTIONS})
     if isinstance(value, dict) and set(value) == {FUNCTION}:
         return functions[value[FUNCTION]]
     if isinstance(value, (list, tuple)):

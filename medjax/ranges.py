@@ -1,6 +1,7 @@
 """How the arguments of a transform become numbers: one rule for each kind of field, one place where they are drawn.
 
-The rules are TorchIO's. With `per_axis`, x is (c - x, c + x) about the field's centre c (0 for degrees, 1 for scales)
+A range may be a `Distribution` instead. The rules for ranges are TorchIO's.
+With `per_axis`, x is (c - x, c + x) about the field's centre c (0 for degrees, 1 for scales)
 or (0, x) where there is none, a pair is the range of every axis, three numbers are one x an axis, six a range an axis.
 Without, x is (-x, x), or (low, x) where the field has a least value, and a pair is the range.
 Whatever the form, what is kept is a float32 array of the field's one shape: NumPy, unless a JAX array was given.
@@ -17,13 +18,14 @@ from jax.typing import ArrayLike
 
 from medjax import keys
 from medjax.arguments import Convert, as_floats, broadcast, check, maybe, real, traced
+from medjax.distributions import Distribution
 from medjax.typing import Key
 
 Range: TypeAlias = Any
-"""A number, a pair, three or six numbers; (2,) or (3, 2) float32 once the transform is built."""
+"""A number, a pair, three or six numbers, (2,) or (3, 2) float32 once the transform is built; or a `Distribution`."""
 Either: TypeAlias = Any
-"""A number, a pair or two pairs; (2, 2) float32 once the transform is built: two ranges, each drawn from half the time.
-"""
+"""A number, a pair or two pairs, (2, 2) float32 once the transform is built: two ranges, each drawn from half the time;
+or a `Distribution`."""
 
 
 # -- fields
@@ -74,6 +76,8 @@ def span(
     """The converter of a range, (2,) or (3, 2) float32; whole: of whole numbers."""
 
     def convert(name: str, value: Any) -> Any:
+        if isinstance(value, Distribution) and not whole:
+            return within(name, value, low, high, (3,) if per_axis else ())
         expanded = expand(name, as_floats(name, value), around, per_axis, low)
         check(name, expanded, low, high, whole)
         return ascending(name, expanded)
@@ -85,6 +89,8 @@ def two_spans(low: float | None) -> Convert:
     """The converter of two ranges, (2, 2) float32, from two pairs, one or a number."""
 
     def convert(name: str, value: Any) -> Any:
+        if isinstance(value, Distribution):
+            return within(name, value, low, None, ())
         array = as_floats(name, value)
         if array.shape not in ((), (2,), (2, 2)):
             raise ValueError(f"{name} must be a number, a pair or two pairs, got shape {array.shape}")
@@ -92,6 +98,26 @@ def two_spans(low: float | None) -> Convert:
         return ascending(name, broadcast(array, (2, 2)))
 
     return convert
+
+
+def within(name: str, given: Distribution, low: float | None, high: float | None, shape: tuple[int, ...]) -> Any:
+    """A distribution in the shape of its field; raises a ValueError for one that reaches beyond the field's bounds."""
+    if given.shape not in ((), shape):
+        raise ValueError(f"{name} is one number, not one for each axis, got {given!r}")
+    least, greatest = given.support()
+    if not traced(least) and low is not None and np.min(least) < low:
+        raise ValueError(f"{name} must be at least {low:g}, but {given!r} reaches below: give it low={low:g}")
+    if not traced(greatest) and high is not None and np.max(greatest) > high:
+        raise ValueError(f"{name} must be at most {high:g}, but {given!r} reaches above: give it high={high:g}")
+    return jax.tree.map(lambda leaf: broadcast(leaf, shape), given)
+
+
+def support(values: Any) -> Any:
+    """The least and the greatest number that may be drawn, as a range (..., 2), of a range or a distribution."""
+    if not isinstance(values, Distribution):
+        return values
+    least, greatest = values.support()
+    return (jnp if traced(least) or traced(greatest) else np).stack([least, greatest], -1)
 
 
 def ascending(name: str, pairs: Any) -> Any:
@@ -128,12 +154,14 @@ def expand(name: str, array: Any, around: float | None, per_axis: bool, low: flo
 # -- what is drawn
 
 
-def draw(key: Key, values: jax.Array | np.ndarray, shape: tuple[int, ...] = ()) -> jax.Array:
-    """Uniform between low and high, the last axis of `values`; `shape` comes before the axes of the range.
+def draw(key: Key, values: jax.Array | np.ndarray | Distribution, shape: tuple[int, ...] = ()) -> jax.Array:
+    """From a distribution, or uniform between low and high, the last axis of `values`; `shape` comes before the rest.
 
     low + (high - low) u, as four products of 12 bits by 12. They are exact, so that it makes no difference whether a
     compiler contracts a product and a sum: every program draws the same bits.
     """
+    if isinstance(values, Distribution):
+        return values.sample(key, (*shape, *values.shape))
     low, high = ends(values, shape)
     unit = random.uniform(key, low.shape, low.dtype)
     coarse = jnp.floor(unit * 2**12) / 2**12
@@ -154,8 +182,10 @@ def draw_integer(key: Key, values: jax.Array | np.ndarray, shape: tuple[int, ...
     return jnp.minimum(low + jnp.floor((high - low + 1) * unit), high).astype(jnp.int32)
 
 
-def draw_either(key: Key, values: ArrayLike, shape: tuple[int, ...] = ()) -> jax.Array:
+def draw_either(key: Key, values: ArrayLike | Distribution, shape: tuple[int, ...] = ()) -> jax.Array:
     """Numbers of an `either` field, each with a coin of its own."""
+    if isinstance(values, Distribution):
+        return draw(key, values, shape)
     pairs = jnp.asarray(values)
     heads = coin(keys.for_name(key, "side"), jnp.asarray(0.5, pairs.dtype), shape)
     chosen = jnp.where(heads[..., None], *(jnp.broadcast_to(pair, (*shape, 2)) for pair in pairs))

@@ -27,10 +27,12 @@ def blurred(image: Image, params: Params, units: str, kernel: str) -> Image:
 
 
 def reach(std: Any, spacing: np.ndarray, units: str, kernel: str) -> Shape3 | None:
-    """How many voxels a kernel of deviations up to `std`, (3,) or (3, 2), reaches; None if it mirrors otherwise."""
-    if kernel != "scipy":
+    """How many voxels a kernel of deviations up to `std`, (3,) or (3, 2), reaches; None if that has no end."""
+    if kernel != "scipy":  # which mirrors otherwise than a box is continued
         return None
-    largest = np.asarray(std).reshape(3, -1)[:, -1] / (np.asarray(spacing) if units == "mm" else 1)
+    largest = np.asarray(ranges.support(std)).reshape(3, -1)[:, -1] / (np.asarray(spacing) if units == "mm" else 1)
+    if not np.isfinite(largest).all():
+        return None
     i, j, k = (int(np.floor(4 * sigma + 0.5)) for sigma in largest)
     return i, j, k
 

@@ -4,6 +4,7 @@ import jax.numpy as jnp
 from jaxtyping import Array
 
 from medjax import keys, ranges
+from medjax.distributions import Distribution
 from medjax.image import Image
 from medjax.ops.local import gaussian_bump
 from medjax.ranges import Range
@@ -12,10 +13,14 @@ from medjax.typing import Key, Params
 
 
 def draw_bump(key: Key, scale: Range, location: Range, shape: tuple[int, ...]) -> dict[str, Array]:
-    """Standard deviations, log-uniform, and centres, uniform, along each axis; of `shape` and (3,)."""
-    ends = jnp.log(jnp.asarray(scale))
+    """Standard deviations, for a range log-uniform, and centres, along each axis; of `shape` and (3,)."""
+    inner = keys.for_name(key, "scale")
+    if isinstance(scale, Distribution):
+        log_scale = jnp.log(ranges.draw(inner, scale, shape))
+    else:
+        log_scale = ranges.draw(inner, jnp.log(jnp.asarray(scale)), shape)
     return {
-        "log_scale": ranges.draw(keys.for_name(key, "scale"), ends, shape),
+        "log_scale": log_scale,
         "location": ranges.draw(keys.for_name(key, "location"), location, shape),
     }
 

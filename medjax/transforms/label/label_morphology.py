@@ -26,8 +26,9 @@ LARGEST = 32
 
 def check_radius(radius: Any, reach: int) -> None:
     """Raise a ValueError for a radius beyond what the program is built for."""
-    if not traced(radius) and np.max(radius) > reach:
-        raise ValueError(f"radius={np.asarray(radius).tolist()} exceeds max_radius={reach}: give a larger max_radius")
+    most = ranges.support(radius)
+    if not traced(most) and np.max(most) > reach:
+        raise ValueError(f"radius={np.asarray(most).tolist()} exceeds max_radius={reach}: give a larger max_radius")
 
 
 def reshaped(image: Image, labels: Sequence[int], params: Params, reach: int) -> Image:
