@@ -53,6 +53,11 @@ def as_many(key: Any) -> Key:
     return typed(key) if is_raw(key, 2) else key
 
 
+def alone_under_vmap(key: Key | None) -> bool:
+    """Whether keys under `vmap` draw what each of them draws alone: threefry's do, those of XLA's generator do not."""
+    return key is None or str(random.key_impl(key)) == "threefry2x32"
+
+
 def are_many(key: object) -> bool:
     """Whether these are (N,) keys, typed or raw."""
     if not isinstance(key, (jax.Array, np.ndarray)):

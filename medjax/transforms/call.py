@@ -46,7 +46,7 @@ def one_subject(t: "Transform", x: Data, key: Key | None, labels: Sequence[str])
     subject = through_gate(subject.load())
     check_subject(t, subject, names_of(x))
     if is_traced(t, subject, key):
-        return restore(looped(one, *alike(t, subject, key)))
+        return restore(looped(lambda t, s, key: executed(t, s, draw(t, key, s)), *alike(t, subject, key)))
     t, subject, offset = brought_near(t, subject)
     return restore(taken_back(on_host(t, subject, compiled_draw(t, key, outline(subject))), offset))
 
@@ -87,8 +87,7 @@ def replay(t: "Transform", x: Data, params: Params) -> Data:
     check_subject(t, subject, names_of(x))
     if is_traced(t, subject, params):
         t, subject, params = alike(t, subject, params)
-        steps = flatten(t)
-        return restore(execute(steps, runs_of(steps), flatten_params(t, params), subject)[0])
+        return restore(executed(t, subject, params))
     t, subject, offset = brought_near(t, subject)
     return restore(taken_back(on_host(t, subject, params), offset))
 
@@ -115,10 +114,10 @@ def key_for(t: "Transform", key: Any, check: Callable[[Any], Key]) -> Key | None
     return check(key)
 
 
-def one(t: "Transform", subject: Subject, key: Key | None) -> Subject:
-    """Draw and run, traced."""
+def executed(t: "Transform", subject: Subject, params: Params) -> Subject:
+    """A subject after a pipeline of which everything has been drawn, traced."""
     steps = flatten(t)
-    return execute(steps, runs_of(steps), flatten_params(t, draw(t, key, subject)), subject)[0]
+    return execute(steps, runs_of(steps), flatten_params(t, params), subject)[0]
 
 
 def each(t: "Transform", subject: Subject, key: Key | None, index: Array, size: int) -> tuple[Subject, Any]:
@@ -133,22 +132,35 @@ def each(t: "Transform", subject: Subject, key: Key | None, index: Array, size: 
 
     @jax.checkpoint
     def element(operands: Any) -> Any:
-        t, whole, subject, key, index, number = operands
+        t, whole, subject, params, number = operands
         subject = subject.replace(
             **{name: subject[name].replace(data=ElementVoxels(data, number)) for name, data in whole.items()}
         )
-        params = draw(t, key, subject, (index, size))
         flat = flatten_params(t, params)
         result, record = execute(flatten(t), runs, flat, subject)
         seen = {i: flat[i] for i, step in enumerate(steps) if seen_on_host(step.transform)}
         return result, {"record": record, "params": seen}
 
-    numbers = jnp.arange(len(index), dtype=jnp.int32)
-    result, seen = jax.lax.map(lambda operands: element((t, whole, *operands)), (rest, key, index, numbers))
+    operands = (rest, draws(t, key, subject, index, size), jnp.arange(len(index), dtype=jnp.int32))
+    result, seen = jax.lax.map(lambda operands: element((t, whole, *operands)), operands)
     for name, image in result.images.items():  # traced, so nothing is computed yet
         buckets.check_count(image.data.shape[-3:], f"the result {name!r}")
         buckets.check_memory(image.data.shape, image.data.dtype.itemsize, f"the batch of results {name!r}")
     return result, seen
+
+
+def draws(t: "Transform", key: Key | None, subject: Subject, index: Array, size: int) -> Params:
+    """`draw` for every element of a batch at once: on a GPU a few kernels instead of as many for each element."""
+    outlines = {n: jax.ShapeDtypeStruct(image.shape[1:], image.dtype) for n, image in subject.images.items()}
+    grids = {n: (image.affine, image.extent) for n, image in subject.images.items()}
+
+    def one(key: Key | None, grids: dict[str, tuple[Array, Array | None]], index: Array) -> Params:
+        images = {n: type(subject[n]).of(outlines[n], *grid) for n, grid in grids.items()}
+        return draw(t, key, Subject(images), (index, size))
+
+    if keys.alone_under_vmap(key):
+        return jax.vmap(one)(key, grids, index)
+    return jax.lax.map(lambda operands: one(*operands), (key, grids, index))
 
 
 def cropped_first(t: "Transform", key: Key | None, subject: Subject) -> list[str]:
