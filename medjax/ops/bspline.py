@@ -5,11 +5,13 @@ u the coordinate in the control grid.
 """
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from medjax.ops import passes
 from medjax.ops.constants import zeros
 from medjax.ops.warp import Coordinates, cubic, indices, map_coordinates
 from medjax.typing import Shape3
@@ -63,7 +65,12 @@ def field_aligned(
 
 def field_at(control: Float[Array, "D n0 n1 n2"], coordinates: Coordinates) -> Float[Array, "D I J K"]:
     """The field at any control coordinates, three arrays (I, J, K): 64 taps a point, zero beyond the control grid."""
-    return by_slabs(lambda i: taps(control, tuple(c[i] for c in coordinates)), coordinates[0].shape[0])
+
+    def at(index: Array) -> Array:
+        return taps(control, tuple(c[index] for c in coordinates))
+
+    count = coordinates[0].shape[0]
+    return jax.lax.platform_dependent(cpu=partial(by_slabs, at, count), default=partial(whole, control, coordinates))
 
 
 def field_on(
@@ -81,8 +88,16 @@ def field_on(
     return jax.lax.cond(
         is_aligned(matrix, shape),
         lambda: field_aligned(control, matrix, shape),
-        lambda: by_slabs(slab, shape[0]),
+        lambda: jax.lax.platform_dependent(
+            cpu=partial(by_slabs, slab, shape[0]),
+            default=lambda: whole(control, map_coordinates(matrix, indices(shape, matrix.dtype))),
+        ),
     )
+
+
+def whole(control: Float[Array, "D n0 n1 n2"], coordinates: Coordinates) -> Float[Array, "D I J K"]:
+    """`taps` of all points at once, where slabs would be launches (see `passes`); worked out again for a gradient."""
+    return jax.checkpoint(partial(taps, control))(coordinates)
 
 
 def by_slabs(slab: Callable[[Array], Float[Array, "D J K"]], count: int) -> Float[Array, "D I J K"]:
@@ -104,7 +119,7 @@ def taps(control: Float[Array, "D n0 n1 n2"], coordinates: tuple[Array, Array, A
         )
 
     def plane(a: Array, total: Array) -> Array:
-        """Add the 16 taps of one plane of coefficients; a loop over planes keeps the program small."""
+        """Add the 16 taps of one plane of coefficients."""
         for b in range(4):
             base = ((first[0] + (a + 2)) * rows + (first[1] + (b + 2))) * columns + first[2] + 2
             ab = weight(0, a) * weight(1, b)
@@ -113,4 +128,4 @@ def taps(control: Float[Array, "D n0 n1 n2"], coordinates: tuple[Array, Array, A
                 total = total + value * (ab * weight(2, c))[None]
         return total
 
-    return jax.lax.fori_loop(0, 4, plane, zeros((control.shape[0], *first[0].shape), flat.dtype, flat, *first))
+    return passes.summed(4, plane, zeros((control.shape[0], *first[0].shape), flat.dtype, flat, *first))

@@ -97,8 +97,15 @@ def spline(x: Volume, samplings: Samplings) -> Volume:
             values = values if matrix is None else correlate(values, axis, matrix)
         return values
 
+    def whole(x: Volume) -> Volume:
+        for axis, matrix in zip((3, 2), rest[::-1], strict=True):
+            x = x if matrix is None else correlate(x, axis, matrix)
+        return x
+
     if any(matrix is not None for matrix in rest):
-        x = jnp.moveaxis(jax.lax.map(slab, jnp.moveaxis(x, 1, 0)), 0, 1)
+        x = jax.lax.platform_dependent(
+            x, cpu=lambda x: jnp.moveaxis(jax.lax.map(slab, jnp.moveaxis(x, 1, 0)), 0, 1), default=whole
+        )
     return x if first is None else correlate(x, 1, first)
 
 

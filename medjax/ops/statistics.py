@@ -15,6 +15,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array, Bool, Float, Int
 
+from medjax.ops import passes
 from medjax.typing import Mask, Shape3, Volume
 
 Scalar: TypeAlias = Float[Array, ""]
@@ -106,10 +107,10 @@ def finite_only(function: Callable[[Array, AnyMask], T], x: Volume, mask: AnyMas
 
 
 def each_channel(function: Callable[[Array, AnyMask], T], x: Volume, mask: AnyMask = None) -> T:
-    """`function` of each channel (1, I, J, K) and its mask, one after the other, stacked along a new first axis."""
+    """`function` of each channel (1, I, J, K) and its mask, stacked along a new first axis."""
     if mask is None:
-        return jax.lax.map(lambda channel: function(channel[None], None), x)
-    return jax.lax.map(lambda pair: function(pair[0][None], pair[1][None]), (x, jnp.broadcast_to(mask, x.shape)))
+        return passes.one_by_one(lambda channel: function(channel[None], None), x)
+    return passes.one_by_one(lambda pair: function(pair[0][None], pair[1][None]), (x, jnp.broadcast_to(mask, x.shape)))
 
 
 def over_channels(x: Volume) -> tuple[Float[Array, "1 I J K"], Float[Array, "1 I J K"]]:
@@ -155,7 +156,7 @@ def order_statistics(x: Volume, ranks: Int[Array, "Q"], n: Int[Array, ""]) -> tu
     """The voxels of each rank and of the next, (Q,) and (Q,), among the n that are not NaN; anything where n is 0."""
     places = np.random.default_rng(0).integers(x.size, size=min(SAMPLE, x.size))
     sample = jnp.sort(ordinal(x.ravel()[places]))
-    return jax.lax.map(lambda rank: select(x, sample, rank, n), ranks)
+    return passes.one_by_one(lambda rank: select(x, sample, rank, n), ranks)
 
 
 @order_statistics.defjvp
@@ -167,7 +168,7 @@ def _(primals: tuple, tangents: tuple) -> tuple:
         equal = x == value
         return jnp.where(equal, dx, 0).sum() / jnp.maximum(count(equal), 1).astype(x.dtype)
 
-    return values, jax.tree.map(partial(jax.lax.map, shared), values)
+    return values, jax.tree.map(partial(passes.one_by_one, shared), values)
 
 
 def select(x: Volume, sample: Int[Array, "M"], rank: Int[Array, ""], n: Int[Array, ""]) -> tuple[Scalar, Scalar]:
@@ -239,8 +240,19 @@ def bracket(
         part = (below[1:4] <= rank).sum(dtype=jnp.int32)
         return step + 1, ends[part], ends[part + 1], below[part], below[part + 1]
 
+    def passed(_: int, state: tuple) -> tuple:
+        more = unfinished(state)
+        return jax.tree.map(lambda new, old: jnp.where(more, new, old), cut(state), state)
+
     zero = jnp.zeros_like(rank)
-    return jax.lax.while_loop(unfinished, cut, (zero, -top, top + 1, zero, n))[1:]
+    start = (zero, -top, top + 1, zero, n)
+    most = 4 * sample.dtype.itemsize + 8  # each takes two bits of a number; the sample may need a few before
+    # A GPU waits for the host to see whether a loop goes on, longer than the few passes take that are in vain.
+    return jax.lax.platform_dependent(
+        start,
+        cpu=lambda start: jax.lax.while_loop(unfinished, cut, start),
+        default=lambda start: jax.lax.fori_loop(0, most, passed, start),
+    )[1:]
 
 
 def middle(low: Int[Array, ""], high: Int[Array, ""]) -> Int[Array, ""]:

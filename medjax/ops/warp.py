@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Num
 
-from medjax.ops import axis
+from medjax.ops import axis, passes
 from medjax.ops.constants import zeros
 from medjax.typing import Shape3
 
@@ -150,7 +150,7 @@ def spline(data: Array, coordinates: Coordinates, extent: Array, dtype: Any) -> 
         return fold(index, jnp.int32(0), extent[of], "reflect"), weight
 
     def plane(a: Array, total: Array) -> Array:
-        """Add the 16 taps of one plane; a loop over planes keeps the program small."""
+        """Add the 16 taps of one plane."""
         i, u = along(0, a)
         for b in range(4):
             j, v = along(1, b)
@@ -160,7 +160,7 @@ def spline(data: Array, coordinates: Coordinates, extent: Array, dtype: Any) -> 
                 total = total + value * (u * v * w)[None]
         return total
 
-    return jax.lax.fori_loop(0, 4, plane, zeros((channels, *first[0].shape), dtype, flat, extent, *first))
+    return passes.summed(4, plane, zeros((channels, *first[0].shape), dtype, flat, extent, *first))
 
 
 def vote(data: Array, coordinates: Coordinates, extent: Array) -> Array:

@@ -99,7 +99,7 @@ def test_padding_is_no_neighbour(connectivity):
     real = np.zeros((16, 15, 14), bool)
     real[:13, :11, :12] = True
     padded = np.pad(x, ((0, 0), (0, 3), (0, 4), (0, 2)), constant_values=7)
-    got = jax.jit(lambda x, real: morphology.border(x, connectivity, real))(padded, real)
+    got = jax.jit(lambda x, real: morphology.border(x, connectivity, real))(padded, real[None])
     np.testing.assert_array_equal(got[:, :13, :11, :12], morphology.border(jnp.asarray(x), connectivity))
 
 

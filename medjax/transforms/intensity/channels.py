@@ -5,7 +5,6 @@ Numbers of a transform are () or (1,) for all channels, or (C,); `p_per_channel`
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.typing import ArrayLike
@@ -14,7 +13,7 @@ from jaxtyping import Array, Bool
 from medjax import keys, ranges
 from medjax.geometry import Grid
 from medjax.image import Image
-from medjax.ops import statistics
+from medjax.ops import passes, statistics
 from medjax.typing import Key, Params
 
 
@@ -80,11 +79,11 @@ def deviations(x: Array, mean: Array, mask: Array | None) -> Array:
 
 
 def each(function: Any, x: Array, *numbers: Array) -> Array:
-    """`function(channel, *its numbers)` of each channel (1, I, J, K), one after the other; numbers (1 or C, ...).
+    """`function(channel, *its numbers)` of each channel (1, I, J, K); numbers (1 or C, ...).
 
     Of all channels at once where the numbers are the same for all.
     """
     if all(len(n) == 1 for n in numbers):
         return function(x, *(n[0] for n in numbers))
     numbers = tuple(jnp.broadcast_to(n, (len(x), *n.shape[1:])) for n in numbers)
-    return jax.lax.map(lambda each: function(each[0][None], *each[1:])[0], (x, *numbers))
+    return passes.one_by_one(lambda each: function(each[0][None], *each[1:])[0], (x, *numbers))

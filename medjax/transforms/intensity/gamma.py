@@ -1,6 +1,7 @@
 """Change contrast by a power of the intensities."""
 
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -56,18 +57,25 @@ def raised(image: Image, params: Params, t: Any) -> Image:
 def moments(function: Callable[[Array], Array], x: Array, near: Array, mask: Array | None) -> tuple[Array, Array]:
     """Mean and deviation of the real voxels of each channel of function(x), whose mean is near `near`.
 
-    Plane by plane, so that function(x) is not kept: a volume that is written costs more than powers taken twice.
+    On a CPU plane by plane, so that function(x) is not kept: to write a volume costs more than to take powers twice.
     """
 
-    def sums(i: Array) -> tuple[Array, Array]:
-        plane = jax.lax.dynamic_slice_in_dim(x, i, 1, 1)
-        real = None if mask is None else jax.lax.dynamic_slice_in_dim(mask, i, 1, 1)
-        off = within(function(plane) - near, real, 0)
+    def sums(x: Array, mask: Array | None) -> tuple[Array, Array]:
+        off = within(function(x) - near, mask, 0)
         return off.sum((1, 2, 3), keepdims=True), (off**2).sum((1, 2, 3), keepdims=True)
 
+    def plane(i: Array) -> tuple[Array, Array]:
+        cut = partial(jax.lax.dynamic_slice_in_dim, start_index=i, slice_size=1, axis=1)
+        return sums(cut(x), None if mask is None else cut(mask))
+
     count = jnp.asarray(x[0].size, jnp.int32) if mask is None else count_of(mask)
-    totals = jax.lax.map(sums, jnp.arange(x.shape[1], dtype=jnp.int32))
-    off, square = (total.sum(0) / jnp.maximum(count, 1).astype(x.dtype) for total in totals)
+
+    def by_plane() -> tuple[Array, Array]:
+        off, square = jax.lax.map(plane, jnp.arange(x.shape[1], dtype=jnp.int32))
+        return off.sum(0), square.sum(0)
+
+    totals = jax.lax.platform_dependent(cpu=by_plane, default=lambda: sums(x, mask))
+    off, square = (total / jnp.maximum(count, 1).astype(x.dtype) for total in totals)
     variance = square - off**2
     varies = variance > 0
     return near + off, jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)), 0)

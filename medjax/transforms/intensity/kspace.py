@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 from medjax import ranges
 from medjax.geometry import Grid
 from medjax.image import Image
-from medjax.ops import statistics
+from medjax.ops import passes, statistics
 from medjax.transforms.axes import Axis, along_voxels
 from medjax.typing import Key, Params, Volume
 
@@ -45,10 +45,10 @@ def along(axis: Any, change: Callable[[Volume, int], T], data: Volume) -> T:
 
 
 def by_channel(change: Callable[[Volume, Params], Volume], data: Volume, params: Params, per_channel: bool) -> Volume:
-    """`change(data, params)`, or channel after channel, each with its own entry of the params."""
+    """`change(data, params)`, or for each channel, with its own entry of the params."""
     if not per_channel:
         return change(data, params)
-    return jax.lax.map(lambda operands: change(operands[0][None], operands[1])[0], (data, params))
+    return passes.one_by_one(lambda operands: change(operands[0][None], operands[1])[0], (data, params))
 
 
 def channels(grid: Grid, per_channel: bool) -> tuple[int, ...]:

@@ -1,0 +1,95 @@
+"""What runs off a CPU, run on one: the same numbers as the loops that CPUs run, which SciPy vouches for elsewhere."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import medjax as mj
+from medjax.ops import bspline, passes, statistics, warp
+from tests.conftest import blobs, small_subject
+
+X = jnp.asarray(np.stack([blobs((13, 11, 12)), blobs((13, 11, 12), 3)]))
+REAL = jnp.arange(13)[None, :, None, None] < jnp.array([9, 13])[:, None, None, None]
+
+
+@pytest.fixture
+def elsewhere(monkeypatch):
+    """Every choice by platform as off a CPU."""
+    monkeypatch.setattr(jax.lax, "platform_dependent", lambda *args, cpu, default: default(*args))
+    jax.clear_caches()
+    yield
+    jax.clear_caches()
+
+
+def cubic():
+    points = [jnp.asarray(v, jnp.float32) for v in np.random.default_rng(0).uniform(-2, 14, (3, 7, 6, 5))]
+    return warp.spline(X, tuple(points), jnp.array([13, 11, 12], jnp.int32), jnp.float32)
+
+
+def field(turned):
+    control = jnp.asarray(np.random.default_rng(1).normal(size=(3, 6, 7, 5)), jnp.float32)
+    matrix = np.eye(4) * 0.4
+    matrix[0, 1] = 0.1 * turned
+    matrix[3, 3] = 1
+    return bspline.field_on(control, jnp.asarray(matrix, jnp.float32), (9, 8, 7))
+
+
+def field_at():
+    control = jnp.asarray(np.random.default_rng(1).normal(size=(3, 6, 7, 5)), jnp.float32)
+    points = np.random.default_rng(2).uniform(-1, 6, (3, 7, 6, 5))
+    return bspline.field_at(control, tuple(jnp.asarray(v, jnp.float32) for v in points))
+
+
+def quantiles(x):
+    return statistics.quantiles(x, jnp.array([0.0, 0.005, 0.31, 0.5, 0.995, 1.0]))
+
+
+KERNELS = {
+    "cubic": cubic,
+    "a turned field": partial(field, 1),
+    "a field at points": field_at,
+    "quantiles": partial(quantiles, X),
+    "quantiles of ties": partial(quantiles, jnp.round(X * 3)),
+    "quantiles of few": partial(quantiles, X[:1, :1, :1, :2]),
+    "channels": partial(statistics.each_channel, lambda x, m: statistics.mean_std(x, m)[0], X, REAL),
+}
+TRANSFORMS = {
+    "nnU-Net's gamma": mj.RandomGamma(gamma=((0.7, 1), (1, 1.5)), rescale=True, invert_image=True, retain_stats=True),
+    "low resolution": mj.LowResolution(0.4, image_interpolation="cubic"),
+    "Gibbs": mj.RandomGibbs(per_channel=True),
+    "elastic": mj.RandomElasticDeformation(num_control_points=5, max_displacement=3),
+}
+
+
+@pytest.mark.parametrize("name", KERNELS)
+def test_kernels_are_the_same_off_a_cpu(name, request):
+    here = KERNELS[name]()
+    request.getfixturevalue("elsewhere")
+    np.testing.assert_allclose(jax.jit(KERNELS[name])(), here, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("name", TRANSFORMS)
+def test_transforms_and_their_gradients_are_the_same_off_a_cpu(name, request):
+    t, s, key = TRANSFORMS[name], small_subject(shape=(14, 12, 13)), jax.random.key(3)
+    s = mj.Subject(t1=mj.ScalarImage(np.concatenate([s.t1.data, 2 * s.t1.data]), s.t1.affine))
+
+    def slope(data):
+        return jax.grad(lambda data: (jax.jit(t)(s.replace(t1=s.t1.replace(data=data)), key).t1.data ** 2).mean())(data)
+
+    here = t(s, key).t1.numpy(), slope(jnp.asarray(s.t1.data))
+    request.getfixturevalue("elsewhere")
+    there = t(s, key).t1.numpy(), slope(jnp.asarray(s.t1.data))
+    for a, b in zip(here, there, strict=True):
+        np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-4 * np.abs(a).max())
+
+
+def test_a_loop_of_a_cpu_is_a_loop_there_and_unrolled_elsewhere():
+    def f(x):
+        return passes.summed(3, lambda n, s: s + jnp.sin(x * (n + 1)), x), passes.one_by_one(jnp.sin, x)
+
+    x = jnp.arange(4.0)
+    assert "while" in jax.jit(f).lower(x).as_text()
+    assert "while" not in jax.export.export(jax.jit(f), platforms=["cuda"])(x).mlir_module()
