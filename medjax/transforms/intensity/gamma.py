@@ -1,7 +1,6 @@
 """Change contrast by a power of the intensities."""
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -20,37 +19,6 @@ from medjax.transforms.transform import IntensityTransform, abstract, static, tr
 from medjax.typing import Key, Params
 
 LEAST = 1e-7  # what a range and a deviation are divided by at least
-
-
-def power(image: Image, params: Params) -> Array:
-    """Gamma for each channel or for all, from what was drawn."""
-    gamma = params["gamma"] if "gamma" in params else jnp.exp(params["log_gamma"])
-    return channels.laid(gamma, image)
-
-
-def raised(image: Image, params: Params, t: Any) -> Image:
-    """The power of each channel as `Gamma` says."""
-    gamma = power(image, params)
-    if not t.rescale:
-        return channels.limited(pointwise.signed_power(image.data, gamma), image, params)
-    mask, data = image.real, image.data
-    low, high = channels.least(data, mask), channels.greatest(data, mask)
-    low, high = (-high, -low) if t.invert_image else (low, high)
-    width = high - low
-
-    def bent(data: Array) -> Array:
-        """The power of the range."""
-        base = ((-data if t.invert_image else data) - low) / jnp.maximum(width, LEAST)
-        return pointwise.signed_power(base, gamma) * width + low
-
-    y = bent(data)
-    if t.retain_stats:
-        mean = channels.means(data, mask)
-        spread = channels.deviations(data, mean, mask)
-        mean = -mean if t.invert_image else mean
-        after, found = moments(bent, data, mean, mask)
-        y = (y - after) * (spread / jnp.maximum(found, LEAST)) + mean
-    return channels.limited(-y if t.invert_image else y, image, params)
 
 
 def moments(function: Callable[[Array], Array], x: Array, near: Array, mask: Array | None) -> tuple[Array, Array]:
@@ -73,14 +41,6 @@ def moments(function: Callable[[Array], Array], x: Array, near: Array, mask: Arr
     return near + off, jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)), 0)
 
 
-def lowered(image: Image, params: Params, t: Any) -> Image:
-    """The image that signed powers made this one of; the way back from a rescaled one is lost, and it stays."""
-    if t.rescale:
-        return image
-    data = pointwise.signed_power(image.data, 1 / power(image, params))
-    return channels.limited(data, image, params)
-
-
 @abstract
 class Power(IntensityTransform):
     """Abstract. What `Gamma` and `RandomGamma` do with the power."""
@@ -99,11 +59,38 @@ class Power(IntensityTransform):
         """Whether no range of a channel is needed."""
         return not self.rescale
 
+    def power(self, image: Image, params: Params) -> Array:
+        """Gamma for each channel or for all, from what was drawn."""
+        gamma = params["gamma"] if "gamma" in params else jnp.exp(params["log_gamma"])
+        return channels.laid(gamma, image)
+
     def apply_to(self, image: Image, params: Params) -> Image:
-        return raised(image, params, self)
+        gamma = self.power(image, params)
+        if not self.rescale:
+            return channels.limited(pointwise.signed_power(image.data, gamma), image, params)
+        mask, data = image.real, image.data
+        low, high = channels.least(data, mask), channels.greatest(data, mask)
+        low, high = (-high, -low) if self.invert_image else (low, high)
+        width = high - low
+
+        def bent(data: Array) -> Array:
+            """The power of the range."""
+            base = ((-data if self.invert_image else data) - low) / jnp.maximum(width, LEAST)
+            return pointwise.signed_power(base, gamma) * width + low
+
+        y = bent(data)
+        if self.retain_stats:
+            mean = channels.means(data, mask)
+            spread = channels.deviations(data, mean, mask)
+            mean = -mean if self.invert_image else mean
+            after, found = moments(bent, data, mean, mask)
+            y = (y - after) * (spread / jnp.maximum(found, LEAST)) + mean
+        return channels.limited(-y if self.invert_image else y, image, params)
 
     def undo(self, image: Image, params: Params) -> Image:
-        return lowered(image, params, self)
+        if self.rescale:
+            return image  # the way back is lost with the range
+        return channels.limited(pointwise.signed_power(image.data, 1 / self.power(image, params)), image, params)
 
 
 @transform

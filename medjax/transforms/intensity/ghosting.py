@@ -10,32 +10,35 @@ from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import fourier
 from medjax.ranges import Range, leaf, number, span, uniform
-from medjax.transforms.axes import Axis, along_voxels, axes_of, axis_of
-from medjax.transforms.intensity.kspace import along, by_channel, channels, draw_axis, unpadded
-from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.transforms.axes import Axis, axes_of, axis_of
+from medjax.transforms.intensity.kspace import LineArtefact, along, by_channel, channels, draw_axis, unpadded
+from medjax.transforms.transform import abstract, static, transform
 from medjax.typing import Key, Params, Volume
 
 
-def ghosted(image: Image, params: Params, axis: Any, magnitude: bool, per_channel: bool = False) -> Image:
-    """The planes of the spectrum across an axis weakened; axis None: the one in the params."""
-    data, extent = unpadded(image)
+@abstract
+class Ghosts(LineArtefact):
+    """Abstract. Weakens planes of the spectrum across an axis."""
 
-    def change(x: Volume, params: Params) -> Volume:
-        count = jnp.round(params["num_ghosts"]).astype(jnp.int32)
-        intensity = jnp.asarray(params["intensity"]).astype(x.dtype)
+    def apply_to(self, image: Image, params: Params) -> Image:
+        data, extent = unpadded(image)
 
-        def across(x: Volume, a: int) -> Volume:
-            n = extent[a - 1]
-            factors = fourier.ghost_factors(x.shape[a], n, count, intensity, params["restore"])
-            return fourier.filter_planes(x, a, factors, extent=n, magnitude=magnitude)
+        def change(x: Volume, params: Params) -> Volume:
+            count = jnp.round(params["num_ghosts"]).astype(jnp.int32)
+            intensity = jnp.asarray(params["intensity"]).astype(x.dtype)
 
-        return along(params["axis"] if axis is None else axis, across, x)
+            def across(x: Volume, a: int) -> Volume:
+                n = extent[a - 1]
+                factors = fourier.ghost_factors(x.shape[a], n, count, intensity, params["restore"])
+                return fourier.filter_planes(x, a, factors, extent=n, magnitude=self.magnitude)
 
-    return image.replace(data=by_channel(change, data, params, per_channel))
+            return along(self.line_axis(image, params), across, x)
+
+        return image.replace(data=by_channel(change, data, params, self.per_channel))
 
 
 @transform
-class Ghosting(IntensityTransform):
+class Ghosting(Ghosts):
     """Weaken every g-th plane of k-space across an axis, which adds copies of the image along it.
 
     The planes 0, g, 2g, ... of the shifted spectrum, whose frequency 0 is at n // 2, are multiplied by 1 - intensity,
@@ -56,19 +59,15 @@ class Ghosting(IntensityTransform):
     axis: Axis = static(convert=axis_of)
     intensity: float = number(default=0.5, low=0.0)
     restore: float | None = leaf(default=None, convert=maybe(real(low=0.0, high=1.0)))
-    magnitude: bool = static(default=False, convert=flag, kw_only=True)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         restore = None if self.restore is None else jnp.asarray(self.restore)
         numbers = {name: jnp.asarray(getattr(self, name)) for name in ("num_ghosts", "intensity")}
         return {**numbers, "restore": restore}
 
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return ghosted(image, params, along_voxels(self.axis, image.affine), self.magnitude)
-
 
 @transform
-class RandomGhosting(IntensityTransform):
+class RandomGhosting(Ghosts):
     """`Ghosting` with everything random, drawn for each image.
 
     num_ghosts: whole numbers, both ends drawn, equally likely; x is (0, x).  axes: one of them is drawn, those of one
@@ -81,7 +80,6 @@ class RandomGhosting(IntensityTransform):
     intensity: Range = uniform(default=(0.5, 1.0), low=0.0)
     restore: Range | None = leaf(default=None, convert=maybe(span(low=0.0, high=1.0)))
     per_channel: bool = static(default=False, convert=flag, kw_only=True)
-    magnitude: bool = static(default=False, convert=flag, kw_only=True)
 
     random = True
 
@@ -96,7 +94,3 @@ class RandomGhosting(IntensityTransform):
         if restore is not None:
             restore = ranges.draw(keys.for_name(key, "restore"), restore, shape)
         return {**drawn, "restore": restore}
-
-    def apply_to(self, image: Image, params: Params) -> Image:
-        known = self.axes[0] if len(self.axes) == 1 and isinstance(self.axes[0], int) else None
-        return ghosted(image, params, known, self.magnitude, self.per_channel)
