@@ -56,7 +56,9 @@ class Acquisition(Slices):
     samples n / n' voxels apart about the middle, and linear interpolation between them, the outermost repeated beyond.
     Where r is not above v there are n samples and the deviation is b / 2.
 
-    resolution: r, mm between slices along each voxel axis.  thickness: t, mm; None is the resolution.  blur: b.
+    resolution: r, mm between slices along each voxel axis.
+    thickness: t, mm; None is the resolution.
+    blur: b.
     Shapes: (C, I, J, K) -> same, float32.  Not invertible.  The three steps of an axis are one operator.
     Source: Billot et al., "SynthSeg", Medical Image Analysis 2023; there samples begin at the first voxel, so that the
     image is shifted against its labels by up to half a slice, and edges fade into 0.
@@ -80,7 +82,9 @@ class RandomAcquisition(Slices):
     max_isotropic along each axis; else along one axis, each equally likely, uniform from v to max_anisotropic.
     Thickness: uniform from v to the resolution along each axis.  An axis of one voxel is not drawn.
 
-    max_isotropic, max_anisotropic: mm.  blur: uniform for each axis.  per_channel: drawn for each channel.
+    max_isotropic, max_anisotropic: mm.
+    blur: uniform for each axis.
+    per_channel: drawn for each channel.
     The defaults are SynthSeg's, which draws each axis alone where it says isotropic.
     """
 

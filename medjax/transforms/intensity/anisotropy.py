@@ -83,7 +83,8 @@ class Anisotropy(ThickSlices):
     With N voxels and N' = floor(N / m) slices, slice j copies voxel floor((N - 1) / 2 + (j - (N' - 1) / 2) m + 1/2),
     and voxel i reads the slices at (i - (N - 1) / 2) / m + (N' - 1) / 2; the outermost slices are repeated beyond.
 
-    axis: voxel axis 0, 1 or 2.  downsampling: m >= 1, thickness of a slice in voxels.
+    axis: voxel axis 0, 1 or 2.
+    downsampling: m >= 1, thickness of a slice in voxels.
     image_interpolation: 'nearest', 'linear' or 'cubic' (B-spline; 'bspline' means the same).
     scalars_only: whether label maps are left alone; else they are read by nearest both ways, and keep their dtype.
     slice_profile: None copies voxels; 'gaussian' smooths along the axis first, so that what a slice shows is m voxels

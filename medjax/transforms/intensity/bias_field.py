@@ -51,8 +51,10 @@ class BiasField(PolynomialField):
     """Multiply by exp(sum of c X^a Y^b Z^c), a + b + c <= order, X, Y, Z from -1 to 1 along the voxel axes.
 
     coefficients: (order + 1)(order + 2)(order + 3) / 6 numbers, c fastest, then b, then a; the first is a constant
-    gain.  order: of the polynomial.  constant: whether there is a constant gain; else the first coefficient is left
-    out.  The same field for all channels.  Shapes: (C, I, J, K) -> same, float32.  Inverse: divided by the field.
+    gain.
+    order: of the polynomial.
+    constant: whether there is a constant gain; else the first coefficient is left out.
+    The same field for all channels.  Shapes: (C, I, J, K) -> same, float32.  Inverse: divided by the field.
     Source: Van Leemput et al. 1999; TorchIO 1.2.1.
     """
 

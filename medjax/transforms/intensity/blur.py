@@ -49,7 +49,8 @@ class GaussianBlur(IntensityTransform):
 class Blur(GaussianBlur):
     """Convolve with a Gaussian, cut off at four standard deviations; the image is mirrored at its edges.
 
-    std: standard deviation in mm along each voxel axis, >= 0.  units: of std, 'mm' or 'voxels'.
+    std: standard deviation in mm along each voxel axis, >= 0.
+    units: of std, 'mm' or 'voxels'.
     kernel: 'scipy', or 'nnunet', which is cut off at three standard deviations, to floor(3 std + 1/4) voxels, and
     mirrors about the centres of the edge voxels.
 
@@ -68,7 +69,8 @@ class Blur(GaussianBlur):
 class RandomBlur(GaussianBlur):
     """`Blur` with standard deviations drawn uniformly for each image and axis, in mm; x is (0, x).
 
-    isotropic: one number, of the first axis, for all axes.  per_channel: drawn for each channel, instead of once.
+    isotropic: one number, of the first axis, for all axes.
+    per_channel: drawn for each channel, instead of once.
     p_per_channel: probability that a channel is changed.
     """
 

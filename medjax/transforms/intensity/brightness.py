@@ -31,7 +31,9 @@ class FactorAndShift(IntensityTransform):
 class Brightness(FactorAndShift):
     """Multiply by a factor and add a shift: x factor + shift.
 
-    factor: > 0.  shift: in units of intensity.  Shapes: (C, I, J, K) -> same, float32.
+    factor: > 0.
+    shift: in units of intensity.
+    Shapes: (C, I, J, K) -> same, float32.
     Inverse: (x - shift) / factor.  Source: nnU-Net's multiplicative and additive brightness.
     """
 
@@ -48,7 +50,8 @@ class RandomBrightness(FactorAndShift):
 
     factor, shift: each a number, uniform from a pair or, on a fair coin, from one of two.
     shift_std: >= 0, standard deviation of a normal number that is added to the shift.
-    per_channel: drawn for each channel, instead of once.  p_per_channel: probability that a channel is changed.
+    per_channel: drawn for each channel, instead of once.
+    p_per_channel: probability that a channel is changed.
     By default the multiplicative one of nnU-Net; RandomBrightness(1, shift_std=0.5) is the additive one of DA5.
     """
 

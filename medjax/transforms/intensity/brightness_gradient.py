@@ -68,9 +68,11 @@ class BrightnessGradient(AddedBump):
 class RandomBrightnessGradient(AddedBump):
     """`BrightnessGradient` with all drawn for each image, by default as in nnU-Net's DA5.
 
-    strength: uniform from a pair or, on a fair coin, from one of two.  location: uniform for each axis.
+    strength: uniform from a pair or, on a fair coin, from one of two.
+    location: uniform for each axis.
     scale: for each axis, log-uniform from low to high.
-    per_channel: a bump for each channel, instead of one.  p_per_channel: probability that a channel is changed.
+    per_channel: a bump for each channel, instead of one.
+    p_per_channel: probability that a channel is changed.
     """
 
     strength: Either = either(default=((-5.0, -1.0), (1.0, 5.0)))

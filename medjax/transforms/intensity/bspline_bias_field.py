@@ -82,7 +82,8 @@ class BSplineBiasField(FieldOfPoints):
 class RandomBSplineBiasField(FieldOfPoints):
     """`BSplineBiasField` of normal control points of mean 0 and of a standard deviation that is drawn for each image.
 
-    num_control_points: along each axis, or one number for all.  std: uniform, x is (0, x).
+    num_control_points: along each axis, or one number for all.
+    std: uniform, x is (0, x).
     per_channel: a field and a deviation for each channel, instead of one.
     RandomBSplineBiasField(4, (0, 0.7), "linear", per_channel=True) is SynthSeg's for 160 voxels an axis.
     """

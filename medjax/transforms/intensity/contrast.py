@@ -31,7 +31,8 @@ class Stretch(IntensityTransform):
 class Contrast(Stretch):
     """Stretch each channel about its mean: (x - mean) factor + mean.
 
-    factor: > 1 for more contrast.  preserve_range: clip to the least and the greatest voxel that the channel had.
+    factor: > 1 for more contrast.
+    preserve_range: clip to the least and the greatest voxel that the channel had.
     Shapes: (C, I, J, K) -> same, float32.  Not invertible.  Source: nnU-Net, `ContrastTransform`.
     """
 
@@ -46,7 +47,8 @@ class Contrast(Stretch):
 class RandomContrast(Stretch):
     """`Contrast` with `factor` drawn uniformly from a pair or, on a fair coin, from one of two, for each image.
 
-    per_channel: drawn for each channel, instead of once.  p_per_channel: probability that a channel is changed.
+    per_channel: drawn for each channel, instead of once.
+    p_per_channel: probability that a channel is changed.
     """
 
     factor: Either = either(default=((0.75, 1.0), (1.0, 1.25)), low=0.0)

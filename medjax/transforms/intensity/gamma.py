@@ -99,8 +99,9 @@ class Gamma(Power):
 
     gamma: > 0.
     rescale: take the power of each channel's range, ((x - min) / (max - min))^gamma (max - min) + min, instead.
-    retain_stats: then give each channel the mean and the deviation that it had.  invert_image: do both to -x.  With all
-    three it is nnU-Net's gamma of the inverted image.
+    retain_stats: then give each channel the mean and the deviation that it had.
+    invert_image: do both to -x.
+    With all three it is nnU-Net's gamma of the inverted image.
 
     Shapes: (C, I, J, K) -> same, float32.  Inverse: the power 1 / gamma; a rescaled image stays.
     Raises ValueError for invert_image or retain_stats without rescale.
@@ -119,8 +120,10 @@ class RandomGamma(Power):
 
     log_std: draw b from the normal distribution of mean 0 and this deviation instead.
     gamma: draw gamma itself instead, uniformly from a pair or, on a fair coin, from one of two: ((0.7, 1), (1, 1.5)) is
-    nnU-Net's.  Drawn for each image and channel; channelwise=False draws once for all channels.
-    p_per_channel: probability that a channel is changed.  rescale, invert_image, retain_stats: as in `Gamma`.
+    nnU-Net's.
+    Drawn for each image and channel; channelwise=False draws once for all channels.
+    p_per_channel: probability that a channel is changed.
+    rescale, invert_image, retain_stats: as in `Gamma`.
     Raises ValueError for log_std and gamma together.
     """
 

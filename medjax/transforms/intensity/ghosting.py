@@ -45,8 +45,10 @@ class Ghosting(Ghosts):
     but for those at the centre that are restored: plane n // 2 alone, or round(r n) planes (ties to even), from
     n // 2 - round(r n) // 2 on. What is returned is the real part.
 
-    num_ghosts: g, a whole number; 0 changes nothing.  axis: voxel axis 0, 1, 2, or an anatomical name ('LR', 'A', ...).
-    intensity: >= 0; 0 changes nothing, 1 removes the planes.  restore: r, share of the planes from 0 to 1, or None.
+    num_ghosts: g, a whole number; 0 changes nothing.
+    axis: voxel axis 0, 1, 2, or an anatomical name ('LR', 'A', ...).
+    intensity: >= 0; 0 changes nothing, 1 removes the planes.
+    restore: r, share of the planes from 0 to 1, or None.
     magnitude: the absolute value instead of the real part, as scanners show.
 
     The numbers are the same for all channels.  Shapes: (C, I, J, K) -> same, float32.  An axis of one voxel stays.
@@ -70,9 +72,12 @@ class Ghosting(Ghosts):
 class RandomGhosting(Ghosts):
     """`Ghosting` with everything random, drawn for each image.
 
-    num_ghosts: whole numbers, both ends drawn, equally likely; x is (0, x).  axes: one of them is drawn, those of one
-    voxel left out; voxel axes and anatomical names.  intensity: uniform; x is (0, x).  restore: None, or uniform; x is
-    (0, x).  per_channel: drawn for each channel, so for each volume of a series.  magnitude: as in `Ghosting`.
+    num_ghosts: whole numbers, both ends drawn, equally likely; x is (0, x).
+    axes: one of them is drawn, those of one voxel left out; voxel axes and anatomical names.
+    intensity: uniform; x is (0, x).
+    restore: None, or uniform; x is (0, x).
+    per_channel: drawn for each channel, so for each volume of a series.
+    magnitude: as in `Ghosting`.
     """
 
     num_ghosts: Range = leaf(default=(4, 10), convert=span(low=0, whole=True))

@@ -49,8 +49,9 @@ class Gibbs(Truncation):
     Along an axis of n voxels the frequencies |f| <= floor(cutoff n / 2) are kept, in cycles per field of view; edges
     overshoot by up to 9% of their height, whatever the cutoff, with ripples n / (2 f) voxels wide beside them.
 
-    cutoff: from 0 (the mean along the axis alone) to 1 (everything, exactly), along each voxel axis.  The number of
-    lines is whole, so the cutoff has gradient 0.  magnitude: the absolute value, as scanners show.
+    cutoff: from 0 (the mean along the axis alone) to 1 (everything, exactly), along each voxel axis.
+    The number of lines is whole, so the cutoff has gradient 0.
+    magnitude: the absolute value, as scanners show.
 
     The same for all channels.  Shapes: (C, I, J, K) -> same, float32.  Computed as products along the axes.
     Differs from MONAI's GibbsNoise, which cuts k-space off to a sphere in voxels, so that all axes ring.
@@ -66,8 +67,10 @@ class Gibbs(Truncation):
 class RandomGibbs(Truncation):
     """`Gibbs` with a cutoff for each of `axes`, drawn for each image; along other axes everything is kept.
 
-    cutoff: uniform; x is (0, x).  axes: voxel axes 0, 1, 2 and anatomical names ('LR', 'A', ...).
-    per_channel: drawn for each channel, so for each volume of a series.  magnitude: as in `Gibbs`.
+    cutoff: uniform; x is (0, x).
+    axes: voxel axes 0, 1, 2 and anatomical names ('LR', 'A', ...).
+    per_channel: drawn for each channel, so for each volume of a series.
+    magnitude: as in `Gibbs`.
     """
 
     cutoff: Range = uniform(default=(0.3, 0.9), low=0.0, high=1.0)

@@ -95,8 +95,11 @@ class LabelsToImage(PaintedLabels):
     """Make a scalar image of a label map: voxels of a label are mean + std n, n standard normal; others are 0.
 
     label_key: name of the label map; one channel of labels, or one channel for each label (partial volumes, whose
-    shares weight the classes' intensities).  used_labels: the labels that are painted (for partial volumes: channels).
-    mean, std: one number for each of used_labels, std >= 0.  image_key: name of the new image.  seed: of the noise.
+    shares weight the classes' intensities).
+    used_labels: the labels that are painted (for partial volumes: channels).
+    mean, std: one number for each of used_labels, std >= 0.
+    image_key: name of the new image.
+    seed: of the noise.
 
     p must be 1.  The subject gets a ScalarImage (1, I, J, K), float32, on the grid of the label map, which is left as
     it is.  Raises ValueError for means and stds that are not one for each label, and a label_key that is no label map.
@@ -128,11 +131,14 @@ class RandomLabelsToImage(PaintedLabels):
     """`LabelsToImage` with a random mean and std for each label and subject.
 
     mean, std: for each of used_labels a number, or a pair drawn uniformly; None draws all uniformly from default_mean
-    and default_std (a number x is that number).  ignore_background: leave label 0 out.  The rest as in `LabelsToImage`.
+    and default_std (a number x is that number).
+    ignore_background: leave label 0 out.
+    The rest as in `LabelsToImage`.
 
     classes: a whole number for each of used_labels; labels of one class, as left and right, share what is drawn, from
-    the ranges of the first of them.  p_black, p_dark: probabilities that label 0, with the labels of its class, is all
-    0, or is drawn from dark_mean and dark_std instead; at most 1 together.
+    the ranges of the first of them.
+    p_black, p_dark: probabilities that label 0, with the labels of its class, is all 0, or is drawn from dark_mean and
+    dark_std instead; at most 1 together.
     """
 
     used_labels: Sequence[int] = static(default=(1,), convert=label_values)

@@ -38,7 +38,8 @@ class LocalGamma(LocalPower):
 
     With u from 0 to 1 over the range of the channel: u (1 - b) + u^gamma b, back in that range.
 
-    gamma: > 0, at the peak.  location, scale: as in `BrightnessGradient`.
+    gamma: > 0, at the peak.
+    location, scale: as in `BrightnessGradient`.
     Shapes: (C, I, J, K) -> same, float32.  Not invertible.  Source: nnU-Net DA5, batchgenerators'
     `LocalGammaTransform`.
     """
@@ -56,8 +57,8 @@ class LocalGamma(LocalPower):
 class RandomLocalGamma(LocalPower):
     """`LocalGamma` with all drawn for each image, by default as in nnU-Net's DA5.
 
-    gamma: uniform from a pair or, on a fair coin, from one of two.  location, scale, per_channel, p_per_channel: as in
-    `RandomBrightnessGradient`.
+    gamma: uniform from a pair or, on a fair coin, from one of two.
+    location, scale, per_channel, p_per_channel: as in `RandomBrightnessGradient`.
     """
 
     gamma: Either = either(default=((0.01, 0.8), (1.5, 4.0)), low=1e-6)

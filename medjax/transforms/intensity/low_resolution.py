@@ -60,9 +60,11 @@ class LowResolution(CoarseGrid):
     Voxel j of the small image copies voxel floor((j + 1/2) n / n'), and voxel i is read at (i + 1/2) n' / n - 1/2;
     edges are repeated.
 
-    zoom: 0 < zoom <= 1, one number or one for each axis.  axes: the voxel axes that are made coarse.
+    zoom: 0 < zoom <= 1, one number or one for each axis.
+    axes: the voxel axes that are made coarse.
     image_interpolation: on the way back, 'linear', 'nearest' or 'cubic' (the B-spline through the voxels of the small
-    image, clipped to their range).  Shapes: (C, I, J, K) -> same, float32.  Not invertible.
+    image, clipped to their range).
+    Shapes: (C, I, J, K) -> same, float32.  Not invertible.
     Source: nnU-Net; batchgeneratorsv2 (linear), batchgenerators and skimage.transform.resize (cubic).
     """
 
@@ -78,7 +80,8 @@ class LowResolution(CoarseGrid):
 class RandomLowResolution(CoarseGrid):
     """`LowResolution` with `zoom` drawn uniformly, for each image; x is (0.01, x).
 
-    isotropic: one number, of the first axis, for all axes.  per_channel: drawn for each channel, instead of once.
+    isotropic: one number, of the first axis, for all axes.
+    per_channel: drawn for each channel, instead of once.
     p_per_channel: probability that a channel is changed.
     """
 

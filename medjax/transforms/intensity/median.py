@@ -51,7 +51,8 @@ class LocalMedian(IntensityTransform):
 class Median(LocalMedian):
     """Replace each voxel by the median of the cube about it; the image is mirrored at its edges.
 
-    size: of the cube, in voxels; an even one reaches one voxel further down.  Shapes: (C, I, J, K) -> same, float32.
+    size: of the cube, in voxels; an even one reaches one voxel further down.
+    Shapes: (C, I, J, K) -> same, float32.
     Not invertible.  Source: `scipy.ndimage.median_filter`; nnU-Net DA5.
     """
 
@@ -65,7 +66,8 @@ class Median(LocalMedian):
 class RandomMedian(LocalMedian):
     """`Median` with `size` drawn for each image, each whole number from low to high equally likely.
 
-    per_channel: drawn for each channel, instead of once.  p_per_channel: probability that a channel is changed.
+    per_channel: drawn for each channel, instead of once.
+    p_per_channel: probability that a channel is changed.
     """
 
     size: Any = static(default=(2, 7), convert=interval(low=1))

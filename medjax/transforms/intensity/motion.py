@@ -120,9 +120,11 @@ class Motion(Movements):
     is that of the volume after movement k, positions being relative to the volume itself, not to each other; the one
     that holds frequency 0 is not moved, and segment 0 takes its place. What is returned is the real part.
 
-    degrees: (N, 3), rotations about the world axes, as in `Affine`.  translation: (N, 3) mm.  times: (N,), ascending,
-    from 0 to 1.  image_interpolation: 'nearest', 'linear' or 'cubic' (B-spline; 'bspline' means the same);
-    beyond the image lies the least voxel of each channel.
+    degrees: (N, 3), rotations about the world axes, as in `Affine`.
+    translation: (N, 3) mm.
+    times: (N,), ascending, from 0 to 1.
+    image_interpolation: 'nearest', 'linear' or 'cubic' (B-spline; 'bspline' means the same); beyond the image lies the
+    least voxel of each channel.
     axis: voxel axis 0, 1, 2 that lines are recorded along, or an anatomical name ('LR', 'A', ...).
     legacy: TorchIO's movements: about the world's origin instead of the middle of the image, in LPS, and reversed,
     output to input; and its unmoved segment, the first that ends after time 1/2, which may miss frequency 0 by a line.
@@ -154,10 +156,12 @@ class Motion(Movements):
 class RandomMotion(Movements):
     """`Motion` by random movements at random times, drawn for each image.
 
-    degrees, translation (mm): uniform for each movement and world axis; x is (-x, x).  num_transforms: N; structure.
+    degrees, translation (mm): uniform for each movement and world axis; x is (-x, x).
+    num_transforms: N; structure.
     Times are k / (N + 1), k = 1 .. N, each shifted by up to 0.3 / (N + 1), uniformly.
     axes: voxel axes and anatomical names of which one is drawn, those of one voxel left out.
-    per_channel: drawn for each channel, so for each volume of a series.  The rest is as in `Motion`.
+    per_channel: drawn for each channel, so for each volume of a series.
+    The rest is as in `Motion`.
     Source: TorchIO 1.2.1, which crashes for some N (48, 97, ...) and knows axis 2 alone.
     """
 

@@ -52,7 +52,8 @@ class AddedNoise(IntensityTransform):
 class Noise(AddedNoise):
     """Add noise of a given seed, each channel its own.
 
-    mean, std >= 0: in units of intensity.  seed: of the noise.
+    mean, std >= 0: in units of intensity.
+    seed: of the noise.
     distribution: 'gaussian', x + mean + std n, or 'rician', sqrt((x + mean + std n1)^2 + (std n2)^2), the magnitude of
     a complex signal, whose background has the mean std sqrt(pi / 2).
 
@@ -72,9 +73,12 @@ class Noise(AddedNoise):
 class RandomNoise(AddedNoise):
     """`Noise` with random mean, std and seed, drawn for each image.
 
-    mean: uniform, x is (-x, x).  std: uniform, x is (0, x).  Noise is independent between voxels and channels.
-    per_channel: mean and std are drawn for each channel, instead of once.  p_per_channel: probability that a channel
-    is changed.  RandomNoise(std=(0, 0.1)) is the noise of nnU-Net, whose "variance" is a standard deviation.
+    mean: uniform, x is (-x, x).
+    std: uniform, x is (0, x).
+    Noise is independent between voxels and channels.
+    per_channel: mean and std are drawn for each channel, instead of once.
+    p_per_channel: probability that a channel is changed.
+    RandomNoise(std=(0, 0.1)) is the noise of nnU-Net, whose "variance" is a standard deviation.
     """
 
     mean: Range = uniform(default=0.0)

@@ -35,7 +35,8 @@ class SharperEdges(IntensityTransform):
 class Sharpen(SharperEdges):
     """Add what a voxel exceeds its six face neighbours by, times a strength; edges are repeated.
 
-    strength: 0 changes nothing.  preserve_range: clip to the least and the greatest voxel that the channel had.
+    strength: 0 changes nothing.
+    preserve_range: clip to the least and the greatest voxel that the channel had.
     Shapes: (C, I, J, K) -> same, float32.  Not invertible.  Source: nnU-Net DA5, `SharpeningTransform`.
     """
 
@@ -49,7 +50,8 @@ class Sharpen(SharperEdges):
 class RandomSharpen(SharperEdges):
     """`Sharpen` with `strength` drawn uniformly from a pair or, on a fair coin, from one of two, for each image.
 
-    per_channel: drawn for each channel, instead of once.  p_per_channel: probability that a channel is changed.
+    per_channel: drawn for each channel, instead of once.
+    p_per_channel: probability that a channel is changed.
     """
 
     strength: Either = either(default=(0.1, 1.0), low=0.0)

@@ -78,7 +78,8 @@ class Spike(Spikes):
     intensity max|spectrum| is added, the maximum being that of the channel before any spike. What is returned is the
     real part: x + sum of intensity max|spectrum| / N cos(2 pi f . i / n), computed so, without a transform.
 
-    spikes_positions: (m, 3), in [0, 1), along the voxel axes.  intensity: of any sign.
+    spikes_positions: (m, 3), in [0, 1), along the voxel axes.
+    intensity: of any sign.
     magnitude: the absolute value instead of the real part, as scanners show.
     cumulative: as TorchIO, each spike is scaled by a maximum that includes the spikes before it, so that they grow like
     intensity^m; takes a transform.
@@ -101,9 +102,11 @@ class Spike(Spikes):
 class RandomSpike(Spikes):
     """`Spike` at random points, drawn for each image.
 
-    num_spikes: whole numbers, both ends drawn, equally likely; x is (0, x); structure.  intensity: uniform, the same
-    for all spikes; x is (-x, x).  Positions are uniform in k-space.  per_channel: drawn for each channel, so for each
-    volume of a series.  magnitude, cumulative: as in `Spike`.
+    num_spikes: whole numbers, both ends drawn, equally likely; x is (0, x); structure.
+    intensity: uniform, the same for all spikes; x is (-x, x).
+    Positions are uniform in k-space.
+    per_channel: drawn for each channel, so for each volume of a series.
+    magnitude, cumulative: as in `Spike`.
     """
 
     num_spikes: Any = static(default=(1, 1), convert=interval(start=0))

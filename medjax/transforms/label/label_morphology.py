@@ -65,10 +65,12 @@ class LabelMorphology(BallOperations):
 
     What a label gains it takes from the others, what it loses becomes 0; beyond the volume nothing is gained or lost.
 
-    labels: which.  operation: 'dilation', 'erosion', 'opening' (erosion, then dilation) or 'closing' (the reverse).
-    radius: voxels. The ball has n = floor(2 radius) + 1 voxels across and holds those whose centre is at most
-    (n - 1) / 2 from its own; for even n that lies half a voxel up each axis, and in the second half of an opening or
-    closing half a voxel down.  max_radius: what the program is built for; the cost grows with it.
+    labels: which.
+    operation: 'dilation', 'erosion', 'opening' (erosion, then dilation) or 'closing' (the reverse).
+    radius: voxels. The ball has n = floor(2 radius) + 1 voxels across and holds those whose centre is at most (n - 1) /
+    2 from its own; for even n that lies half a voxel up each axis, and in the second half of an opening or closing half
+    a voxel down.
+    max_radius: what the program is built for; the cost grows with it.
 
     Shapes: (C, I, J, K) -> same, dtype kept, each channel on its own.  No inverse.
     Raises ValueError for labels that the dtype cannot hold.
@@ -93,8 +95,10 @@ class LabelMorphology(BallOperations):
 class RandomLabelMorphology(BallOperations):
     """`LabelMorphology` of each label by its own operation and radius, in random order: as predictions err.
 
-    operations: those to draw from, equally likely for each label.  radius: voxels, uniform, for each label.
-    p_per_label: probability that a label is changed.  Drawn once per image.
+    operations: those to draw from, equally likely for each label.
+    radius: voxels, uniform, for each label.
+    p_per_label: probability that a label is changed.
+    Drawn once per image.
     """
 
     operations: Sequence[str] = static(default=OPERATIONS, convert=many(choice(*OPERATIONS), least=1))

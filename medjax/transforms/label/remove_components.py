@@ -43,8 +43,10 @@ class MissingComponents(LabelTransform):
 class RemoveComponents(MissingComponents):
     """Set one connected component of each label to 0; components that cover too much are left alone.
 
-    labels: which.  place: from 0 to 1, which of the n components that may go: number floor(place n) in the order of
-    their first voxels in memory.  max_fraction: those that may go hold less than this part of the volume's voxels.
+    labels: which.
+    place: from 0 to 1, which of the n components that may go: number floor(place n) in the order of their first voxels
+    in memory.
+    max_fraction: those that may go hold less than this part of the volume's voxels.
     connectivity: neighbours share a face (1: 6 of them), or an edge (2: 18), or a corner (3: 26).
 
     Labelled on the host, also within a compiled program; such a program cannot be exported.
@@ -65,7 +67,8 @@ class RemoveComponents(MissingComponents):
 class RandomRemoveComponents(MissingComponents):
     """`RemoveComponents` with a component of each label drawn, all that may go equally likely.
 
-    p_per_label: probability that a label loses one.  Drawn once per image.
+    p_per_label: probability that a label loses one.
+    Drawn once per image.
     """
 
     max_fraction: float = number(default=0.15, low=0.0, high=1.0)

@@ -16,7 +16,8 @@ from medjax.typing import Params
 class RemoveLabels(NewLabels):
     """Make some labels background.
 
-    labels: which; those that are in no image are all right.  background_label: what they become.
+    labels: which; those that are in no image are all right.
+    background_label: what they become.
     masking_method: where; None for everywhere, or as for `ZNormalization`. A function gets the label map.
 
     Shapes: (C, I, J, K) -> same, dtype kept.  No inverse.

@@ -55,13 +55,17 @@ class Affine(CentredAffine):
     objects twice as large along world axes, a translation moves the content toward R, A, S and is scaled too.
     order='object': p_out = c + R H S (p_in - c) + t, so that a scaled object is not sheared by its own rotation.
 
-    scales: factor per world axis, > 0.  degrees: per world axis.  translation: mm per world axis.
+    scales: factor per world axis, > 0.
+    degrees: per world axis.
+    translation: mm per world axis.
     shears: the six entries xy, xz, yx, yz, zx, zy of H beside a diagonal of ones.
     center: 'image', the middle of the first image, or 'origin', the world's.
     default_pad_value: what lies outside: 'minimum' of each channel, 'mean' of its faces, 'otsu' (mean of the faces
-    below Otsu's threshold), 'edge', 'reflect', or a number.  default_pad_label: a number.
-    image_interpolation: 'nearest', 'linear' or 'cubic' (B-spline).  label_interpolation: 'nearest', or 'linear', the
-    vote of the eight corners.  check_shape: refuse images of different shapes; by default they move together.
+    below Otsu's threshold), 'edge', 'reflect', or a number.
+    default_pad_label: a number.
+    image_interpolation: 'nearest', 'linear' or 'cubic' (B-spline).
+    label_interpolation: 'nearest', or 'linear', the vote of the eight corners.
+    check_shape: refuse images of different shapes; by default they move together.
 
     Shapes: (C, I, J, K) -> same; images become float32, label maps keep their dtype.  Labels: nothing new in them but
     default_pad_label.  Inverse: exact in geometry.  Raises ValueError for scales <= 0, shears that
@@ -93,9 +97,12 @@ class Affine(CentredAffine):
 class RandomAffine(CentredAffine):
     """`Affine` with random scales, degrees and translation, drawn once per subject and shared by its images.
 
-    scales: uniform per axis, x is (1 - x, 1 + x).  degrees: uniform per axis, x is (-x, x).  translation: mm, uniform
-    per axis, x is (-x, x).  isotropic: one scale for all axes.  shears: all six uniform, x is (-x, x), within (-0.4,
-    0.4).  The rest is as in `Affine`.
+    scales: uniform per axis, x is (1 - x, 1 + x).
+    degrees: uniform per axis, x is (-x, x).
+    translation: mm, uniform per axis, x is (-x, x).
+    isotropic: one scale for all axes.
+    shears: all six uniform, x is (-x, x), within (-0.4, 0.4).
+    The rest is as in `Affine`.
     Raises ValueError if a scale can reach 0.
     """
 

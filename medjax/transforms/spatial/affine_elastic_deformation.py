@@ -54,7 +54,8 @@ class AffineAndElastic(Group):
 class AffineElasticDeformation(AffineAndElastic):
     """`Affine` and `ElasticDeformation`, read once.
 
-    affine_first: which of them the content goes through first.  affine_params, elastic_params: their arguments.
+    affine_first: which of them the content goes through first.
+    affine_params, elastic_params: their arguments.
     Interpolations and fills are those of the affine one.  Source: TorchIO 1.2.1.
     """
 
@@ -69,7 +70,8 @@ class AffineElasticDeformation(AffineAndElastic):
 class RandomAffineElasticDeformation(AffineAndElastic):
     """`RandomAffine` and `RandomElasticDeformation`, read once.
 
-    affine_first: which of them the content goes through first.  affine_kwargs, elastic_kwargs: their arguments.
+    affine_first: which of them the content goes through first.
+    affine_kwargs, elastic_kwargs: their arguments.
     Interpolations and fills are those of the affine one.  Source: TorchIO 1.2.1, which cannot invert it.
     """
 

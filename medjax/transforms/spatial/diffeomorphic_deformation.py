@@ -51,8 +51,8 @@ class DiffeomorphicDeformation(VelocityFlow):
     `points_per_node` points a node, which is read linearly.
 
     velocity: (n0, n1, n2, 3), voxels of the first image along its voxel axes; an equal v everywhere moves by v.
-    points_per_node: 12 make half the resolution of an image of 24 or 25 voxels a node.  Fills and interpolations are as
-    in `Affine`.
+    points_per_node: 12 make half the resolution of an image of 24 or 25 voxels a node.
+    Fills and interpolations are as in `Affine`.
 
     Shapes: (C, I, J, K) -> same; images become float32, label maps keep their dtype.  Nothing moves along an axis of
     one voxel.  Inverse: the flow of -v, as exact as the lattice is fine; points go back exactly.
@@ -73,8 +73,9 @@ class DiffeomorphicDeformation(VelocityFlow):
 class RandomDiffeomorphicDeformation(VelocityFlow):
     """`DiffeomorphicDeformation` along normal velocities of mean 0, drawn once per subject and shared by its images.
 
-    num_nodes: along each voxel axis of the first image, or one number for all.  std: voxels, drawn uniformly, one for
-    the whole field; x is (0, x).  The rest is as in `DiffeomorphicDeformation`.
+    num_nodes: along each voxel axis of the first image, or one number for all.
+    std: voxels, drawn uniformly, one for the whole field; x is (0, x).
+    The rest is as in `DiffeomorphicDeformation`.
 
     RandomDiffeomorphicDeformation(7, (0, 4)) is SynthSeg's for 160 voxels an axis: a node for every 25 voxels.
     """

@@ -121,9 +121,11 @@ class ElasticDeformation(ControlPoints):
     p_in = p_out + d(p_out), d(x) = sum of B3 B3 B3 c over the control grid, coefficients used as they are.
 
     control_points: (n0, n1, n2, 3), mm; its axes and the vector's components are L, P, S of the world, as in ITK, over
-    the field of view of the first image and an eighth of a voxel around.  max_displacement: mm along L, P, S; it only
-    feeds the warning of folding.  frame: 'world', or 'voxel' for the axes 0, 1, 2 of the first image instead of L, P,
-    S, so that the same points deform its voxels alike in any orientation.  Fills and interpolations are as in `Affine`.
+    the field of view of the first image and an eighth of a voxel around.
+    max_displacement: mm along L, P, S; it only feeds the warning of folding.
+    frame: 'world', or 'voxel' for the axes 0, 1, 2 of the first image instead of L, P, S, so that the same points
+    deform its voxels alike in any orientation.
+    Fills and interpolations are as in `Affine`.
 
     Shapes: (C, I, J, K) -> same; images become float32, label maps keep their dtype.  A slice is moved within itself,
     along its own axes instead of L, P, S.  Warns where max_displacement exceeds half the spacing of control points.
@@ -146,11 +148,13 @@ class ElasticDeformation(ControlPoints):
 class RandomElasticDeformation(ControlPoints):
     """`ElasticDeformation` with control points drawn uniformly, once per subject and shared by its images.
 
-    num_control_points: per axis L, P, S, at least 4.  max_displacement: mm along L, P, S; each component of each point
-    is uniform in (-D, D).  locked_borders: 0, 1 or 2 outer layers of points that do not move, on all three axes: 1
-    freezes the ring outside the image, 2 also the ring on its border.  capped: limit D along each axis to half the
-    distance of control points of the first image, below which nothing folds (thin stacks).  The rest is as in
-    `ElasticDeformation`.
+    num_control_points: per axis L, P, S, at least 4.
+    max_displacement: mm along L, P, S; each component of each point is uniform in (-D, D).
+    locked_borders: 0, 1 or 2 outer layers of points that do not move, on all three axes: 1 freezes the ring outside the
+    image, 2 also the ring on its border.
+    capped: limit D along each axis to half the distance of control points of the first image, below which nothing folds
+    (thin stacks).
+    The rest is as in `ElasticDeformation`.
 
     Raises ValueError if locked_borders leaves no point free.  Source: TorchIO 1.2.1, which leaves the third axis
     unlocked and documents (0, D).

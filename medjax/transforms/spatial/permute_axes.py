@@ -49,7 +49,8 @@ class PermuteAxes(ExchangedAxes):
 class RandomPermuteAxes(ExchangedAxes):
     """`PermuteAxes` of some axes among themselves, every permutation, the identity too, equally likely.
 
-    axes: two or three of the voxel axes 0, 1, 2, of one size.  Drawn once per subject.
+    axes: two or three of the voxel axes 0, 1, 2, of one size.
+    Drawn once per subject.
     Raises ValueError if the sizes along `axes` differ, and for images on different grids.
     """
 

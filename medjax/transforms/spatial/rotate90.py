@@ -66,8 +66,9 @@ class ExchangedAxes(SpatialTransform):
 class Rotate90(ExchangedAxes):
     """Turn the content by quarter turns about the middle of the image: exact, no interpolation.
 
-    axes: the plane, two of the voxel axes 0, 1, 2.  turns: 0 to 3, from the first axis towards the second, as
-    `numpy.rot90`.  The turn is one of voxels, whatever the spacing; affines stay.
+    axes: the plane, two of the voxel axes 0, 1, 2.
+    turns: 0 to 3, from the first axis towards the second, as `numpy.rot90`.
+    The turn is one of voxels, whatever the spacing; affines stay.
 
     Shapes and dtypes stay.  The images must share a grid.  Inverse: exact.
     Raises ValueError for an odd number of turns if the two axes differ in size, and for images on different grids.
@@ -91,7 +92,8 @@ class Rotate90(ExchangedAxes):
 class RandomRotate90(ExchangedAxes):
     """`Rotate90` in the plane of two of `axes`, each pair equally likely, by one of `turns`, each equally likely.
 
-    turns: the quarter turns to draw from, of 0 to 3.  Drawn once per subject.
+    turns: the quarter turns to draw from, of 0 to 3.
+    Drawn once per subject.
     Raises ValueError if a turn is odd and the sizes along `axes` differ, and for images on different grids.
     """
 
