@@ -95,7 +95,8 @@ class Normal(Distribution):
 
     def sample(self, key: Key, shape: tuple[int, ...]) -> Float[Array, "..."]:
         mean, std, low, high = numbers(self, shape)
-        unit = random.truncated_normal(key, *(scaled(end, mean, std) for end in (low, high)), shape, mean.dtype)
+        lower, upper = scaled(low, mean, std), scaled(high, mean, std)
+        unit = random.truncated_normal(key, lower, upper, shape, mean.dtype)
         return jnp.clip(exactly(mean, std, unit), low, high)
 
     def support(self) -> tuple[Any, Any]:
@@ -126,8 +127,8 @@ class LogNormal(Distribution):
 
     def sample(self, key: Key, shape: tuple[int, ...]) -> Float[Array, "..."]:
         mean, std, low, high = numbers(self, shape)
-        ends = (scaled(jnp.log(end), mean, std) for end in (low, high))
-        unit = random.truncated_normal(key, *ends, shape, mean.dtype)
+        lower, upper = scaled(jnp.log(low), mean, std), scaled(jnp.log(high), mean, std)
+        unit = random.truncated_normal(key, lower, upper, shape, mean.dtype)
         return jnp.clip(jnp.exp(exactly(mean, std, unit)), low, high)
 
     def support(self) -> tuple[Any, Any]:

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,17 +17,12 @@ from medjax.ops import lowres
 from medjax.ops.statistics import within
 from medjax.ranges import Range, number, uniform
 from medjax.transforms.axes import voxel_axes, voxel_axis
+from medjax.transforms.intensity.kspace import draw_axis
 from medjax.transforms.sampling import interpolation
-from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.transforms.transform import IntensityTransform, abstract, static, transform
 from medjax.typing import Key, Params
 
 READ = {"nearest": lowres.nearest, "linear": lowres.linear, "cubic": lowres.spline}
-
-
-def check_labels(t: Any) -> None:
-    """Raise a ValueError where images and label maps would be given slices that do not belong together."""
-    if not t.scalars_only and not t.shared:
-        raise ValueError("scalars_only=False needs shared=True: else label maps get other slices than their images")
 
 
 def sampling_along(axis: int, image: Image, factor: Array) -> lowres.Sampling:
@@ -50,34 +44,47 @@ def smoothed(data: Array, axis: int, extent: Array, factor: Array) -> Array:
     return jax.lax.cond(near, partial(blur, True), partial(blur, False), data, sigma)
 
 
-def thickened(image: Image, params: Params, interpolation: str, profile: str | None) -> Image:
-    """Slices along one axis, `downsampling` voxels thick, read at the voxels."""
-    label = image.is_label
-    dtype = jnp.float32 if label else image.data.dtype
-    factor = jnp.asarray(params["downsampling"]).astype(dtype)
+@abstract
+class ThickSlices(IntensityTransform):
+    """Abstract. Reads an image from slices along one axis that are `downsampling` voxels thick."""
 
-    def along(axis: int, data: Array) -> Array:
-        sampling = sampling_along(axis, image, factor)
-        samplings = [sampling if a == axis else None for a in range(3)]
-        if label:
-            return lowres.nearest(data, samplings)
-        data = within(data, image.real, 0)
-        if profile is not None:
-            data = smoothed(data, axis, sampling.extent, factor)
-        return READ[interpolation](data, samplings)
+    slice_profile: str | None = static(default=None, convert=choice(None, "gaussian"), kw_only=True)
+    shared: bool = static(default=True, convert=flag, kw_only=True)
 
-    branches: list[Callable[[Array], Array]] = [partial(along, axis) for axis in range(3)]
-    return image.replace(data=jax.lax.switch(jnp.asarray(params["axis"]), branches, image.data))
+    image_interpolation = "linear"  # a field of both, in its place among the others: not annotated here
+
+    def __post_init__(self):
+        super().__post_init__()
+        if not self.scalars_only and not self.shared:
+            raise ValueError("scalars_only=False needs shared=True: else label maps get other slices than their images")
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        dtype = jnp.float32 if image.is_label else image.data.dtype
+        factor = jnp.asarray(params["downsampling"]).astype(dtype)
+
+        def along(axis: int, data: Array) -> Array:
+            sampling = sampling_along(axis, image, factor)
+            samplings = [sampling if a == axis else None for a in range(3)]
+            if image.is_label:
+                return lowres.nearest(data, samplings)
+            data = within(data, image.real, 0)
+            if self.slice_profile is not None:
+                data = smoothed(data, axis, sampling.extent, factor)
+            return READ[self.image_interpolation](data, samplings)
+
+        branches: list[Callable[[Array], Array]] = [partial(along, axis) for axis in range(3)]
+        return image.replace(data=jax.lax.switch(jnp.asarray(params["axis"]), branches, image.data))
 
 
 @transform
-class Anisotropy(IntensityTransform):
+class Anisotropy(ThickSlices):
     """Make slices thick along one axis, and bring them back to the old grid: nearest down, interpolated up.
 
     With N voxels and N' = floor(N / m) slices, slice j copies voxel floor((N - 1) / 2 + (j - (N' - 1) / 2) m + 1/2),
     and voxel i reads the slices at (i - (N - 1) / 2) / m + (N' - 1) / 2; the outermost slices are repeated beyond.
 
-    axis: voxel axis 0, 1 or 2.  downsampling: m >= 1, thickness of a slice in voxels.
+    axis: voxel axis 0, 1 or 2.
+    downsampling: m >= 1, thickness of a slice in voxels.
     image_interpolation: 'nearest', 'linear' or 'cubic' (B-spline; 'bspline' means the same).
     scalars_only: whether label maps are left alone; else they are read by nearest both ways, and keep their dtype.
     slice_profile: None copies voxels; 'gaussian' smooths along the axis first, so that what a slice shows is m voxels
@@ -91,22 +98,13 @@ class Anisotropy(IntensityTransform):
     downsampling: float = number(default=2.0, low=1.0)
     image_interpolation: str = static(default="linear", convert=interpolation)
     scalars_only: bool = static(default=True, convert=flag)
-    slice_profile: str | None = static(default=None, convert=choice(None, "gaussian"), kw_only=True)
-    shared: bool = static(default=True, convert=flag, kw_only=True)
-
-    def __post_init__(self):
-        super().__post_init__()
-        check_labels(self)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"axis": jnp.asarray(self.axis, jnp.int32), "downsampling": jnp.asarray(self.downsampling)}
 
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return thickened(image, params, self.image_interpolation, self.slice_profile)
-
 
 @transform
-class RandomAnisotropy(IntensityTransform):
+class RandomAnisotropy(ThickSlices):
     """`Anisotropy` along one of `axes`, each equally likely, with `downsampling` drawn uniformly; x is (1, x).
 
     Axes of one voxel are not drawn, unless all are. Drawn once per subject, unless shared=False draws for each image.
@@ -116,24 +114,9 @@ class RandomAnisotropy(IntensityTransform):
     downsampling: Range = uniform(default=(1.5, 5.0), low=1.0)
     image_interpolation: str = static(default="linear", convert=interpolation)
     scalars_only: bool = static(default=True, convert=flag)
-    slice_profile: str | None = static(default=None, convert=choice(None, "gaussian"), kw_only=True)
-    shared: bool = static(default=True, convert=flag, kw_only=True)
 
     random = True
 
-    def __post_init__(self):
-        super().__post_init__()
-        check_labels(self)
-
     def draw(self, key: Key, grid: Grid) -> Params:
-        axes = jnp.asarray(self.axes, jnp.int32)
-        long = jnp.asarray(grid.shape, jnp.int32)[axes] > 1
-        among = long | ~long.any()
-        last = among.sum(dtype=jnp.int32).astype(jnp.float32) - 1
-        chosen = ranges.draw_integer(keys.for_name(key, "axis"), jnp.stack([jnp.zeros_like(last), last]))
-        found = among & (jnp.cumsum(among, dtype=jnp.int32) - 1 == chosen)
         factor = ranges.draw(keys.for_name(key, "downsampling"), self.downsampling)
-        return {"axis": axes[jnp.argmax(found)], "downsampling": factor}
-
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return thickened(image, params, self.image_interpolation, self.slice_profile)
+        return {"axis": draw_axis(keys.for_name(key, "axis"), self.axes, grid), "downsampling": factor}

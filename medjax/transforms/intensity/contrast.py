@@ -8,25 +8,31 @@ from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ranges import Either, either, number
 from medjax.transforms.intensity import channels
-from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.transforms.transform import IntensityTransform, abstract, static, transform
 from medjax.typing import Key, Params
 
 
-def stretched(image: Image, params: Params, preserve_range: bool) -> Image:
-    """(x - mean) factor + mean of each channel, clipped to the range that it had."""
-    x, mask = image.data, image.real
-    mean = channels.means(x, mask)
-    y = (x - mean) * channels.laid(params["factor"], image) + mean
-    if preserve_range:
-        y = jnp.clip(y, channels.least(x, mask), channels.greatest(x, mask))
-    return channels.limited(y, image, params)
+@abstract
+class Stretch(IntensityTransform):
+    """Abstract. Multiplies the differences from the mean of each channel by a factor."""
+
+    preserve_range = True  # a field of both, in its place among the others: not annotated here
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        x, mask = image.data, image.real
+        mean = channels.means(x, mask)
+        y = (x - mean) * channels.laid(params["factor"], image) + mean
+        if self.preserve_range:
+            y = jnp.clip(y, channels.least(x, mask), channels.greatest(x, mask))
+        return channels.limited(y, image, params)
 
 
 @transform
-class Contrast(IntensityTransform):
+class Contrast(Stretch):
     """Stretch each channel about its mean: (x - mean) factor + mean.
 
-    factor: > 1 for more contrast.  preserve_range: clip to the least and the greatest voxel that the channel had.
+    factor: > 1 for more contrast.
+    preserve_range: clip to the least and the greatest voxel that the channel had.
     Shapes: (C, I, J, K) -> same, float32.  Not invertible.  Source: nnU-Net, `ContrastTransform`.
     """
 
@@ -36,15 +42,13 @@ class Contrast(IntensityTransform):
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"factor": jnp.asarray(self.factor)}
 
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return stretched(image, params, self.preserve_range)
-
 
 @transform
-class RandomContrast(IntensityTransform):
+class RandomContrast(Stretch):
     """`Contrast` with `factor` drawn uniformly from a pair or, on a fair coin, from one of two, for each image.
 
-    per_channel: drawn for each channel, instead of once.  p_per_channel: probability that a channel is changed.
+    per_channel: drawn for each channel, instead of once.
+    p_per_channel: probability that a channel is changed.
     """
 
     factor: Either = either(default=((0.75, 1.0), (1.0, 1.25)), low=0.0)
@@ -58,6 +62,3 @@ class RandomContrast(IntensityTransform):
         shape = channels.shape_for(self.per_channel, grid)
         factor = ranges.draw_either(keys.for_name(key, "factor"), self.factor, shape)
         return {"factor": factor, "channels": channels.coins(key, self.p_per_channel, grid)}
-
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return stretched(image, params, self.preserve_range)

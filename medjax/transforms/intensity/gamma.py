@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -21,37 +20,6 @@ from medjax.transforms.transform import IntensityTransform, abstract, static, tr
 from medjax.typing import Key, Params
 
 LEAST = 1e-7  # what a range and a deviation are divided by at least
-
-
-def power(image: Image, params: Params) -> Array:
-    """Gamma for each channel or for all, from what was drawn."""
-    gamma = params["gamma"] if "gamma" in params else jnp.exp(params["log_gamma"])
-    return channels.laid(gamma, image)
-
-
-def raised(image: Image, params: Params, t: Any) -> Image:
-    """The power of each channel as `Gamma` says."""
-    gamma = power(image, params)
-    if not t.rescale:
-        return channels.limited(pointwise.signed_power(image.data, gamma), image, params)
-    mask, data = image.real, image.data
-    low, high = channels.least(data, mask), channels.greatest(data, mask)
-    low, high = (-high, -low) if t.invert_image else (low, high)
-    width = high - low
-
-    def bent(data: Array) -> Array:
-        """The power of the range."""
-        base = ((-data if t.invert_image else data) - low) / jnp.maximum(width, LEAST)
-        return pointwise.signed_power(base, gamma) * width + low
-
-    y = bent(data)
-    if t.retain_stats:
-        mean = channels.means(data, mask)
-        spread = channels.deviations(data, mean, mask)
-        mean = -mean if t.invert_image else mean
-        after, found = moments(bent, data, mean, mask)
-        y = (y - after) * (spread / jnp.maximum(found, LEAST)) + mean
-    return channels.limited(-y if t.invert_image else y, image, params)
 
 
 def moments(function: Callable[[Array], Array], x: Array, near: Array, mask: Array | None) -> tuple[Array, Array]:
@@ -81,14 +49,6 @@ def moments(function: Callable[[Array], Array], x: Array, near: Array, mask: Arr
     return near + off, jnp.where(varies, jnp.sqrt(jnp.where(varies, variance, 1)), 0)
 
 
-def lowered(image: Image, params: Params, t: Any) -> Image:
-    """The image that signed powers made this one of; the way back from a rescaled one is lost, and it stays."""
-    if t.rescale:
-        return image
-    data = pointwise.signed_power(image.data, 1 / power(image, params))
-    return channels.limited(data, image, params)
-
-
 @abstract
 class Power(IntensityTransform):
     """Abstract. What `Gamma` and `RandomGamma` do with the power."""
@@ -107,11 +67,38 @@ class Power(IntensityTransform):
         """Whether no range of a channel is needed."""
         return not self.rescale
 
+    def power(self, image: Image, params: Params) -> Array:
+        """Gamma for each channel or for all, from what was drawn."""
+        gamma = params["gamma"] if "gamma" in params else jnp.exp(params["log_gamma"])
+        return channels.laid(gamma, image)
+
     def apply_to(self, image: Image, params: Params) -> Image:
-        return raised(image, params, self)
+        gamma = self.power(image, params)
+        if not self.rescale:
+            return channels.limited(pointwise.signed_power(image.data, gamma), image, params)
+        mask, data = image.real, image.data
+        low, high = channels.least(data, mask), channels.greatest(data, mask)
+        low, high = (-high, -low) if self.invert_image else (low, high)
+        width = high - low
+
+        def bent(data: Array) -> Array:
+            """The power of the range."""
+            base = ((-data if self.invert_image else data) - low) / jnp.maximum(width, LEAST)
+            return pointwise.signed_power(base, gamma) * width + low
+
+        y = bent(data)
+        if self.retain_stats:
+            mean = channels.means(data, mask)
+            spread = channels.deviations(data, mean, mask)
+            mean = -mean if self.invert_image else mean
+            after, found = moments(bent, data, mean, mask)
+            y = (y - after) * (spread / jnp.maximum(found, LEAST)) + mean
+        return channels.limited(-y if self.invert_image else y, image, params)
 
     def undo(self, image: Image, params: Params) -> Image:
-        return lowered(image, params, self)
+        if self.rescale:
+            return image  # the way back is lost with the range
+        return channels.limited(pointwise.signed_power(image.data, 1 / self.power(image, params)), image, params)
 
 
 @transform
@@ -120,8 +107,9 @@ class Gamma(Power):
 
     gamma: > 0.
     rescale: take the power of each channel's range, ((x - min) / (max - min))^gamma (max - min) + min, instead.
-    retain_stats: then give each channel the mean and the deviation that it had.  invert_image: do both to -x.  With all
-    three it is nnU-Net's gamma of the inverted image.
+    retain_stats: then give each channel the mean and the deviation that it had.
+    invert_image: do both to -x.
+    With all three it is nnU-Net's gamma of the inverted image.
 
     Shapes: (C, I, J, K) -> same, float32.  Inverse: the power 1 / gamma; a rescaled image stays.
     Raises ValueError for invert_image or retain_stats without rescale.
@@ -140,8 +128,10 @@ class RandomGamma(Power):
 
     log_std: draw b from the normal distribution of mean 0 and this deviation instead.
     gamma: draw gamma itself instead, uniformly from a pair or, on a fair coin, from one of two: ((0.7, 1), (1, 1.5)) is
-    nnU-Net's.  Drawn for each image and channel; channelwise=False draws once for all channels.
-    p_per_channel: probability that a channel is changed.  rescale, invert_image, retain_stats: as in `Gamma`.
+    nnU-Net's.
+    Drawn for each image and channel; channelwise=False draws once for all channels.
+    p_per_channel: probability that a channel is changed.
+    rescale, invert_image, retain_stats: as in `Gamma`.
     Raises ValueError for log_std and gamma together.
     """
 

@@ -10,40 +10,45 @@ from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import fourier
 from medjax.ranges import Range, leaf, number, span, uniform
-from medjax.transforms.axes import Axis, along_voxels, axes_of, axis_of
-from medjax.transforms.intensity.kspace import along, by_channel, channels, draw_axis, unpadded
-from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.transforms.axes import Axis, axes_of, axis_of
+from medjax.transforms.intensity.kspace import LineArtefact, along, by_channel, channels, draw_axis, unpadded
+from medjax.transforms.transform import abstract, static, transform
 from medjax.typing import Key, Params, Volume
 
 
-def ghosted(image: Image, params: Params, axis: Any, magnitude: bool, per_channel: bool = False) -> Image:
-    """The planes of the spectrum across an axis weakened; axis None: the one in the params."""
-    data, extent = unpadded(image)
+@abstract
+class Ghosts(LineArtefact):
+    """Abstract. Weakens planes of the spectrum across an axis."""
 
-    def change(x: Volume, params: Params) -> Volume:
-        count = jnp.round(params["num_ghosts"]).astype(jnp.int32)
-        intensity = jnp.asarray(params["intensity"]).astype(x.dtype)
+    def apply_to(self, image: Image, params: Params) -> Image:
+        data, extent = unpadded(image)
 
-        def across(x: Volume, a: int) -> Volume:
-            n = extent[a - 1]
-            factors = fourier.ghost_factors(x.shape[a], n, count, intensity, params["restore"])
-            return fourier.filter_planes(x, a, factors, extent=n, magnitude=magnitude)
+        def change(x: Volume, params: Params) -> Volume:
+            count = jnp.round(params["num_ghosts"]).astype(jnp.int32)
+            intensity = jnp.asarray(params["intensity"]).astype(x.dtype)
 
-        return along(params["axis"] if axis is None else axis, across, x)
+            def across(x: Volume, a: int) -> Volume:
+                n = extent[a - 1]
+                factors = fourier.ghost_factors(x.shape[a], n, count, intensity, params["restore"])
+                return fourier.filter_planes(x, a, factors, extent=n, magnitude=self.magnitude)
 
-    return image.replace(data=by_channel(change, data, params, per_channel))
+            return along(self.line_axis(image, params), across, x)
+
+        return image.replace(data=by_channel(change, data, params, self.per_channel))
 
 
 @transform
-class Ghosting(IntensityTransform):
+class Ghosting(Ghosts):
     """Weaken every g-th plane of k-space across an axis, which adds copies of the image along it.
 
     The planes 0, g, 2g, ... of the shifted spectrum, whose frequency 0 is at n // 2, are multiplied by 1 - intensity,
     but for those at the centre that are restored: plane n // 2 alone, or round(r n) planes (ties to even), from
     n // 2 - round(r n) // 2 on. What is returned is the real part.
 
-    num_ghosts: g, a whole number; 0 changes nothing.  axis: voxel axis 0, 1, 2, or an anatomical name ('LR', 'A', ...).
-    intensity: >= 0; 0 changes nothing, 1 removes the planes.  restore: r, share of the planes from 0 to 1, or None.
+    num_ghosts: g, a whole number; 0 changes nothing.
+    axis: voxel axis 0, 1, 2, or an anatomical name ('LR', 'A', ...).
+    intensity: >= 0; 0 changes nothing, 1 removes the planes.
+    restore: r, share of the planes from 0 to 1, or None.
     magnitude: the absolute value instead of the real part, as scanners show.
 
     The numbers are the same for all channels.  Shapes: (C, I, J, K) -> same, float32.  An axis of one voxel stays.
@@ -56,24 +61,23 @@ class Ghosting(IntensityTransform):
     axis: Axis = static(convert=axis_of)
     intensity: float = number(default=0.5, low=0.0)
     restore: float | None = leaf(default=None, convert=maybe(real(low=0.0, high=1.0)))
-    magnitude: bool = static(default=False, convert=flag, kw_only=True)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         restore = None if self.restore is None else jnp.asarray(self.restore)
         numbers = {name: jnp.asarray(getattr(self, name)) for name in ("num_ghosts", "intensity")}
         return {**numbers, "restore": restore}
 
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return ghosted(image, params, along_voxels(self.axis, image.affine), self.magnitude)
-
 
 @transform
-class RandomGhosting(IntensityTransform):
+class RandomGhosting(Ghosts):
     """`Ghosting` with everything random, drawn for each image.
 
-    num_ghosts: whole numbers, both ends drawn, equally likely; x is (0, x).  axes: one of them is drawn, those of one
-    voxel left out; voxel axes and anatomical names.  intensity: uniform; x is (0, x).  restore: None, or uniform; x is
-    (0, x).  per_channel: drawn for each channel, so for each volume of a series.  magnitude: as in `Ghosting`.
+    num_ghosts: whole numbers, both ends drawn, equally likely; x is (0, x).
+    axes: one of them is drawn, those of one voxel left out; voxel axes and anatomical names.
+    intensity: uniform; x is (0, x).
+    restore: None, or uniform; x is (0, x).
+    per_channel: drawn for each channel, so for each volume of a series.
+    magnitude: as in `Ghosting`.
     """
 
     num_ghosts: Range = leaf(default=(4, 10), convert=span(low=0, whole=True))
@@ -81,7 +85,6 @@ class RandomGhosting(IntensityTransform):
     intensity: Range = uniform(default=(0.5, 1.0), low=0.0)
     restore: Range | None = leaf(default=None, convert=maybe(span(low=0.0, high=1.0)))
     per_channel: bool = static(default=False, convert=flag, kw_only=True)
-    magnitude: bool = static(default=False, convert=flag, kw_only=True)
 
     random = True
 
@@ -96,7 +99,3 @@ class RandomGhosting(IntensityTransform):
         if restore is not None:
             restore = ranges.draw(keys.for_name(key, "restore"), restore, shape)
         return {**drawn, "restore": restore}
-
-    def apply_to(self, image: Image, params: Params) -> Image:
-        known = self.axes[0] if len(self.axes) == 1 and isinstance(self.axes[0], int) else None
-        return ghosted(image, params, known, self.magnitude, self.per_channel)

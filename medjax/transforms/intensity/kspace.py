@@ -8,13 +8,38 @@ import jax.numpy as jnp
 from jaxtyping import Array, Int
 
 from medjax import ranges
+from medjax.arguments import flag
 from medjax.geometry import Grid
 from medjax.image import Image
 from medjax.ops import passes, statistics
 from medjax.transforms.axes import Axis, along_voxels
+from medjax.transforms.transform import IntensityTransform, abstract, static
 from medjax.typing import Key, Params, Volume
 
 T = TypeVar("T")
+
+
+@abstract
+class KSpaceArtefact(IntensityTransform):
+    """Abstract. Changes the k-space of the whole image, of all channels alike or of each by its own numbers."""
+
+    magnitude: bool = static(default=False, convert=flag, kw_only=True)
+
+    per_channel = False  # a field of the random ones: not annotated here
+
+
+@abstract
+class LineArtefact(KSpaceArtefact):
+    """Abstract. Changes the lines of k-space that are recorded along `axis`, or along the one of `axes` drawn."""
+
+    axis = None  # fields of one twin each: not annotated here
+    axes = tuple[Axis, ...]()
+
+    def line_axis(self, image: Image, params: Params) -> Any:
+        """The voxel axis, an int where it is known."""
+        if self.axis is not None:
+            return along_voxels(self.axis, image.affine)
+        return self.axes[0] if self.axes in ((0,), (1,), (2,)) else params["axis"]
 
 
 def unpadded(image: Image) -> tuple[Volume, Int[Array, "3"]]:

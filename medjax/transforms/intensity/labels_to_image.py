@@ -16,7 +16,7 @@ from medjax.ops import noise
 from medjax.ops.statistics import within
 from medjax.ranges import Range, ascending, leaf, number, uniform
 from medjax.subject import Subject
-from medjax.transforms.transform import IntensityTransform, certain, static, transform
+from medjax.transforms.transform import IntensityTransform, abstract, certain, static, transform
 from medjax.typing import Key, Params
 
 
@@ -56,36 +56,20 @@ def painted(image: Image, params: Params, labels: Sequence[int]) -> Image:
     return image.replace(data=within(value, image.real, 0))
 
 
-@transform
-class LabelsToImage(IntensityTransform):
-    """Make a scalar image of a label map: voxels of a label are mean + std n, n standard normal; others are 0.
-
-    label_key: name of the label map; one channel of labels, or one channel for each label (partial volumes, whose
-    shares weight the classes' intensities).  used_labels: the labels that are painted (for partial volumes: channels).
-    mean, std: one number for each of used_labels, std >= 0.  image_key: name of the new image.  seed: of the noise.
-
-    p must be 1.  The subject gets a ScalarImage (1, I, J, K), float32, on the grid of the label map, which is left as
-    it is.  Raises ValueError for means and stds that are not one for each label, and a label_key that is no label map.
-    Source: TorchIO 1.2.1, where noise has no seed and the label map is overwritten.
-    """
+@abstract
+class PaintedLabels(IntensityTransform):
+    """Abstract. Makes the image `image_key` of the label map `label_key`."""
 
     label_key: str = static(default="label", convert=text)
-    mean: Any = leaf(default=(0.5,), convert=vector())
-    std: Any = leaf(default=(0.0,), convert=vector())
-    image_key: str = static(default="image_from_labels", convert=text)
-    used_labels: Sequence[int] = static(default=(1,), convert=label_values)
-    seed: int = static(default=0, convert=seed_value)
     p: float = static(default=1.0, convert=certain, kw_only=True)
 
+    image_key = ""  # fields of both, in their places among the others: not annotated here
+    used_labels = (1,)
     synthesises = True
 
     def __post_init__(self):
         object.__setattr__(self, "include", (text("image_key", self.image_key),))
         super().__post_init__()
-        for name in ("mean", "std"):
-            if getattr(self, name).shape != (len(self.used_labels),):
-                raise ValueError(f"{name} must hold one number for each of used_labels={self.used_labels}")
-        check("std", self.std, low=0.0)
 
     @property
     def copies(self) -> tuple[tuple[str, str], ...]:
@@ -96,7 +80,44 @@ class LabelsToImage(IntensityTransform):
         return 1
 
     def check_subject(self, subject: Subject) -> None:
-        check_label_key(self.label_key, self.used_labels, subject)
+        name, labels, image = self.label_key, self.used_labels, subject.images.get(self.label_key)
+        if min(labels) < 0 or max(labels) > LARGEST:
+            raise ValueError(f"used_labels must be from 0 to {LARGEST}, got {list(labels)}")
+        if not isinstance(image, LabelMap):
+            maps = [n for n, i in subject.images.items() if i.is_label]
+            raise ValueError(f"label_key={name!r} is no label map of the subject, which has {maps}")
+        if image.shape[-4] > 1 and max(labels) >= image.shape[-4]:
+            raise ValueError(f"used_labels={list(labels)} exceed the {image.shape[-4]} channels of {name!r}")
+
+
+@transform
+class LabelsToImage(PaintedLabels):
+    """Make a scalar image of a label map: voxels of a label are mean + std n, n standard normal; others are 0.
+
+    label_key: name of the label map; one channel of labels, or one channel for each label (partial volumes, whose
+    shares weight the classes' intensities).
+    used_labels: the labels that are painted (for partial volumes: channels).
+    mean, std: one number for each of used_labels, std >= 0.
+    image_key: name of the new image.
+    seed: of the noise.
+
+    p must be 1.  The subject gets a ScalarImage (1, I, J, K), float32, on the grid of the label map, which is left as
+    it is.  Raises ValueError for means and stds that are not one for each label, and a label_key that is no label map.
+    Source: TorchIO 1.2.1, where noise has no seed and the label map is overwritten.
+    """
+
+    mean: Any = leaf(default=(0.5,), convert=vector())
+    std: Any = leaf(default=(0.0,), convert=vector())
+    image_key: str = static(default="image_from_labels", convert=text)
+    used_labels: Sequence[int] = static(default=(1,), convert=label_values)
+    seed: int = static(default=0, convert=seed_value)
+
+    def __post_init__(self):
+        super().__post_init__()
+        for name in ("mean", "std"):
+            if getattr(self, name).shape != (len(self.used_labels),):
+                raise ValueError(f"{name} must hold one number for each of used_labels={self.used_labels}")
+        check("std", self.std, low=0.0)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"mean": jnp.asarray(self.mean), "std": jnp.asarray(self.std), "key": keys.of_seed(self.seed)}
@@ -106,18 +127,20 @@ class LabelsToImage(IntensityTransform):
 
 
 @transform
-class RandomLabelsToImage(IntensityTransform):
+class RandomLabelsToImage(PaintedLabels):
     """`LabelsToImage` with a random mean and std for each label and subject.
 
     mean, std: for each of used_labels a number, or a pair drawn uniformly; None draws all uniformly from default_mean
-    and default_std (a number x is that number).  ignore_background: leave label 0 out.  The rest as in `LabelsToImage`.
+    and default_std (a number x is that number).
+    ignore_background: leave label 0 out.
+    The rest as in `LabelsToImage`.
 
     classes: a whole number for each of used_labels; labels of one class, as left and right, share what is drawn, from
-    the ranges of the first of them.  p_black, p_dark: probabilities that label 0, with the labels of its class, is all
-    0, or is drawn from dark_mean and dark_std instead; at most 1 together.
+    the ranges of the first of them.
+    p_black, p_dark: probabilities that label 0, with the labels of its class, is all 0, or is drawn from dark_mean and
+    dark_std instead; at most 1 together.
     """
 
-    label_key: str = static(default="label", convert=text)
     used_labels: Sequence[int] = static(default=(1,), convert=label_values)
     image_key: str = static(default="image_from_labels", convert=text)
     mean: Any = leaf(default=None, convert=maybe(ends_of))
@@ -130,13 +153,10 @@ class RandomLabelsToImage(IntensityTransform):
     p_dark: float = number(default=0.0, low=0.0, high=1.0, kw_only=True)
     dark_mean: Range = uniform(default=(0.0, 15.0), kw_only=True)
     dark_std: Range = uniform(default=(0.0, 5.0), low=0.0, kw_only=True)
-    p: float = static(default=1.0, convert=certain, kw_only=True)
 
     random = True
-    synthesises = True
 
     def __post_init__(self):
-        object.__setattr__(self, "include", (text("image_key", self.image_key),))
         super().__post_init__()
         for name in ("mean", "std"):
             value = getattr(self, name)
@@ -148,17 +168,6 @@ class RandomLabelsToImage(IntensityTransform):
             raise ValueError(f"classes must hold one number for each of used_labels={self.used_labels}")
         if not traced(self.p_black) and not traced(self.p_dark) and self.p_black + self.p_dark > 1:
             raise ValueError(f"p_black + p_dark must be at most 1, got {self.p_black:g} + {self.p_dark:g}")
-
-    @property
-    def copies(self) -> tuple[tuple[str, str], ...]:
-        """The label map, under the name of the image that is made of it."""
-        return ((self.label_key, self.image_key),)
-
-    def channels(self, count: int) -> int:
-        return 1
-
-    def check_subject(self, subject: Subject) -> None:
-        check_label_key(self.label_key, self.used_labels, subject)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         count = len(self.used_labels)
@@ -184,15 +193,3 @@ class RandomLabelsToImage(IntensityTransform):
         kept = [i for i, label in enumerate(self.used_labels) if label != 0 or not self.ignore_background]
         chosen = {**params, "mean": params["mean"][np.asarray(kept)], "std": params["std"][np.asarray(kept)]}
         return painted(image, chosen, [self.used_labels[i] for i in kept])
-
-
-def check_label_key(name: str, labels: Sequence[int], subject: Subject) -> None:
-    """Raise a ValueError unless the subject has a label map of this name, with these channels if it has several."""
-    image = subject.images.get(name)
-    if min(labels) < 0 or max(labels) > LARGEST:
-        raise ValueError(f"used_labels must be from 0 to {LARGEST}, got {list(labels)}")
-    if not isinstance(image, LabelMap):
-        maps = [n for n, i in subject.images.items() if i.is_label]
-        raise ValueError(f"label_key={name!r} is no label map of the subject, which has {maps}")
-    if image.shape[-4] > 1 and max(labels) >= image.shape[-4]:
-        raise ValueError(f"used_labels={list(labels)} exceed the {image.shape[-4]} channels of {name!r}")

@@ -12,30 +12,34 @@ from medjax.ops import pointwise
 from medjax.ranges import Either, Range, either, number, uniform
 from medjax.transforms.intensity import channels
 from medjax.transforms.intensity.bump import bump_of, draw_bump
-from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.transforms.transform import IntensityTransform, abstract, static, transform
 from medjax.typing import Key, Params
 
 LEAST = 1e-8  # what a range is divided by at least
 
 
-def bent(image: Image, params: Params) -> Image:
-    """u + b (u^gamma - u), u from 0 to 1 over the range of the channel."""
-    x, mask = image.data, image.real
-    bump, _ = bump_of(image, params)
-    low, high = channels.least(x, mask), channels.greatest(x, mask)
-    width = jnp.maximum(high - low, LEAST)
-    unit = (x - low) / width
-    power = pointwise.signed_power(unit, channels.laid(params["gamma"], image))
-    return channels.limited((unit + bump * (power - unit)) * width + low, image, params)
+@abstract
+class LocalPower(IntensityTransform):
+    """Abstract. Gives u + b (u^gamma - u), u from 0 to 1 over the range of the channel, b a Gaussian bump."""
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        x, mask = image.data, image.real
+        bump, _ = bump_of(image, params)
+        low, high = channels.least(x, mask), channels.greatest(x, mask)
+        width = jnp.maximum(high - low, LEAST)
+        unit = (x - low) / width
+        power = pointwise.signed_power(unit, channels.laid(params["gamma"], image))
+        return channels.limited((unit + bump * (power - unit)) * width + low, image, params)
 
 
 @transform
-class LocalGamma(IntensityTransform):
+class LocalGamma(LocalPower):
     """Blend each channel with its power by the weights b of a Gaussian bump, as in `BrightnessGradient`.
 
     With u from 0 to 1 over the range of the channel: u (1 - b) + u^gamma b, back in that range.
 
-    gamma: > 0, at the peak.  location, scale: as in `BrightnessGradient`.
+    gamma: > 0, at the peak.
+    location, scale: as in `BrightnessGradient`.
     Shapes: (C, I, J, K) -> same, float32.  Not invertible.  Source: nnU-Net DA5, batchgenerators'
     `LocalGammaTransform`.
     """
@@ -48,16 +52,13 @@ class LocalGamma(IntensityTransform):
         place = {"location": jnp.asarray(self.location), "log_scale": jnp.log(jnp.asarray(self.scale))}
         return {"gamma": jnp.asarray(self.gamma), **place}
 
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return bent(image, params)
-
 
 @transform
-class RandomLocalGamma(IntensityTransform):
+class RandomLocalGamma(LocalPower):
     """`LocalGamma` with all drawn for each image, by default as in nnU-Net's DA5.
 
-    gamma: uniform from a pair or, on a fair coin, from one of two.  location, scale, per_channel, p_per_channel: as in
-    `RandomBrightnessGradient`.
+    gamma: uniform from a pair or, on a fair coin, from one of two.
+    location, scale, per_channel, p_per_channel: as in `RandomBrightnessGradient`.
     """
 
     gamma: Either = either(default=((0.01, 0.8), (1.5, 4.0)), low=1e-6)
@@ -73,6 +74,3 @@ class RandomLocalGamma(IntensityTransform):
         gamma = ranges.draw_either(keys.for_name(key, "gamma"), self.gamma, shape)
         place = draw_bump(key, self.scale, self.location, shape)
         return {"gamma": gamma, **place, "channels": channels.coins(key, self.p_per_channel, grid)}
-
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return bent(image, params)

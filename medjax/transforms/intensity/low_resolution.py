@@ -18,24 +18,8 @@ from medjax.transforms.axes import voxel_axes
 from medjax.transforms.intensity import channels
 from medjax.transforms.intensity.anisotropy import READ
 from medjax.transforms.sampling import interpolation
-from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.transforms.transform import IntensityTransform, abstract, static, transform
 from medjax.typing import Key, Params
-
-
-def coarsened(image: Image, params: Params, axes: Sequence[int], interpolation: str) -> Image:
-    """Fewer voxels along `axes`, by `zoom` (3,) of all channels or (C, 3)."""
-    extent, mask = jnp.asarray(image.size, jnp.int32), image.real
-
-    def one(x: Array, zoom: Array) -> Array:
-        samplings: list[lowres.Sampling | None] = [None] * 3
-        for axis in axes:
-            size = extent[axis].astype(zoom.dtype)
-            count = jnp.clip(jnp.round(size * zoom[axis]), 1, size)
-            samplings[axis] = lowres.Sampling(extent[axis], count.astype(jnp.int32), size / count)
-        y = READ[interpolation](x if mask is None else within(x, mask, 0), samplings)
-        return clipped(y, x, mask, samplings) if interpolation == "cubic" else y
-
-    return channels.limited(channels.each(one, image.data, channels.rows(params["zoom"], image, 3)), image, params)
 
 
 def clipped(y: Array, x: Array, mask: Array | None, samplings: lowres.Samplings) -> Array:
@@ -47,16 +31,40 @@ def clipped(y: Array, x: Array, mask: Array | None, samplings: lowres.Samplings)
     return jnp.clip(y, channels.least(x, sample), channels.greatest(x, sample))
 
 
+@abstract
+class CoarseGrid(IntensityTransform):
+    """Abstract. Reads an image from fewer voxels along `axes`, by `zoom` (3,) for all channels or (C, 3)."""
+
+    axes = (0, 1, 2)  # fields of both, in their places among the others: not annotated here
+    image_interpolation = "linear"
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        extent, mask = jnp.asarray(image.size, jnp.int32), image.real
+
+        def one(x: Array, zoom: Array) -> Array:
+            samplings: list[lowres.Sampling | None] = [None] * 3
+            for axis in self.axes:
+                size = extent[axis].astype(zoom.dtype)
+                count = jnp.clip(jnp.round(size * zoom[axis]), 1, size)
+                samplings[axis] = lowres.Sampling(extent[axis], count.astype(jnp.int32), size / count)
+            y = READ[self.image_interpolation](x if mask is None else within(x, mask, 0), samplings)
+            return clipped(y, x, mask, samplings) if self.image_interpolation == "cubic" else y
+
+        return channels.limited(channels.each(one, image.data, channels.rows(params["zoom"], image, 3)), image, params)
+
+
 @transform
-class LowResolution(IntensityTransform):
+class LowResolution(CoarseGrid):
     """Bring an image to n' = round(n zoom) voxels along each axis by nearest, and back to n by interpolation.
 
     Voxel j of the small image copies voxel floor((j + 1/2) n / n'), and voxel i is read at (i + 1/2) n' / n - 1/2;
     edges are repeated.
 
-    zoom: 0 < zoom <= 1, one number or one for each axis.  axes: the voxel axes that are made coarse.
+    zoom: 0 < zoom <= 1, one number or one for each axis.
+    axes: the voxel axes that are made coarse.
     image_interpolation: on the way back, 'linear', 'nearest' or 'cubic' (the B-spline through the voxels of the small
-    image, clipped to their range).  Shapes: (C, I, J, K) -> same, float32.  Not invertible.
+    image, clipped to their range).
+    Shapes: (C, I, J, K) -> same, float32.  Not invertible.
     Source: nnU-Net; batchgeneratorsv2 (linear), batchgenerators and skimage.transform.resize (cubic).
     """
 
@@ -67,15 +75,13 @@ class LowResolution(IntensityTransform):
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"zoom": jnp.asarray(self.zoom)}
 
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return coarsened(image, params, self.axes, self.image_interpolation)
-
 
 @transform
-class RandomLowResolution(IntensityTransform):
+class RandomLowResolution(CoarseGrid):
     """`LowResolution` with `zoom` drawn uniformly, for each image; x is (0.01, x).
 
-    isotropic: one number, of the first axis, for all axes.  per_channel: drawn for each channel, instead of once.
+    isotropic: one number, of the first axis, for all axes.
+    per_channel: drawn for each channel, instead of once.
     p_per_channel: probability that a channel is changed.
     """
 
@@ -92,6 +98,3 @@ class RandomLowResolution(IntensityTransform):
         zoom = ranges.draw(keys.for_name(key, "zoom"), self.zoom, channels.shape_for(self.per_channel, grid))
         zoom = jnp.broadcast_to(zoom[..., :1], zoom.shape) if self.isotropic else zoom
         return {"zoom": zoom, "channels": channels.coins(key, self.p_per_channel, grid)}
-
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return coarsened(image, params, self.axes, self.image_interpolation)

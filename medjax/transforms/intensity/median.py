@@ -15,28 +15,44 @@ from medjax.image import Image
 from medjax.ops import local
 from medjax.ranges import number
 from medjax.transforms.intensity import channels
-from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.transforms.transform import IntensityTransform, abstract, static, transform
 from medjax.typing import Key, Params, Shape3
 
 
-def filtered(image: Image, params: Params, sizes: tuple[int, int]) -> Image:
-    """The median over cubes of `size` voxels, for each channel or for all."""
-    low, high = sizes
-    extent = jnp.asarray(image.size, jnp.int32)
-    branches = [partial(local.median, extent=extent, size=size) for size in range(low, high + 1)]
+@abstract
+class LocalMedian(IntensityTransform):
+    """Abstract. Takes the median over cubes of `size` voxels, for each channel or for all."""
 
-    def one(x: Array, size: Array) -> Array:
-        return jax.lax.switch(size - low, branches, x)
+    size = 1  # a field of both, a number or (least, greatest)
 
-    size = channels.fitted(jnp.asarray(params["size"]).reshape(-1), image.shape[0])
-    return channels.limited(channels.each(one, image.data, size), image, params)
+    @property
+    def sizes(self) -> tuple[int, int]:
+        """The least and the greatest size."""
+        low, high = np.broadcast_to(self.size, 2)
+        return int(low), int(high)
+
+    def margin(self, spacing: np.ndarray) -> Shape3 | None:
+        reach = self.sizes[1] // 2
+        return reach, reach, reach
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        low, high = self.sizes
+        extent = jnp.asarray(image.size, jnp.int32)
+        branches = [partial(local.median, extent=extent, size=size) for size in range(low, high + 1)]
+
+        def one(x: Array, size: Array) -> Array:
+            return jax.lax.switch(size - low, branches, x)
+
+        size = channels.fitted(jnp.asarray(params["size"]).reshape(-1), image.shape[0])
+        return channels.limited(channels.each(one, image.data, size), image, params)
 
 
 @transform
-class Median(IntensityTransform):
+class Median(LocalMedian):
     """Replace each voxel by the median of the cube about it; the image is mirrored at its edges.
 
-    size: of the cube, in voxels; an even one reaches one voxel further down.  Shapes: (C, I, J, K) -> same, float32.
+    size: of the cube, in voxels; an even one reaches one voxel further down.
+    Shapes: (C, I, J, K) -> same, float32.
     Not invertible.  Source: `scipy.ndimage.median_filter`; nnU-Net DA5.
     """
 
@@ -45,19 +61,13 @@ class Median(IntensityTransform):
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"size": jnp.asarray(self.size, jnp.int32)}
 
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return filtered(image, params, (self.size, self.size))
-
-    def margin(self, spacing: np.ndarray) -> Shape3 | None:
-        reach = self.size // 2
-        return reach, reach, reach
-
 
 @transform
-class RandomMedian(IntensityTransform):
+class RandomMedian(LocalMedian):
     """`Median` with `size` drawn for each image, each whole number from low to high equally likely.
 
-    per_channel: drawn for each channel, instead of once.  p_per_channel: probability that a channel is changed.
+    per_channel: drawn for each channel, instead of once.
+    p_per_channel: probability that a channel is changed.
     """
 
     size: Any = static(default=(2, 7), convert=interval(low=1))
@@ -70,10 +80,3 @@ class RandomMedian(IntensityTransform):
         ends = jnp.asarray(self.size, jnp.float32)
         size = ranges.draw_integer(keys.for_name(key, "size"), ends, channels.shape_for(self.per_channel, grid))
         return {"size": size, "channels": channels.coins(key, self.p_per_channel, grid)}
-
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return filtered(image, params, self.size)
-
-    def margin(self, spacing: np.ndarray) -> Shape3 | None:
-        reach = self.size[1] // 2
-        return reach, reach, reach

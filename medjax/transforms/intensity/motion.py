@@ -14,16 +14,10 @@ from medjax.geometry import Grid, affine_map, homogeneous, inverse, matmul, rota
 from medjax.image import Image
 from medjax.ops import fourier, warp
 from medjax.ranges import Range, leaf, uniform
-from medjax.transforms.axes import Axis, along_voxels, axes_of, axis_of
-from medjax.transforms.intensity.kspace import (
-    along,
-    by_channel,
-    channels,
-    draw_axis,
-    unpadded,
-)
+from medjax.transforms.axes import Axis, axes_of, axis_of
+from medjax.transforms.intensity.kspace import LineArtefact, along, by_channel, channels, draw_axis, unpadded
 from medjax.transforms.sampling import fill_value, interpolation
-from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.transforms.transform import abstract, static, transform
 from medjax.typing import Key, Params, Volume
 
 JITTER = 0.3  # of the time between two movements
@@ -64,58 +58,73 @@ def movement(degrees: Array, translation: Array, grid: Grid, legacy: bool) -> Ar
     return matmul(inverse(grid.affine), matrix, grid.affine)
 
 
-def moved(
-    image: Image, params: Params, axis: Any, method: str, legacy: bool, magnitude: bool, per_channel: bool = False
-) -> Image:
-    """Lines of k-space taken from moved volumes: x + sum of C_m (x_m - x), C_m the circulant matrix of segment m.
+@abstract
+class Movements(LineArtefact):
+    """Abstract. Takes lines from moved volumes: x + sum of C_m (x_m - x), C_m the circulant matrix of segment m.
 
-    One movement after the other, so that memory does not grow with them. axis None: the one in the params.
+    One movement after the other, so that memory does not grow with them.
     """
-    data, extent = unpadded(image)
-    grid = Grid(jnp.asarray(image.affine).astype(data.dtype), extent)
-    fill = fill_value(image, "channel minimum", data.dtype)
 
-    def change(x: Volume, params: Params) -> Volume:
-        degrees, shift, times = (jnp.asarray(params[n]).astype(x.dtype) for n in ("degrees", "translation", "times"))
-        matrices = jax.vmap(partial(movement, grid=grid, legacy=legacy))(degrees, shift)
+    legacy: bool = static(default=False, convert=flag, kw_only=True)
 
-        chosen = params["axis"] if axis is None else axis
-        n = extent[chosen]
+    image_interpolation = "linear"  # a field of both, in its place among the others: not annotated here
 
-        @jax.checkpoint
-        def step(total: tuple[Volume, ...], operands: tuple[Array, ...]) -> tuple[tuple[Volume, ...], None]:
-            matrix, low, high = operands
-            points = warp.map_coordinates(matrix, warp.indices(image.spatial_shape, x.dtype))
-            there = warp.sample(
-                x, points, extent=extent, interpolation=method, is_label=False, dtype=x.dtype, fill=params["fill"]
+    @property
+    def absolute(self) -> bool:
+        """Whether it turns about the world's origin."""
+        return self.legacy
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        data, extent = unpadded(image)
+        grid = Grid(jnp.asarray(image.affine).astype(data.dtype), extent)
+        fill = fill_value(image, "channel minimum", data.dtype)
+        fill = fill[:, None] if self.per_channel else fill
+        method = self.image_interpolation
+
+        def change(x: Volume, params: Params) -> Volume:
+            degrees, shift, times = (
+                jnp.asarray(params[n]).astype(x.dtype) for n in ("degrees", "translation", "times")
             )
+            matrices = jax.vmap(partial(movement, grid=grid, legacy=self.legacy))(degrees, shift)
 
-            def lines(change: Volume, a: int) -> tuple[Volume, ...]:
-                line = jnp.arange(change.shape[a], dtype=jnp.int32)
-                parts = fourier.circulant(((line >= low) & (line < high)).astype(x.dtype), n)
-                return tuple(fourier.multiply(change, a, part) for part in parts[: len(total)])
+            axis = self.line_axis(image, params)
+            n = extent[axis]
 
-            return tuple(t + more for t, more in zip(total, along(chosen, lines, there - x), strict=True)), None
+            @jax.checkpoint
+            def step(total: tuple[Volume, ...], operands: tuple[Array, ...]) -> tuple[tuple[Volume, ...], None]:
+                matrix, low, high = operands
+                points = warp.map_coordinates(matrix, warp.indices(image.spatial_shape, x.dtype))
+                there = warp.sample(
+                    x, points, extent=extent, interpolation=method, is_label=False, dtype=x.dtype, fill=params["fill"]
+                )
 
-        start = (x, jnp.zeros_like(x)) if magnitude else (x,)
-        total = jax.lax.scan(step, start, (matrices, *segments(times, n, legacy)))[0]
-        return fourier.modulus(*total) if magnitude else total[0]
+                def lines(change: Volume, a: int) -> tuple[Volume, ...]:
+                    line = jnp.arange(change.shape[a], dtype=jnp.int32)
+                    parts = fourier.circulant(((line >= low) & (line < high)).astype(x.dtype), n)
+                    return tuple(fourier.multiply(change, a, part) for part in parts[: len(total)])
 
-    fill = fill[:, None] if per_channel else fill
-    return image.replace(data=by_channel(change, data, {**params, "fill": fill}, per_channel))
+                return tuple(t + more for t, more in zip(total, along(axis, lines, there - x), strict=True)), None
+
+            start = (x, jnp.zeros_like(x)) if self.magnitude else (x,)
+            total = jax.lax.scan(step, start, (matrices, *segments(times, n, self.legacy)))[0]
+            return fourier.modulus(*total) if self.magnitude else total[0]
+
+        return image.replace(data=by_channel(change, data, {**params, "fill": fill}, self.per_channel))
 
 
 @transform
-class Motion(IntensityTransform):
+class Motion(Movements):
     """Compose k-space of a volume that moves rigidly N times while it is recorded, line after line along one axis.
 
     The times cut the n planes of the shifted spectrum across the axis into N + 1 segments at floor(times n). Segment k
     is that of the volume after movement k, positions being relative to the volume itself, not to each other; the one
     that holds frequency 0 is not moved, and segment 0 takes its place. What is returned is the real part.
 
-    degrees: (N, 3), rotations about the world axes, as in `Affine`.  translation: (N, 3) mm.  times: (N,), ascending,
-    from 0 to 1.  image_interpolation: 'nearest', 'linear' or 'cubic' (B-spline; 'bspline' means the same);
-    beyond the image lies the least voxel of each channel.
+    degrees: (N, 3), rotations about the world axes, as in `Affine`.
+    translation: (N, 3) mm.
+    times: (N,), ascending, from 0 to 1.
+    image_interpolation: 'nearest', 'linear' or 'cubic' (B-spline; 'bspline' means the same); beyond the image lies the
+    least voxel of each channel.
     axis: voxel axis 0, 1, 2 that lines are recorded along, or an anatomical name ('LR', 'A', ...).
     legacy: TorchIO's movements: about the world's origin instead of the middle of the image, in LPS, and reversed,
     output to input; and its unmoved segment, the first that ends after time 1/2, which may miss frequency 0 by a line.
@@ -132,8 +141,6 @@ class Motion(IntensityTransform):
     times: Any = leaf(convert=times_of)
     image_interpolation: str = static(default="linear", convert=interpolation)
     axis: Axis = static(default=2, convert=axis_of, kw_only=True)
-    legacy: bool = static(default=False, convert=flag, kw_only=True)
-    magnitude: bool = static(default=False, convert=flag, kw_only=True)
 
     def __post_init__(self):
         super().__post_init__()
@@ -141,27 +148,20 @@ class Motion(IntensityTransform):
         if len(set(counts)) > 1:
             raise ValueError(f"degrees, translation and times must have one row a movement each, got {counts}")
 
-    @property
-    def absolute(self) -> bool:
-        """Whether it turns about the world's origin."""
-        return self.legacy
-
     def draw(self, key: Key, grid: Grid) -> Params:
         return {name: jnp.asarray(getattr(self, name)) for name in ("degrees", "translation", "times")}
 
-    def apply_to(self, image: Image, params: Params) -> Image:
-        axis = along_voxels(self.axis, image.affine)
-        return moved(image, params, axis, self.image_interpolation, self.legacy, self.magnitude)
-
 
 @transform
-class RandomMotion(IntensityTransform):
+class RandomMotion(Movements):
     """`Motion` by random movements at random times, drawn for each image.
 
-    degrees, translation (mm): uniform for each movement and world axis; x is (-x, x).  num_transforms: N; structure.
+    degrees, translation (mm): uniform for each movement and world axis; x is (-x, x).
+    num_transforms: N; structure.
     Times are k / (N + 1), k = 1 .. N, each shifted by up to 0.3 / (N + 1), uniformly.
     axes: voxel axes and anatomical names of which one is drawn, those of one voxel left out.
-    per_channel: drawn for each channel, so for each volume of a series.  The rest is as in `Motion`.
+    per_channel: drawn for each channel, so for each volume of a series.
+    The rest is as in `Motion`.
     Source: TorchIO 1.2.1, which crashes for some N (48, 97, ...) and knows axis 2 alone.
     """
 
@@ -171,15 +171,8 @@ class RandomMotion(IntensityTransform):
     image_interpolation: str = static(default="linear", convert=interpolation)
     axes: Any = static(default=2, convert=axes_of, kw_only=True)
     per_channel: bool = static(default=False, convert=flag, kw_only=True)
-    legacy: bool = static(default=False, convert=flag, kw_only=True)
-    magnitude: bool = static(default=False, convert=flag, kw_only=True)
 
     random = True
-
-    @property
-    def absolute(self) -> bool:
-        """Whether it turns about the world's origin."""
-        return self.legacy
 
     def draw(self, key: Key, grid: Grid) -> Params:
         shape, count = channels(grid, self.per_channel), self.num_transforms
@@ -194,7 +187,3 @@ class RandomMotion(IntensityTransform):
         middle = np.arange(1, count + 1)[:, None] + np.asarray([[-JITTER, JITTER]])
         drawn["times"] = ranges.draw(keys.for_name(key, "times"), (middle / (count + 1)).astype(np.float32), shape)
         return {**drawn, "axis": draw_axis(keys.for_name(key, "axis"), self.axes, grid, shape)}
-
-    def apply_to(self, image: Image, params: Params) -> Image:
-        known = self.axes[0] if len(self.axes) == 1 and isinstance(self.axes[0], int) else None
-        return moved(image, params, known, self.image_interpolation, self.legacy, self.magnitude, self.per_channel)

@@ -13,8 +13,8 @@ from medjax.image import Image
 from medjax.ops import fourier
 from medjax.ranges import Range, leaf, number, uniform
 from medjax.subject import Subject
-from medjax.transforms.intensity.kspace import by_channel, channels, unpadded
-from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.transforms.intensity.kspace import KSpaceArtefact, by_channel, channels, unpadded
+from medjax.transforms.transform import abstract, static, transform
 from medjax.typing import Key, Params, Volume
 
 
@@ -26,51 +26,60 @@ def positions_of(name: str, value: Any) -> Any:
     return array
 
 
-def measured_peak(image: Image) -> Params:
-    """The greatest magnitude in the spectrum of each channel, (C,)."""
-    data, extent = unpadded(image)
-    return {"peak": fourier.peak(data, extent=None if image.extent is None else extent)}
+@abstract
+class Spikes(KSpaceArtefact):
+    """Abstract. Adds the plane waves of points of k-space."""
 
+    cumulative: bool = static(default=False, convert=flag, kw_only=True)
 
-def spiked(
-    image: Image,
-    params: Params,
-    measured: Sequence[Params],
-    magnitude: bool,
-    per_channel: bool = False,
-    cumulative: bool = False,
-    sign: int = 1,
-) -> Image:
-    """The image with the plane waves of the spikes added, or taken away with sign -1; `measured` unless cumulative."""
-    data, extent = unpadded(image)
-    sizes = extent.astype(data.dtype)
+    @property
+    def measures(self) -> bool:
+        """Whether the peak is that of the image before any spike."""
+        return not self.cumulative
 
-    def change(x: Volume, params: Params) -> Volume:
-        positions = jnp.asarray(params["positions"]).astype(x.dtype)
-        index = jnp.clip(jnp.floor(positions * sizes[None]).astype(jnp.int32), 0, extent[None] - 1)
-        there = jnp.arange(len(index), dtype=jnp.int32) < params["num_spikes"]
-        factors = jnp.where(there, sign * jnp.asarray(params["intensity"]).astype(x.dtype), 0)
-        if cumulative:
-            heights = fourier.accumulated(x, index, factors, extent=extent, padded=image.extent is not None)
-        else:
-            heights = params["peak"][:, None] * factors[None]
-        real, imaginary = fourier.plane_waves(index, heights, image.spatial_shape, extent=extent)
-        return fourier.modulus(x + real, imaginary) if magnitude else x + real
+    def measure(self, image: Image, subject: Subject) -> Params:
+        """The greatest magnitude in the spectrum of each channel, (C,)."""
+        data, extent = unpadded(image)
+        return {"peak": fourier.peak(data, extent=None if image.extent is None else extent)}
 
-    for found in measured:
-        params = {**params, "peak": found["peak"][:, None] if per_channel else found["peak"]}
-    return image.replace(data=by_channel(change, data, params, per_channel))
+    def added(self, image: Image, params: Params, measured: Sequence[Params], sign: int) -> Image:
+        """The image with the waves added, or taken away with sign -1; `measured` unless cumulative."""
+        data, extent = unpadded(image)
+        sizes = extent.astype(data.dtype)
+
+        def change(x: Volume, params: Params) -> Volume:
+            positions = jnp.asarray(params["positions"]).astype(x.dtype)
+            index = jnp.clip(jnp.floor(positions * sizes[None]).astype(jnp.int32), 0, extent[None] - 1)
+            there = jnp.arange(len(index), dtype=jnp.int32) < params["num_spikes"]
+            factors = jnp.where(there, sign * jnp.asarray(params["intensity"]).astype(x.dtype), 0)
+            if self.cumulative:
+                heights = fourier.accumulated(x, index, factors, extent=extent, padded=image.extent is not None)
+            else:
+                heights = params["peak"][:, None] * factors[None]
+            real, imaginary = fourier.plane_waves(index, heights, image.spatial_shape, extent=extent)
+            return fourier.modulus(x + real, imaginary) if self.magnitude else x + real
+
+        for found in measured:
+            params = {**params, "peak": found["peak"][:, None] if self.per_channel else found["peak"]}
+        return image.replace(data=by_channel(change, data, params, self.per_channel))
+
+    def apply_to(self, image: Image, params: Params, *measured: Params) -> Image:
+        return self.added(image, params, measured, 1)
+
+    def undo(self, image: Image, params: Params, *measured: Params) -> Image:
+        return image if self.magnitude or self.cumulative else self.added(image, params, measured, -1)
 
 
 @transform
-class Spike(IntensityTransform):
+class Spike(Spikes):
     """Add points to k-space, each a plane wave in the image.
 
     At index floor(position n) of the shifted spectrum, whose frequency 0 is at n // 2, the real number
     intensity max|spectrum| is added, the maximum being that of the channel before any spike. What is returned is the
     real part: x + sum of intensity max|spectrum| / N cos(2 pi f . i / n), computed so, without a transform.
 
-    spikes_positions: (m, 3), in [0, 1), along the voxel axes.  intensity: of any sign.
+    spikes_positions: (m, 3), in [0, 1), along the voxel axes.
+    intensity: of any sign.
     magnitude: the absolute value instead of the real part, as scanners show.
     cumulative: as TorchIO, each spike is scaled by a maximum that includes the spikes before it, so that they grow like
     intensity^m; takes a transform.
@@ -82,52 +91,29 @@ class Spike(IntensityTransform):
 
     spikes_positions: Any = leaf(convert=positions_of)
     intensity: float = number(default=1.0)
-    magnitude: bool = static(default=False, convert=flag, kw_only=True)
-    cumulative: bool = static(default=False, convert=flag, kw_only=True)
-
-    @property
-    def measures(self) -> bool:
-        """Whether the peak is that of the image before any spike."""
-        return not self.cumulative
 
     def draw(self, key: Key, grid: Grid) -> Params:
         positions = jnp.asarray(self.spikes_positions)
         count = jnp.asarray(len(positions), jnp.int32)
         return {"positions": positions, "num_spikes": count, "intensity": jnp.asarray(self.intensity)}
 
-    def measure(self, image: Image, subject: Subject) -> Params:
-        return measured_peak(image)
-
-    def apply_to(self, image: Image, params: Params, *measured: Params) -> Image:
-        return spiked(image, params, measured, self.magnitude, cumulative=self.cumulative)
-
-    def undo(self, image: Image, params: Params, *measured: Params) -> Image:
-        if self.magnitude or self.cumulative:
-            return image
-        return spiked(image, params, measured, False, sign=-1)
-
 
 @transform
-class RandomSpike(IntensityTransform):
+class RandomSpike(Spikes):
     """`Spike` at random points, drawn for each image.
 
-    num_spikes: whole numbers, both ends drawn, equally likely; x is (0, x); structure.  intensity: uniform, the same
-    for all spikes; x is (-x, x).  Positions are uniform in k-space.  per_channel: drawn for each channel, so for each
-    volume of a series.  magnitude, cumulative: as in `Spike`.
+    num_spikes: whole numbers, both ends drawn, equally likely; x is (0, x); structure.
+    intensity: uniform, the same for all spikes; x is (-x, x).
+    Positions are uniform in k-space.
+    per_channel: drawn for each channel, so for each volume of a series.
+    magnitude, cumulative: as in `Spike`.
     """
 
     num_spikes: Any = static(default=(1, 1), convert=interval(start=0))
     intensity: Range = uniform(default=(1.0, 3.0))
     per_channel: bool = static(default=False, convert=flag, kw_only=True)
-    magnitude: bool = static(default=False, convert=flag, kw_only=True)
-    cumulative: bool = static(default=False, convert=flag, kw_only=True)
 
     random = True
-
-    @property
-    def measures(self) -> bool:
-        """Whether the peak is that of the image before any spike."""
-        return not self.cumulative
 
     def draw(self, key: Key, grid: Grid) -> Params:
         shape = channels(grid, self.per_channel)
@@ -138,16 +124,3 @@ class RandomSpike(IntensityTransform):
             "num_spikes": ranges.draw_integer(keys.for_name(key, "num_spikes"), counts, shape),
             "intensity": ranges.draw(keys.for_name(key, "intensity"), self.intensity, shape),
         }
-
-    def measure(self, image: Image, subject: Subject) -> Params:
-        return measured_peak(image)
-
-    def apply_to(self, image: Image, params: Params, *measured: Params) -> Image:
-        return spiked(image, params, measured, self.magnitude, self.per_channel, cumulative=self.cumulative)
-
-    def undo(self, image: Image, params: Params, *measured: Params) -> Image:
-        return (
-            image
-            if self.magnitude or self.cumulative
-            else spiked(image, params, measured, False, self.per_channel, sign=-1)
-        )

@@ -14,17 +14,8 @@ from medjax.image import Image
 from medjax.ranges import leaf
 from medjax.subject import Subject
 from medjax.transforms.place import included
-from medjax.transforms.transform import IntensityTransform, static, transform
+from medjax.transforms.transform import IntensityTransform, abstract, static, transform
 from medjax.typing import Key, Params, Shape3
-
-
-def check_room(t: Any, subject: Subject, end: Any, what: str) -> None:
-    """Raise a ValueError for an image, or an element of a batch, that ends before `end` (3,)."""
-    for name, image in subject.images.items():
-        if included(t, name, image.is_label) and not traced(image.extent):
-            sizes = np.asarray(image.size).reshape(-1, 3)
-            if np.any(sizes < end):
-                raise ValueError(f"{what} {name}, of shape {tuple(sizes.min(0).tolist())}")
 
 
 def draw_disjoint(key: Key, first: Int[Array, "N 3"], room: Int[Array, "3"], size: Shape3) -> Int[Array, "N 3"]:
@@ -75,8 +66,32 @@ def swapped(image: Image, locations: Array, size: Shape3) -> Image:
     return image.replace(data=jax.lax.fori_loop(0, len(corners), exchange, image.data))
 
 
+@abstract
+class Exchange(IntensityTransform):
+    """Abstract. Lets the boxes of each pair of `locations` change places, one pair after the other."""
+
+    patch_size = (1, 1, 1)  # a field of both, with a default or without: not annotated here
+
+    def check_subject(self, subject: Subject) -> None:
+        self.check_room(subject, self.patch_size, f"patch_size {self.patch_size} does not fit into")
+
+    def check_room(self, subject: Subject, end: Any, what: str) -> None:
+        """Raise a ValueError for an image, or an element of a batch, that ends before `end` (3,)."""
+        for name, image in subject.images.items():
+            if included(self, name, image.is_label) and not traced(image.extent):
+                sizes = np.asarray(image.size).reshape(-1, 3)
+                if np.any(sizes < end):
+                    raise ValueError(f"{what} {name}, of shape {tuple(sizes.min(0).tolist())}")
+
+    def apply_to(self, image: Image, params: Params) -> Image:
+        return swapped(image, params["locations"], self.patch_size)
+
+    def undo(self, image: Image, params: Params) -> Image:
+        return swapped(image, jnp.asarray(params["locations"])[::-1], self.patch_size)
+
+
 @transform
-class Swap(IntensityTransform):
+class Swap(Exchange):
     """Exchange boxes of the image, one pair after the other, in all channels.
 
     patch_size: voxels of a box along each axis, or one number for all.
@@ -99,23 +114,17 @@ class Swap(IntensityTransform):
                 raise ValueError(f"locations hold boxes of size {self.patch_size} that overlap, which is no exchange")
 
     def check_subject(self, subject: Subject) -> None:
-        check_room(self, subject, self.patch_size, f"patch_size {self.patch_size} does not fit into")
+        super().check_subject(subject)
         if not traced(self.locations):
             far = np.asarray(self.locations).max((0, 1), initial=0).astype(int) + self.patch_size
-            check_room(self, subject, far, f"locations reach {far.tolist()}, beyond")
+            self.check_room(subject, far, f"locations reach {far.tolist()}, beyond")
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"locations": jnp.round(jnp.asarray(self.locations)).astype(jnp.int32)}
 
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return swapped(image, params["locations"], self.patch_size)
-
-    def undo(self, image: Image, params: Params) -> Image:
-        return swapped(image, jnp.asarray(params["locations"])[::-1], self.patch_size)
-
 
 @transform
-class RandomSwap(IntensityTransform):
+class RandomSwap(Exchange):
     """`Swap` of `num_iterations` pairs, drawn for each image: the first box anywhere, the second where it is disjoint.
 
     Each place is equally likely. Where no place is disjoint, the box stays.  Differs from TorchIO 1.2.1, which
@@ -127,18 +136,9 @@ class RandomSwap(IntensityTransform):
 
     random = True
 
-    def check_subject(self, subject: Subject) -> None:
-        check_room(self, subject, self.patch_size, f"patch_size {self.patch_size} does not fit into")
-
     def draw(self, key: Key, grid: Grid) -> Params:
         room = jnp.maximum(jnp.asarray(grid.shape, jnp.int32) - jnp.asarray(self.patch_size, jnp.int32), 0)
         ends = jnp.stack([jnp.zeros(3, jnp.float32), room.astype(jnp.float32)], -1)
         first = ranges.draw_integer(keys.for_name(key, "first"), ends, (self.num_iterations,))
         second = draw_disjoint(keys.for_name(key, "second"), first, room, self.patch_size)
         return {"locations": jnp.stack([first, second], 1)}
-
-    def apply_to(self, image: Image, params: Params) -> Image:
-        return swapped(image, params["locations"], self.patch_size)
-
-    def undo(self, image: Image, params: Params) -> Image:
-        return swapped(image, jnp.asarray(params["locations"])[::-1], self.patch_size)

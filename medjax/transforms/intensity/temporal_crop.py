@@ -19,34 +19,6 @@ from medjax.typing import Key, Params
 nib: Any = nibabel  # its type hints know less than it does
 
 
-def cropped(image: Image, params: Params, length: int) -> Image:
-    """`length` time points from `start`."""
-    if length > image.shape[0]:
-        raise ValueError(f"length {length} is more than the {image.shape[0]} time points of an image")
-    return image.replace(data=jax.lax.dynamic_slice_in_dim(image.data, jnp.asarray(params["start"]), length))
-
-
-def retimed(metadata: dict[str, Any], start: Any) -> dict[str, Any]:
-    """The metadata of a series that begins at time point `start`, if a NIfTI header says when it began.
-
-    toffset moves by start TR, both in the header's unit of time; the time of slices within a volume, and TR, stay.
-    """
-    header: Any = metadata.get("header")
-    if not isinstance(header, nib.Nifti1Header) or len(header.get_data_shape()) != 4:
-        return metadata
-    header = header.copy()
-    header["toffset"] += int(start) * float(header["pixdim"][4])
-    return {**metadata, "header": header}
-
-
-def check_length(t: Any, subject: Subject, start: int) -> None:
-    """Raise a ValueError for a series that is too short."""
-    for name, image in subject.images.items():
-        if included(t, name, image.is_label) and start + t.length > image.shape[-4]:
-            last = start + t.length
-            raise ValueError(f"{name} has {image.shape[-4]} time points, but {last} are needed for length {t.length}")
-
-
 @abstract
 class Shorter(IntensityTransform):
     """Abstract. Keeps `length` time points from a start."""
@@ -58,11 +30,28 @@ class Shorter(IntensityTransform):
     def channels(self, count: int) -> int:
         return self.length
 
+    def check_length(self, subject: Subject, start: int) -> None:
+        """Raise a ValueError for a series that is too short."""
+        last = start + self.length
+        for name, image in subject.images.items():
+            if included(self, name, image.is_label) and last > image.shape[-4]:
+                count = image.shape[-4]
+                raise ValueError(f"{name} has {count} time points, but {last} are needed for length {self.length}")
+
     def apply_to(self, image: Image, params: Params) -> Image:
-        return cropped(image, params, self.length)
+        if self.length > image.shape[0]:
+            raise ValueError(f"length {self.length} is more than the {image.shape[0]} time points of an image")
+        start = jnp.asarray(params["start"])
+        return image.replace(data=jax.lax.dynamic_slice_in_dim(image.data, start, self.length))
 
     def retime(self, metadata: dict[str, Any], params: Params) -> dict[str, Any]:
-        return retimed(metadata, params["start"])
+        """A NIfTI header's toffset moves by start TR, both in its unit of time; TR and the times of slices stay."""
+        header: Any = metadata.get("header")
+        if not isinstance(header, nib.Nifti1Header) or len(header.get_data_shape()) != 4:
+            return metadata
+        header = header.copy()
+        header["toffset"] += int(params["start"]) * float(header["pixdim"][4])
+        return {**metadata, "header": header}
 
 
 @transform
@@ -79,7 +68,7 @@ class TemporalCrop(Shorter):
 
     def check_subject(self, subject: Subject) -> None:
         if not traced(self.start):
-            check_length(self, subject, int(self.start))
+            self.check_length(subject, int(self.start))
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"start": jnp.round(jnp.asarray(self.start)).astype(jnp.int32)}
@@ -94,7 +83,7 @@ class RandomTemporalCrop(Shorter):
     random = True
 
     def check_subject(self, subject: Subject) -> None:
-        check_length(self, subject, 0)
+        self.check_length(subject, 0)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         ends = jnp.asarray([0, max(grid.channels - self.length, 0)], jnp.float32)

@@ -11,7 +11,7 @@ from medjax.ops import morphology
 from medjax.subject import Subject
 from medjax.transforms.masking import Masking, check_masking, mask_of, masking
 from medjax.transforms.place import included
-from medjax.transforms.transform import LabelTransform, Transform, static, transform
+from medjax.transforms.transform import LabelTransform, Transform, abstract, static, transform
 from medjax.typing import Params
 
 
@@ -30,8 +30,26 @@ def check_held(t: Transform, values: Iterable[int], subject: Subject) -> None:
                     raise ValueError(f"{type(t).__name__}: {name} is of type {dtype}, which cannot hold label {value}")
 
 
+@abstract
+class NewLabels(LabelTransform):
+    """Abstract. Gives labels other numbers, everywhere or inside a mask."""
+
+    @property
+    def measures(self) -> bool:
+        """Whether there is a mask."""
+        return self.masking_method is not None
+
+    @property
+    def pointwise(self) -> bool:
+        """Whether there is no mask."""
+        return self.masking_method is None
+
+    def measure(self, image: Image, subject: Subject) -> Params:
+        return {"mask": mask_of(self.masking_method, image, subject)}
+
+
 @transform
-class RemapLabels(LabelTransform):
+class RemapLabels(NewLabels):
     """Give labels other numbers, all at once, so that {1: 2, 2: 1} swaps two.
 
     remapping: {label: new label}; labels that are not in it stay, and keys that are in no image are all right.
@@ -48,26 +66,13 @@ class RemapLabels(LabelTransform):
     masking_method: Masking = static(default=None, convert=masking)
 
     @property
-    def measures(self) -> bool:
-        """Whether there is a mask."""
-        return self.masking_method is not None
-
-    @property
     def pairs(self) -> tuple[tuple[int, int], ...]:
         """(label, new label), sorted."""
         return self.remapping  # pyright: ignore[reportReturnType]
 
-    @property
-    def pointwise(self) -> bool:
-        """Whether there is no mask."""
-        return self.masking_method is None
-
     def check_subject(self, subject: Subject) -> None:
         check_masking(self.masking_method, subject)
         check_held(self, (new for _, new in self.pairs), subject)
-
-    def measure(self, image: Image, subject: Subject) -> Params:
-        return {"mask": mask_of(self.masking_method, image, subject)}
 
     def apply_to(self, image: Image, params: Params, *measured: Params) -> Image:
         return image.replace(data=morphology.remap(image.data, self.pairs, *(m["mask"] for m in measured)))

@@ -6,17 +6,18 @@ from medjax.arguments import label_value, many
 from medjax.image import Image
 from medjax.ops import morphology
 from medjax.subject import Subject
-from medjax.transforms.label.remap_labels import check_held
-from medjax.transforms.masking import Masking, check_masking, mask_of, masking
-from medjax.transforms.transform import LabelTransform, static, transform
+from medjax.transforms.label.remap_labels import NewLabels, check_held
+from medjax.transforms.masking import Masking, check_masking, masking
+from medjax.transforms.transform import static, transform
 from medjax.typing import Params
 
 
 @transform
-class RemoveLabels(LabelTransform):
+class RemoveLabels(NewLabels):
     """Make some labels background.
 
-    labels: which; those that are in no image are all right.  background_label: what they become.
+    labels: which; those that are in no image are all right.
+    background_label: what they become.
     masking_method: where; None for everywhere, or as for `ZNormalization`. A function gets the label map.
 
     Shapes: (C, I, J, K) -> same, dtype kept.  No inverse.
@@ -28,22 +29,9 @@ class RemoveLabels(LabelTransform):
     background_label: int = static(default=0, convert=label_value)
     masking_method: Masking = static(default=None, convert=masking)
 
-    @property
-    def measures(self) -> bool:
-        """Whether there is a mask."""
-        return self.masking_method is not None
-
-    @property
-    def pointwise(self) -> bool:
-        """Whether there is no mask."""
-        return self.masking_method is None
-
     def check_subject(self, subject: Subject) -> None:
         check_masking(self.masking_method, subject)
         check_held(self, [self.background_label], subject)
-
-    def measure(self, image: Image, subject: Subject) -> Params:
-        return {"mask": mask_of(self.masking_method, image, subject)}
 
     def apply_to(self, image: Image, params: Params, *measured: Params) -> Image:
         pairs = [(label, self.background_label) for label in self.labels]

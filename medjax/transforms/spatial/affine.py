@@ -10,8 +10,9 @@ from medjax.arguments import check, choice, finite, flag
 from medjax.errors import shown
 from medjax.geometry import Grid, Linear, affine_map, shearing
 from medjax.ranges import Range, number, uniform
-from medjax.transforms.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
-from medjax.transforms.transform import SpatialTransform, static, transform
+from medjax.transforms.sampling import Fill, interpolation, label_interpolation, move_fill
+from medjax.transforms.spatial.moving import Moving
+from medjax.transforms.transform import abstract, static, transform
 from medjax.typing import Key, Params, Tracer
 
 
@@ -23,28 +24,48 @@ def check_shears(factors: Any) -> None:
             raise ValueError(f"shears={np.asarray(factors).tolist()} fold the world: the matrix has no positive det")
 
 
-def check_shapes(grids: dict[str, Grid]) -> None:
-    """Raise a ValueError unless all images have one shape."""
-    shapes = {name: tuple(int(n) for n in grid.shape) for name, grid in grids.items()}
-    if len(set(shapes.values())) > 1:
-        raise ValueError(f"check_shape=True, but the images differ in shape: {shapes}")
+@abstract
+class CentredAffine(Moving):
+    """Abstract. Scales, rotates, shears and shifts about a centre."""
+
+    order: str = static(default="world", convert=choice("world", "object"), kw_only=True)
+
+    center = "image"  # fields of both, in their places among the others: not annotated here
+    check_shape = False
+
+    @property
+    def absolute(self) -> bool:
+        """Whether the world's origin is the centre."""
+        return self.center == "origin"
+
+    def move(self, params: Params, reference: Grid) -> Linear:
+        return affine_map(params, reference, self.center, self.order)
+
+    def check(self, grids: dict[str, Grid], located: Params) -> None:
+        shapes = {name: tuple(int(n) for n in grid.shape) for name, grid in grids.items()}
+        if self.check_shape and len(set(shapes.values())) > 1:
+            raise ValueError(f"check_shape=True, but the images differ in shape: {shapes}")
 
 
 @transform
-class Affine(SpatialTransform):
+class Affine(CentredAffine):
     """Scale, rotate and shift the content about the image centre, in world mm; the grid stays.
 
     p_out = c + S (R H (p_in - c) + t), R = Rz Rx Ry: rotations are right-handed about the RAS axes, scale 2 makes
     objects twice as large along world axes, a translation moves the content toward R, A, S and is scaled too.
     order='object': p_out = c + R H S (p_in - c) + t, so that a scaled object is not sheared by its own rotation.
 
-    scales: factor per world axis, > 0.  degrees: per world axis.  translation: mm per world axis.
+    scales: factor per world axis, > 0.
+    degrees: per world axis.
+    translation: mm per world axis.
     shears: the six entries xy, xz, yx, yz, zx, zy of H beside a diagonal of ones.
     center: 'image', the middle of the first image, or 'origin', the world's.
     default_pad_value: what lies outside: 'minimum' of each channel, 'mean' of its faces, 'otsu' (mean of the faces
-    below Otsu's threshold), 'edge', 'reflect', or a number.  default_pad_label: a number.
-    image_interpolation: 'nearest', 'linear' or 'cubic' (B-spline).  label_interpolation: 'nearest', or 'linear', the
-    vote of the eight corners.  check_shape: refuse images of different shapes; by default they move together.
+    below Otsu's threshold), 'edge', 'reflect', or a number.
+    default_pad_label: a number.
+    image_interpolation: 'nearest', 'linear' or 'cubic' (B-spline).
+    label_interpolation: 'nearest', or 'linear', the vote of the eight corners.
+    check_shape: refuse images of different shapes; by default they move together.
 
     Shapes: (C, I, J, K) -> same; images become float32, label maps keep their dtype.  Labels: nothing new in them but
     default_pad_label.  Inverse: exact in geometry.  Raises ValueError for scales <= 0, shears that
@@ -63,38 +84,25 @@ class Affine(SpatialTransform):
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
     check_shape: bool = static(default=False, convert=flag)
     shears: Any = number(default=0.0, shape=(6,), kw_only=True)
-    order: str = static(default="world", convert=choice("world", "object"), kw_only=True)
 
     def __post_init__(self):
         super().__post_init__()
         check_shears(self.shears)
 
-    @property
-    def absolute(self) -> bool:
-        """Whether the world's origin is the centre."""
-        return self.center == "origin"
-
     def draw(self, key: Key, grid: Grid) -> Params:
         return {name: jnp.asarray(getattr(self, name)) for name in ("scales", "degrees", "translation", "shears")}
 
-    def move(self, params: Params, reference: Grid) -> Linear:
-        return affine_map(params, reference, self.center, self.order)
-
-    def sampling(self) -> Sampling:
-        return asked_by(self)
-
-    def check(self, grids: dict[str, Grid], located: Params) -> None:
-        if self.check_shape:
-            check_shapes(grids)
-
 
 @transform
-class RandomAffine(SpatialTransform):
+class RandomAffine(CentredAffine):
     """`Affine` with random scales, degrees and translation, drawn once per subject and shared by its images.
 
-    scales: uniform per axis, x is (1 - x, 1 + x).  degrees: uniform per axis, x is (-x, x).  translation: mm, uniform
-    per axis, x is (-x, x).  isotropic: one scale for all axes.  shears: all six uniform, x is (-x, x), within (-0.4,
-    0.4).  The rest is as in `Affine`.
+    scales: uniform per axis, x is (1 - x, 1 + x).
+    degrees: uniform per axis, x is (-x, x).
+    translation: mm, uniform per axis, x is (-x, x).
+    isotropic: one scale for all axes.
+    shears: all six uniform, x is (-x, x), within (-0.4, 0.4).
+    The rest is as in `Affine`.
     Raises ValueError if a scale can reach 0.
     """
 
@@ -109,7 +117,6 @@ class RandomAffine(SpatialTransform):
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
     check_shape: bool = static(default=False, convert=flag)
     shears: Range = uniform(default=0.0, around=0.0, kw_only=True)
-    order: str = static(default="world", convert=choice("world", "object"), kw_only=True)
 
     random = True
 
@@ -120,23 +127,8 @@ class RandomAffine(SpatialTransform):
         super().__post_init__()
         check("shears", ranges.support(self.shears), -0.4, 0.4)
 
-    @property
-    def absolute(self) -> bool:
-        """Whether the world's origin is the centre."""
-        return self.center == "origin"
-
     def draw(self, key: Key, grid: Grid) -> Params:
         drawn = {n: ranges.draw(keys.for_name(key, n), getattr(self, n)) for n in ("scales", "degrees", "translation")}
         if self.isotropic:
             drawn["scales"] = jnp.full(3, drawn["scales"][0])
         return {**drawn, "shears": ranges.draw(keys.for_name(key, "shears"), self.shears, (6,))}
-
-    def move(self, params: Params, reference: Grid) -> Linear:
-        return affine_map(params, reference, self.center, self.order)
-
-    def sampling(self) -> Sampling:
-        return asked_by(self)
-
-    def check(self, grids: dict[str, Grid], located: Params) -> None:
-        if self.check_shape:
-            check_shapes(grids)

@@ -12,8 +12,9 @@ from medjax import keys
 from medjax.arguments import choice, finite, flag, vector, wholes
 from medjax.geometry import BSpline, Grid, direction, homogeneous, inverse, matmul, namespace, own_axes, spacing
 from medjax.ranges import leaf, number
-from medjax.transforms.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
-from medjax.transforms.transform import SpatialTransform, static, transform
+from medjax.transforms.sampling import Fill, interpolation, label_interpolation, move_fill
+from medjax.transforms.spatial.moving import Moving
+from medjax.transforms.transform import abstract, static, transform
 from medjax.typing import Key, Params
 
 LPS = np.array([-1, -1, 1])
@@ -101,16 +102,30 @@ def warn_of_folding(displacement: Any, grids: dict[str, Grid], count: Sequence[i
         )
 
 
+@abstract
+class ControlPoints(Moving):
+    """Abstract. Moves by a B-spline of control points."""
+
+    default_pad_value: Fill = static(default="minimum", convert=move_fill, kw_only=True)
+    default_pad_label: float = static(default=0.0, convert=finite(), kw_only=True)
+    frame: str = static(default="world", convert=choice(*FRAMES), kw_only=True)
+
+    def move(self, params: Params, reference: Grid) -> BSpline:
+        return elastic_map(params["control_points"], reference, self.frame)
+
+
 @transform
-class ElasticDeformation(SpatialTransform):
+class ElasticDeformation(ControlPoints):
     """Deform by a cubic B-spline of given control points; the grid stays.
 
     p_in = p_out + d(p_out), d(x) = sum of B3 B3 B3 c over the control grid, coefficients used as they are.
 
     control_points: (n0, n1, n2, 3), mm; its axes and the vector's components are L, P, S of the world, as in ITK, over
-    the field of view of the first image and an eighth of a voxel around.  max_displacement: mm along L, P, S; it only
-    feeds the warning of folding.  frame: 'world', or 'voxel' for the axes 0, 1, 2 of the first image instead of L, P,
-    S, so that the same points deform its voxels alike in any orientation.  Fills and interpolations are as in `Affine`.
+    the field of view of the first image and an eighth of a voxel around.
+    max_displacement: mm along L, P, S; it only feeds the warning of folding.
+    frame: 'world', or 'voxel' for the axes 0, 1, 2 of the first image instead of L, P, S, so that the same points
+    deform its voxels alike in any orientation.
+    Fills and interpolations are as in `Affine`.
 
     Shapes: (C, I, J, K) -> same; images become float32, label maps keep their dtype.  A slice is moved within itself,
     along its own axes instead of L, P, S.  Warns where max_displacement exceeds half the spacing of control points.
@@ -121,32 +136,25 @@ class ElasticDeformation(SpatialTransform):
     max_displacement: Any = number(default=0.0, low=0.0, shape=(3,))
     image_interpolation: str = static(default="linear", convert=interpolation)
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
-    default_pad_value: Fill = static(default="minimum", convert=move_fill, kw_only=True)
-    default_pad_label: float = static(default=0.0, convert=finite(), kw_only=True)
-    frame: str = static(default="world", convert=choice(*FRAMES), kw_only=True)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"control_points": jnp.asarray(self.control_points)}
-
-    def move(self, params: Params, reference: Grid) -> BSpline:
-        return elastic_map(params["control_points"], reference, self.frame)
-
-    def sampling(self) -> Sampling:
-        return asked_by(self)
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:
         warn_of_folding(self.max_displacement, grids, self.control_points.shape[:3], self.frame)
 
 
 @transform
-class RandomElasticDeformation(SpatialTransform):
+class RandomElasticDeformation(ControlPoints):
     """`ElasticDeformation` with control points drawn uniformly, once per subject and shared by its images.
 
-    num_control_points: per axis L, P, S, at least 4.  max_displacement: mm along L, P, S; each component of each point
-    is uniform in (-D, D).  locked_borders: 0, 1 or 2 outer layers of points that do not move, on all three axes: 1
-    freezes the ring outside the image, 2 also the ring on its border.  capped: limit D along each axis to half the
-    distance of control points of the first image, below which nothing folds (thin stacks).  The rest is as in
-    `ElasticDeformation`.
+    num_control_points: per axis L, P, S, at least 4.
+    max_displacement: mm along L, P, S; each component of each point is uniform in (-D, D).
+    locked_borders: 0, 1 or 2 outer layers of points that do not move, on all three axes: 1 freezes the ring outside the
+    image, 2 also the ring on its border.
+    capped: limit D along each axis to half the distance of control points of the first image, below which nothing folds
+    (thin stacks).
+    The rest is as in `ElasticDeformation`.
 
     Raises ValueError if locked_borders leaves no point free.  Source: TorchIO 1.2.1, which leaves the third axis
     unlocked and documents (0, D).
@@ -157,9 +165,6 @@ class RandomElasticDeformation(SpatialTransform):
     locked_borders: int = static(default=2, convert=choice(0, 1, 2))
     image_interpolation: str = static(default="linear", convert=interpolation)
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
-    default_pad_value: Fill = static(default="minimum", convert=move_fill, kw_only=True)
-    default_pad_label: float = static(default=0.0, convert=finite(), kw_only=True)
-    frame: str = static(default="world", convert=choice(*FRAMES), kw_only=True)
     capped: bool = static(default=False, convert=flag, kw_only=True)
 
     random = True
@@ -178,12 +183,6 @@ class RandomElasticDeformation(SpatialTransform):
         unit = random.uniform(keys.for_name(key, "control_points"), shape, reach.dtype, -1, 1)
         movable = jnp.asarray(free(self.num_control_points, self.locked_borders), reach.dtype)[..., None]
         return {"control_points": unit * reach[None, None, None] * movable}
-
-    def move(self, params: Params, reference: Grid) -> BSpline:
-        return elastic_map(params["control_points"], reference, self.frame)
-
-    def sampling(self) -> Sampling:
-        return asked_by(self)
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:
         if not self.capped:

@@ -10,7 +10,7 @@ from medjax import keys, ranges
 from medjax.geometry import Grid, Linear, flip_matrix, inverse, matmul, namespace, world_axes
 from medjax.ranges import number
 from medjax.transforms.axes import WORLD_AXES, Axis, axes_of
-from medjax.transforms.transform import SpatialTransform, static, transform
+from medjax.transforms.transform import SpatialTransform, abstract, static, transform
 from medjax.typing import Key, Params
 
 
@@ -25,28 +25,38 @@ def reversed_axes(axes: Sequence[Axis], chosen: Any, reference: Grid) -> Any:
     return found
 
 
-def reflection(axes: Sequence[Axis], params: Params, reference: Grid) -> Any:
-    """The mirror through the middle of the reference grid, world to world (4, 4)."""
-    xp = namespace(reference.affine)
-    reverse = reversed_axes(axes, xp.asarray(params["flip"]), reference)
-    flip = flip_matrix(reference.shape, reverse, reference.affine.dtype)
-    return matmul(reference.affine, flip, inverse(reference.affine))
+@abstract
+class Mirror(SpatialTransform):
+    """Abstract. Reverses those of `axes` that were drawn through the middle of the reference grid."""
 
+    axes: Any = static(default=0, convert=axes_of)
 
-def mirrored(axes: Sequence[Axis], grid: Grid, params: Params, reference: Grid) -> Grid:
-    """The grid of an image whose data are reversed and whose affine goes through the mirror, so that it is indexing."""
-    xp = namespace(reference.affine)
-    if xp is np and np.array_equal(grid.affine, reference.affine) and np.array_equal(grid.shape, reference.shape):
-        return grid  # as it comes out to rounding
-    matrix = reflection(axes, params, reference)
-    step = matmul(inverse(grid.affine), matrix, grid.affine)
-    reverse = xp.diagonal(xp.round(step[:3, :3])) < 0
-    flip = flip_matrix(grid.shape, reverse, grid.affine.dtype)
-    return grid._replace(affine=matmul(matrix, grid.affine, flip))
+    exact = True
+
+    def regrid(self, grid: Grid, params: Params, reference: Grid) -> Grid:
+        """Data are reversed and the affine goes through the mirror, so that it is indexing."""
+        xp = namespace(reference.affine)
+        if xp is np and np.array_equal(grid.affine, reference.affine) and np.array_equal(grid.shape, reference.shape):
+            return grid  # as it comes out to rounding
+        matrix = self.reflection(params, reference)
+        step = matmul(inverse(grid.affine), matrix, grid.affine)
+        reverse = xp.diagonal(xp.round(step[:3, :3])) < 0
+        flip = flip_matrix(grid.shape, reverse, grid.affine.dtype)
+        return grid._replace(affine=matmul(matrix, grid.affine, flip))
+
+    def move(self, params: Params, reference: Grid) -> Linear:
+        return Linear(self.reflection(params, reference))
+
+    def reflection(self, params: Params, reference: Grid) -> Any:
+        """The mirror, world to world (4, 4)."""
+        xp = namespace(reference.affine)
+        reverse = reversed_axes(self.axes, xp.asarray(params["flip"]), reference)
+        flip = flip_matrix(reference.shape, reverse, reference.affine.dtype)
+        return matmul(reference.affine, flip, inverse(reference.affine))
 
 
 @transform
-class Flip(SpatialTransform):
+class Flip(Mirror):
     """Mirror the content through the middle of the first image: a true mirror, exact, no interpolation.
 
     axes: voxel axes 0, 1, 2 of the first image, or anatomical names ('LR', 'Left', 'AP', 'Superior', ...), whatever its
@@ -55,35 +65,17 @@ class Flip(SpatialTransform):
     the world.  Shapes and dtypes stay.  Inverse: itself.  Source: TorchIO 1.2.1; here indices and names may be mixed.
     """
 
-    axes: Any = static(default=0, convert=axes_of)
-
-    exact = True
-
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"flip": jnp.ones(len(self.axes), bool)}
 
-    def regrid(self, grid: Grid, params: Params, reference: Grid) -> Grid:
-        return mirrored(self.axes, grid, params, reference)
-
-    def move(self, params: Params, reference: Grid) -> Linear:
-        return Linear(reflection(self.axes, params, reference))
-
 
 @transform
-class RandomFlip(SpatialTransform):
+class RandomFlip(Mirror):
     """`Flip` along each of `axes` on its own, with `flip_probability`; drawn once per subject."""
 
-    axes: Any = static(default=0, convert=axes_of)
     flip_probability: float = number(default=0.5, low=0.0, high=1.0)
 
     random = True
-    exact = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
         return {"flip": ranges.coin(keys.for_name(key, "flip"), self.flip_probability, (len(self.axes),))}
-
-    def regrid(self, grid: Grid, params: Params, reference: Grid) -> Grid:
-        return mirrored(self.axes, grid, params, reference)
-
-    def move(self, params: Params, reference: Grid) -> Linear:
-        return Linear(reflection(self.axes, params, reference))

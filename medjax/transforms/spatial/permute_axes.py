@@ -1,5 +1,6 @@
 """The content with its axes exchanged."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -9,9 +10,8 @@ from jax import random
 from medjax import keys
 from medjax.geometry import Grid, Linear, namespace
 from medjax.transforms.axes import voxel_axes
-from medjax.transforms.spatial.crop_or_pad import check_one_grid
-from medjax.transforms.spatial.rotate90 import about_middle, check_sizes, planes
-from medjax.transforms.transform import SpatialTransform, static, transform
+from medjax.transforms.spatial.rotate90 import ExchangedAxes, about_middle, planes
+from medjax.transforms.transform import static, transform
 from medjax.typing import Key, Params
 
 
@@ -23,7 +23,7 @@ def permutation(order: Any, reference: Grid) -> Linear:
 
 
 @transform
-class PermuteAxes(SpatialTransform):
+class PermuteAxes(ExchangedAxes):
     """Exchange the axes of the content, as `numpy.transpose`, and leave the affine: exact, no interpolation.
 
     order: along output axis d lies what was along axis order[d]. An odd permutation mirrors the anatomy. `Transpose`
@@ -36,43 +36,37 @@ class PermuteAxes(SpatialTransform):
 
     order: Any = static(default=(2, 1, 0), convert=voxel_axes(3))
 
-    exact = True
-
-    def regrid(self, grid: Grid, params: Params, reference: Grid) -> Grid:
-        check_sizes(self, tuple(axis for d, axis in enumerate(self.order) if d != axis), grid)
-        return grid
+    @property
+    def exchanged(self) -> Sequence[int]:
+        """Those that do not stay."""
+        return tuple(axis for d, axis in enumerate(self.order) if d != axis)
 
     def move(self, params: Params, reference: Grid) -> Linear:
         return permutation(np.array(self.order, np.int32), reference)
 
-    def check(self, grids: dict[str, Grid], located: Params) -> None:
-        check_one_grid(grids, type(self).__name__)
-
 
 @transform
-class RandomPermuteAxes(SpatialTransform):
+class RandomPermuteAxes(ExchangedAxes):
     """`PermuteAxes` of some axes among themselves, every permutation, the identity too, equally likely.
 
-    axes: two or three of the voxel axes 0, 1, 2, of one size.  Drawn once per subject.
+    axes: two or three of the voxel axes 0, 1, 2, of one size.
+    Drawn once per subject.
     Raises ValueError if the sizes along `axes` differ, and for images on different grids.
     """
 
     axes: Any = static(default=(0, 1, 2), convert=planes)
 
     random = True
-    exact = True
 
     def draw(self, key: Key, grid: Grid) -> Params:
         axes = jnp.asarray(self.axes, jnp.int32)
         shuffled = random.permutation(keys.for_name(key, "order"), axes)
         return {"order": jnp.arange(3, dtype=jnp.int32).at[axes].set(shuffled)}
 
-    def regrid(self, grid: Grid, params: Params, reference: Grid) -> Grid:
-        check_sizes(self, self.axes, grid)
-        return grid
+    @property
+    def exchanged(self) -> Sequence[int]:
+        """All of them."""
+        return self.axes
 
     def move(self, params: Params, reference: Grid) -> Linear:
         return permutation(params["order"], reference)
-
-    def check(self, grids: dict[str, Grid], located: Params) -> None:
-        check_one_grid(grids, type(self).__name__)

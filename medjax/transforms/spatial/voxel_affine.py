@@ -11,8 +11,9 @@ from medjax.arguments import finite, flag
 from medjax.geometry import Grid, Linear, homogeneous, inverse, matmul, namespace, transform_vector
 from medjax.ranges import Range, number, uniform
 from medjax.transforms.axes import voxel_axes
-from medjax.transforms.sampling import Fill, Sampling, asked_by, interpolation, label_interpolation, move_fill
-from medjax.transforms.transform import SpatialTransform, static, transform
+from medjax.transforms.sampling import Fill, interpolation, label_interpolation, move_fill
+from medjax.transforms.spatial.moving import Moving
+from medjax.transforms.transform import static, transform
 from medjax.typing import Key, Params
 
 
@@ -29,13 +30,14 @@ def turned(degrees: Any) -> Any:
 
 
 @transform
-class RandomVoxelAffine(SpatialTransform):
+class RandomVoxelAffine(Moving):
     """Rotate and scale about the middle of the first image in its voxel units, whatever the spacing; the grid stays.
 
     i_in = c + Rz Ry Rx S (i_out - c): a scale > 1 makes objects smaller, as in nnU-Net, and is drawn as such.
 
     scales: uniform, one factor for all of `axes`, or with isotropic=False one for each; other axes keep theirs.
-    degrees: uniform for each voxel axis, x is (-x, x).  p_per_axis: probability that the angle of an axis is not 0.
+    degrees: uniform for each voxel axis, x is (-x, x).
+    p_per_axis: probability that the angle of an axis is not 0.
     Fills and interpolations are as in `Affine`; by default those of nnU-Net: 0 outside, labels by the vote of eight
     corners.  A slice is turned about its normal alone.
     Drawn once per subject.  Shapes: (C, I, J, K) -> same; images become float32, label maps keep their dtype.
@@ -73,6 +75,3 @@ class RandomVoxelAffine(SpatialTransform):
         middle = (reference.shape.astype(dtype) - 1) / 2
         matrix = homogeneous(linear, middle - transform_vector(linear, middle))
         return Linear(matmul(reference.affine, matrix, inverse(reference.affine)))
-
-    def sampling(self) -> Sampling:
-        return asked_by(self)
