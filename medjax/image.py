@@ -304,8 +304,9 @@ class Image:
         return plain(self.bounds.mean(-2))
 
     def numpy(self) -> np.ndarray:
-        """Voxels as an array on the host."""
-        return np.asarray(self.data)
+        """Voxels as an array on the host. Raises what computing them has failed with."""
+        # Waited for, since jaxlib ends the process where NumPy asks for a result that has failed.
+        return np.asarray(jax.block_until_ready(self.data))
 
     # -- other forms
 

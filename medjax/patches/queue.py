@@ -284,7 +284,8 @@ class PatchQueue:
         static = {"sampler": self.sampler, "parts": self.parts, "margin": plan.margin}
         if pool is None:
             pool = empty_pool(*arguments, many[0], count=self.order.slots(), **static)
-        pool, seen = compiled_patches(*arguments, many, wanted, slots, pool, **static)
+        # Waited for, since jaxlib ends the process where NumPy asks for a result that has failed.
+        pool, seen = jax.block_until_ready(compiled_patches(*arguments, many, wanted, slots, pool, **static))
         return pool, seen, offset
 
     def brought(self, image: Image) -> Image:
@@ -294,7 +295,7 @@ class PatchQueue:
         be slower, and a function of the user's would see the padding. Of a box nothing hangs on the volume's shape.
         """
         if not self.parts.whole and image.extent is None:
-            on_host = image.replace(data=np.asarray(image.data))
+            on_host = image.replace(data=np.asarray(jax.block_until_ready(image.data)))
             image = buckets.padded(on_host, buckets.bucket(image.spatial_shape))
         return image.replace(data=jax.device_put(image.data, self.target))
 
