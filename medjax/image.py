@@ -304,8 +304,7 @@ class Image:
         return plain(self.bounds.mean(-2))
 
     def numpy(self) -> np.ndarray:
-        """Voxels as an array on the host. Raises what computing them has failed with."""
-        # Waited for, since jaxlib ends the process where NumPy asks for a result that has failed.
+        """Voxels as an array on the host. Raises what computing them failed with, where jaxlib ends the process."""
         return np.asarray(jax.block_until_ready(self.data))
 
     # -- other forms
