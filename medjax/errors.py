@@ -69,8 +69,8 @@ def needs_concrete(what: str, instead: str) -> NoReturn:
 def about(what: str) -> Iterator[None]:
     """Say of what an error is: it is raised again with `what` before its text.
 
-    OSError, ValueError, TypeError, ImportError and MemoryError keep their type, others become RuntimeError (an
-    IndexError would end a loop over a data set without a word).
+    OSError, ValueError, TypeError, ImportError and MemoryError keep their type, and a device that has no memory left
+    gives a MemoryError; others become RuntimeError (an IndexError would end a loop over a data set without a word).
     """
     try:
         yield
@@ -80,5 +80,6 @@ def about(what: str) -> Iterator[None]:
         raise type(error)(error.errno, f"{what}: {error.strerror}", error.filename) from error
     except Exception as error:
         kinds = (ValueError, TypeError, ImportError, MemoryError)
-        kind = next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)
+        other = MemoryError if "RESOURCE_EXHAUSTED" in str(error) else RuntimeError  # as XLA says it
+        kind = next((kind for kind in kinds if isinstance(error, kind)), other)
         raise kind(f"{what}: {error}") from error

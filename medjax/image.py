@@ -299,8 +299,8 @@ class Image:
         return geometry.plain(self.bounds.mean(-2))
 
     def numpy(self) -> np.ndarray:
-        """Voxels as an array on the host."""
-        return np.asarray(self.data)
+        """Voxels as an array on the host. Raises what computing them failed with, where jaxlib ends the process."""
+        return np.asarray(jax.block_until_ready(self.data))
 
     # -- other forms
 

@@ -3,7 +3,7 @@
 A range may be a `Distribution` instead. The rules for ranges are TorchIO's.
 With `per_axis`, x is (c - x, c + x) about the field's centre c (0 for degrees, 1 for scales)
 or (0, x) where there is none, a pair is the range of every axis, three numbers are one x an axis, six a range an axis.
-Without, x is (-x, x), or (low, x) where the field has a least value, and a pair is the range.
+Without, x is (c - x, c + x), or (low, x) where the field has a least value and no centre, and a pair is the range.
 Whatever the form, what is kept is a float32 array of the field's one shape: NumPy, unless a JAX array was given.
 """
 
@@ -130,7 +130,7 @@ def ascending(name: str, pairs: Any) -> Any:
 def expand(name: str, array: Any, around: float | None, per_axis: bool, low: float | None) -> Any:
     """The (2,) or (3, 2) range that a number, pair, triple, sextet or ready range stands for."""
     xp = jnp if isinstance(array, jax.Array) else np
-    signed = low is None if not per_axis else around is not None
+    signed = around is not None or (low is None and not per_axis)
     centre = np.float32((around or 0.0) if signed or low is None else low)
     allowed = (0, 3) if per_axis else (0,)
     if array.ndim == 0 or (per_axis and array.shape == (3,)):

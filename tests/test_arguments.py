@@ -3,6 +3,7 @@
 import json
 import pkgutil
 import re
+from collections import Counter
 from dataclasses import fields
 
 import jax
@@ -208,18 +209,27 @@ def test_other_public_names_refuse_nonsense_by_name(name):
 def test_what_was_built_of_nonsense_computes_or_says_what_is_wrong(name):
     """A finite result, or an error that names the argument, the transform or an image of the subject."""
     subject = mj.CropOrPad(9)(small_subject())
+    found = Counter()
     for f in fields(REGISTRY[name]):
         for kind in NONSENSE:
             t = built(name, f.name, value_of(kind))
-            if t is None or callable(value_of(kind)):
-                continue  # what a function of the user's makes of its arguments is its own business
+            if t is None:
+                found["refused when built"] += 1
+                continue
+            if callable(value_of(kind)):  # what a function of the user's makes of its arguments is its own business
+                found["a function"] += 1
+                continue
             try:
                 got = t(subject, jax.random.key(0))
             except (TypeError, ValueError) as error:
                 assert re.search(rf"\b({f.name}|{name}|t1|label|images?)\b", str(error)), f"{f.name}, {kind}: {error}"
+                found["refused when called"] += 1
                 continue
             for image in got.images.values():
                 assert np.isfinite(image.numpy().astype(np.float64)).all(), (f.name, kind)
+            found["finite"] += 1
+    print(name, dict(found))
+    assert found.total() == len(fields(REGISTRY[name])) * len(NONSENSE)
 
 
 @pytest.mark.parametrize(

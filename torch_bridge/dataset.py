@@ -136,13 +136,14 @@ def compute_many(t: mj.Transform, x: mj.Subject, keys: Any, who: Sequence[str]) 
     given = (jax.tree.structure(t), *((n, i.shape, str(i.dtype)) for n, i in x.images.items()))
     if given in UNBATCHED:
         return None
-    checks.check_subject(t, x)
     keys = None if keys is None else as_keys(keys, len(who))
-    try:
-        result, record = call.compute(t, host.bare(x), keys)
-    except UnknownShape:
-        UNBATCHED.add(given)
-        return None
+    with about(", ".join(who)):
+        checks.check_subject(t, x)
+        try:
+            result, record = call.compute(t, host.bare(x), keys)
+        except UnknownShape:
+            UNBATCHED.add(given)
+            return None
     return jax.block_until_ready(host.after_batch(t, x, result, record, len(who), who))
 
 

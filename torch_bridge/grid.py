@@ -73,7 +73,6 @@ class GridAggregator:
                 "a forked child runs no JAX: put patches together in the process that it was forked from"
             )
         self.aggregator = mj.GridAggregator(sampler.grid, overlap_mode)
-        self._add = jax.jit(self.aggregator.add, donate_argnums=0)
         self._state: Any = None
         self._like = torch.empty(0)
 
@@ -88,8 +87,7 @@ class GridAggregator:
         if self._state is None:
             self._state = self.aggregator.init(array.shape[1], array.dtype)
             self._like = batch_tensor.new_empty(0)
-        self.aggregator.check(places)
-        self._state = jax.block_until_ready(self._add(self._state, array, places))
+        self._state = jax.block_until_ready(self.aggregator.add(self._state, array, places))
 
     def get_output_tensor(self) -> torch.Tensor:
         """The volume (C, I, J, K), without the padding."""

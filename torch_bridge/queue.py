@@ -2,7 +2,6 @@
 
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
-from functools import lru_cache
 from typing import Any, NamedTuple
 
 import jax
@@ -73,13 +72,6 @@ class Sampler(MedjaxSampler):
             return patches(self, subject, key, 0, 1)[0]
         return iter(patches(self, subject, key, 0, num_patches))
 
-    def arguments(self) -> tuple[Any, ...]:
-        """What it was made of."""
-        return (self.patch_size,)
-
-    def __reduce__(self) -> Any:
-        return same, (type(self), self.arguments())
-
 
 class UniformSampler(Sampler, mj.UniformSampler):
     """Patches anywhere, each place that fits equally likely, those at the border included. See `Sampler`."""
@@ -91,25 +83,12 @@ class WeightedSampler(Sampler, mj.WeightedSampler):
     probability_map: name of the image; what is 0 there is never a centre.
     """
 
-    def arguments(self) -> tuple[Any, ...]:
-        return self.patch_size, self.probability_map
-
 
 class LabelSampler(Sampler, mj.LabelSampler):
     """Patches whose centres are voxels of a label map; see `Sampler` and `medjax.LabelSampler`.
 
     label_name: the label map; None for the first.  label_probabilities: {label: weight}; None for any that is not 0.
     """
-
-    def arguments(self) -> tuple[Any, ...]:
-        ratios = self.label_probabilities
-        return self.patch_size, self.label_name, None if ratios is None else tuple(ratios.items())
-
-
-@lru_cache(64)
-def same(cls: type[Sampler], arguments: tuple[Any, ...]) -> Sampler:
-    """The sampler of these arguments: one for all that are unpickled or used by a queue, for whom programs are kept."""
-    return cls(*arguments)
 
 
 NOTES = "torch_bridge"
@@ -296,8 +275,6 @@ class Queue(IterableDataset):
             raise ValueError(f"max_length={max_length} holds no volume of {samples_per_volume} patches")
         if not isinstance(sampler, MedjaxSampler):
             raise TypeError(f"sampler must be a sampler of torch_bridge, got {sampler!r}")
-        if isinstance(sampler, Sampler) and type(sampler) in (UniformSampler, WeightedSampler, LabelSampler):
-            sampler = same(type(sampler), sampler.arguments())
         self.subjects_dataset, self.sampler, self.subject_sampler = subjects_dataset, sampler, subject_sampler
         self.max_length, self.samples_per_volume, self.num_workers = max_length, samples_per_volume, num_workers
         self.shuffle_subjects, self.shuffle_patches, self.verbose = shuffle_subjects, shuffle_patches, verbose

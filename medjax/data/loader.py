@@ -327,7 +327,7 @@ class Loader:
         missing = len(elements) - len(subjects)
         if missing:  # another size would be another program
             full = stack(subjects + subjects[:1] * missing, shape=shapes)
-        with about(names[0]):
+        with about(", ".join(names)):
             checks.check_subject(t, full)
             result, record = call.compute(t, self.put(host.bare(full)), self.element_keys(elements))
         return Started(batch, result, record, names)

@@ -262,12 +262,12 @@ def _forms_differ(header: Any) -> bool:
     """
     if header["sform_code"] <= 0 or header["qform_code"] <= 0:
         return False
-    try:
-        a, sform, qform = header.get_qform_quaternion()[0], header.get_sform(), header.get_qform()
-    except (ValueError, HeaderDataError):
-        return False  # a qform that is no rotation is no second opinion
     shape = (*header.get_data_shape(), 1, 1)[:3]
-    with np.errstate(all="ignore"):  # an sform with an axis of no length is refused later
+    with np.errstate(all="ignore"):  # an sform with an axis of no length is refused later, a spacing of nan unused
+        try:
+            a, sform, qform = header.get_qform_quaternion()[0], header.get_sform(), header.get_qform()
+        except (ValueError, HeaderDataError):
+            return False  # a qform that is no rotation is no second opinion
         reach = apart(sform, sform * [0, 0, 0, 1], shape)  # of the farthest corner from the first voxel, in voxels
         return bool(apart(sform, qform, shape) > 1e-3 + reach * 5e-7 / max(a, 3e-4))
 

@@ -26,10 +26,11 @@ from medjax.data.iterator import BatchIterator, Reading, Skipped, Stopped
 from medjax.data.loader import as_target, digest, identity_of, in_order
 from medjax.errors import about, needs_extra, one_of
 from medjax.geometry import Grid
+from medjax.image import Image
 from medjax.patches.samplers import Sampler, check_fits, fitting
 from medjax.patches.schedule import Schedule
 from medjax.subject import KEY, LOCATION, Subject, is_array, stack_others
-from medjax.transforms import box, checks, host, near
+from medjax.transforms import box, buckets, checks, host, near
 from medjax.transforms.compose import Compose
 from medjax.transforms.moves import follow
 from medjax.transforms.place import Place, Step, Turn, is_spatial, place_of
@@ -278,15 +279,25 @@ class PatchQueue:
         outline = host.outline(subject)
         drawn = compiled_ends(pipeline, outline, host.outline(ready), many, parts=self.parts)
         plan = self.planned(flatten(pipeline), ready, drawn)
-        ready = ready.replace(
-            **{n: i.replace(data=jax.device_put(i.data, self.target)) for n, i in ready.images.items()}
-        )
+        ready = ready.replace(**{name: self.brought(image) for name, image in ready.images.items()})
         arguments = (pipeline, outline, ready, plan.around)
         static = {"sampler": self.sampler, "parts": self.parts, "margin": plan.margin}
         if pool is None:
             pool = empty_pool(*arguments, many[0], count=self.order.slots(), **static)
-        pool, seen = compiled_patches(*arguments, many, wanted, slots, pool, **static)
+        # Waited for, since jaxlib ends the process where NumPy asks for a result that has failed.
+        pool, seen = jax.block_until_ready(compiled_patches(*arguments, many, wanted, slots, pool, **static))
         return pool, seen, offset
+
+    def brought(self, image: Image) -> Image:
+        """The image of a volume where patches are made of it.
+
+        Padded, so that few programs serve many shapes, unless something runs on all of it for each patch: that would
+        be slower, and a function of the user's would see the padding. Of a box nothing hangs on the volume's shape.
+        """
+        if not self.parts.whole and image.extent is None:
+            on_host = image.replace(data=np.asarray(jax.block_until_ready(image.data)))
+            image = buckets.padded(on_host, buckets.bucket(image.spatial_shape))
+        return image.replace(data=jax.device_put(image.data, self.target))
 
     def planned(self, steps: Sequence[Step], ready: Subject, drawn: tuple[box.Ends, dict[int, Turn]]) -> "Plan":
         """What is known of a volume's patches before their voxels, whatever is drawn for each of them.
@@ -414,6 +425,9 @@ def empty_pool(t, outline, ready, around, key, *, count, sampler, parts, margin)
     shape = jax.eval_shape(
         partial(patch_of, sampler=sampler, parts=parts, margin=margin), t, outline, ready, around, key
     )
+    for name, image in shape["patch"].images.items():  # traced, so nothing is there yet
+        what = f"what max_length lets wait of {name!r}"
+        buckets.check_memory((count, *image.shape), image.dtype.itemsize, what)
     return jax.tree.map(lambda leaf: jnp.zeros((count, *leaf.shape), leaf.dtype), shape)
 
 

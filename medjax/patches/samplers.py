@@ -66,6 +66,8 @@ class Sampler:
     Raises ValueError for images smaller than the patch, and for images on different grids: those whose corners lie more
     than half a voxel apart; under a trace, where affines are not known, those of different shapes. Of an image padded
     by `stack(shape=)` that is smaller, under vmap, the patch begins at the first voxel.
+    Samplers of one class are equal where all that they hold is, and then share compiled programs; so what a sampler of
+    one's own holds must be hashable.
     """
 
     patch_size: Any
@@ -75,6 +77,13 @@ class Sampler:
 
     def __post_init__(self):
         object.__setattr__(self, "patch_size", sizes("patch_size", self.patch_size))
+
+    # Not those of the dataclass: a class derived without the decorator would be equal whatever it adds.
+    def __eq__(self, other: object) -> bool:
+        return type(self) is type(other) and vars(self) == vars(other)
+
+    def __hash__(self) -> int:
+        return hash((type(self), *vars(self).values()))
 
     def __call__(self, subject: Subject | Image | Voxels, key: Any) -> Subject:
         """One patch."""
@@ -205,9 +214,10 @@ class WeightedSampler(Sampler):
 class LabelSampler(Sampler):
     """Patches whose centres are voxels of a label map, each class as often as asked.
 
-    label_name: the label map; None for the subject's first.  label_probabilities: {label: weight}, a class drawn first
-    and then one of its voxels, each equally likely; classes that no centre can have are left out and the others keep
-    their ratio. None draws any voxel that is not 0 (in any channel). In a map of several channels a label is a channel.
+    label_name: the label map; None for the subject's first.  label_probabilities: {label: weight}, or pairs, as which
+    it is kept; a class drawn first and then one of its voxels, each equally likely; classes that no centre can have are
+    left out and the others keep their ratio. None draws any voxel that is not 0 (in any channel). In a map of several
+    channels a label is a channel.
     Raises ValueError where nothing can be drawn.
     """
 
@@ -218,9 +228,9 @@ class LabelSampler(Sampler):
         super().__post_init__()
         maybe(text)("label_name", self.label_name)
         if self.label_probabilities is not None:
-            ratios = dict(pairs(label_value, finite(0.0))("label_probabilities", self.label_probabilities))
-            if not any(ratios.values()):
-                raise ValueError(f"label_probabilities must give a label a weight above 0, got {ratios}")
+            ratios = pairs(label_value, finite(0.0))("label_probabilities", self.label_probabilities)
+            if not any(ratio for _, ratio in ratios):
+                raise ValueError(f"label_probabilities must give a label a weight above 0, got {dict(ratios)}")
             object.__setattr__(self, "label_probabilities", ratios)
 
     def looked_up(self, subject: Subject) -> str:
@@ -229,26 +239,30 @@ class LabelSampler(Sampler):
             raise ValueError(f"label_name={self.label_name!r} is no label map of the subject, which has {list(maps)}")
         name = self.label_name or next(iter(maps))
         channels = maps[name].shape[0]
-        if channels > 1 and not all(0 <= label < channels for label in self.label_probabilities or ()):
+        if channels > 1 and not all(0 <= label < channels for label in self.classes()):
             raise ValueError(
                 f"label_probabilities of a map of {channels} channels names channels 0 to {channels - 1}, "
-                f"got {list(self.label_probabilities)}"
+                f"got {self.classes()}"
             )
         return name
+
+    def classes(self) -> list[int]:
+        """The labels that are drawn; none if any voxel is."""
+        return [label for label, _ in self.label_probabilities or ()]
 
     def masks(self, data: Array) -> list[Array]:
         """Where each class is."""
         if self.label_probabilities is None:
             return [(data != 0).any(0)]
         if data.shape[0] > 1:
-            return [data[label] != 0 for label in self.label_probabilities]
-        return [is_label(data[0], label) for label in self.label_probabilities]
+            return [data[label] != 0 for label in self.classes()]
+        return [is_label(data[0], label) for label in self.classes()]
 
     def prepare(self, subject: Subject, low: Index, high: Index) -> Params:
         image = subject[self.looked_up(subject)]
         inside = within(image.spatial_shape, low, high)
         sums = [draw.marginals(mask & inside) for mask in self.masks(jnp.asarray(image.data))]
-        ratios = jnp.asarray(list((self.label_probabilities or {0: 1.0}).values()), jnp.float32)
+        ratios = jnp.asarray([ratio for _, ratio in self.label_probabilities or ((0, 1.0),)], jnp.float32)
         ratios = jnp.where(jnp.stack([s.planes.any() for s in sums]), ratios, 0)
         ends = jnp.stack([low[2], high[2]]).astype(jnp.int32)
         return {
@@ -260,7 +274,7 @@ class LabelSampler(Sampler):
         if not np.any(seen["ratios"] > 0):
             raise ValueError(
                 f"no patch of {self.patch_size} can be centred on a voxel of "
-                + ("a label" if self.label_probabilities is None else f"labels {list(self.label_probabilities)}")
+                + ("a label" if self.label_probabilities is None else f"labels {self.classes()}")
             )
 
     def centre(self, key: Key, tables: Params, subject: Subject) -> Int[Array, "3"]:

@@ -9,12 +9,16 @@ import time
 from pathlib import Path
 
 import jax
+import jax.numpy as jnp
 import nibabel
 import numpy as np
 import psutil
 import pytest
+from conftest import compilations
 
 import medjax as mj
+from medjax.errors import about
+from medjax.transforms import buckets
 
 KEY = jax.random.key(1)
 
@@ -25,6 +29,7 @@ used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))
 subject = mj.Subject(a=mj.ScalarImage(np.ones((1, 8, 8, 8), np.float32)), name="sub-1")
 limit = int(((used + 2**30) / 4) ** (1 / 3) * 1.2)  # of float32
+sampler = mj.UniformSampler(4)
 transforms = {"pad": mj.CropOrPad(2 * limit), "resample": mj.Resample(8 / limit), "far": mj.Resample(0.002), "huge": mj.CropOrPad(3000)}
 for name, t in transforms.items():
     dataset = mj.SubjectsDataset([subject] * 2, t)
@@ -33,6 +38,7 @@ for name, t in transforms.items():
         "dataset": lambda: dataset[1],
         "batch": lambda: t.batch(mj.stack([subject] * 2)),
         "loader": lambda: next(iter(mj.loader(dataset, 2, jax.random.key(0)))),
+        "queue": lambda: next(iter(mj.PatchQueue(dataset, sampler, 2, jax.random.key(0)))),
     }
     for way, make in ways.items():
         try:
@@ -41,6 +47,18 @@ for name, t in transforms.items():
         except (MemoryError, ValueError, TypeError) as error:
             told = "sub-1" in str(error) or way in ("call", "batch")
             print(name, way, "refused" if told and "voxels" in str(error) else f"{type(error).__name__}: {error}")
+large = mj.CropOrPad(limit)  # of voxels of one byte it would fit, so it is begun
+ways = {
+    "call": lambda: large(subject).a.numpy(),
+    "queue": lambda: next(iter(mj.PatchQueue(mj.SubjectsDataset([subject], large), sampler, 2, jax.random.key(0)))),
+}
+for way, make in ways.items():
+    try:
+        make()
+        print("large", way, "nothing was raised")
+    except (MemoryError, RuntimeError) as error:
+        told = "RESOURCE_EXHAUSTED" in str(error) and ("sub-1" in str(error) or way == "call")
+        print("large", way, "refused" if told else error)
 """
 
 
@@ -51,7 +69,25 @@ def test_a_result_that_does_not_fit_is_refused_in_voxels():
     lines = done.stdout.strip().splitlines()
     # A spacing that makes a shape of its own is none for a batch, which says so.
     other = [line for line in lines if not line.endswith("refused") and "known while tracing" not in line]
-    assert len(lines) == 16 and not other, other
+    assert len(lines) == 22 and not other, other
+
+
+def test_patches_that_wait_and_do_not_fit_are_refused(monkeypatch):
+    """A dozen patches of 2916 bytes in a machine that has room for 7."""
+    monkeypatch.setattr(buckets, "SMALL", 0)
+    monkeypatch.setattr(buckets, "available", lambda: 7 * 2916)
+    dataset, sampler = mj.SubjectsDataset(in_memory()), mj.UniformSampler(9)
+    fits = mj.PatchQueue(dataset, sampler, 2, KEY, samples_per_volume=2, max_length=2)
+    assert len(list(fits)) == 6
+    queue = mj.PatchQueue(dataset, sampler, 2, KEY, samples_per_volume=12, max_length=12)
+    with pytest.raises(MemoryError, match="number=.*max_length.*voxels"):
+        next(iter(queue))
+
+
+def test_a_device_without_memory_gives_a_memory_error():
+    """Found by asking XLA for more than any machine has, where nothing knows of it beforehand."""
+    with pytest.raises(MemoryError, match="^subject 3: "), about("subject 3"):
+        jax.block_until_ready(jax.jit(lambda: jnp.zeros(2**46, jnp.int8))())
 
 
 SAVE = """
@@ -126,7 +162,11 @@ def in_memory(count=6, bad=()):
 
     arrays = [np.random.default_rng(n).random((1, 9, 9, 9), np.float32) for n in range(count)]
     return [
-        mj.Subject(t1=mj.ScalarImage("x.raw", reader=reader) if n in bad else mj.ScalarImage(array), number=n)
+        mj.Subject(
+            t1=mj.ScalarImage("x.raw", reader=reader) if n in bad else mj.ScalarImage(array),
+            label=mj.LabelMap((array > 0.5).astype(np.uint8)),
+            number=n,
+        )
         for n, array in enumerate(arrays)
     ]
 
@@ -137,37 +177,46 @@ def counts():
     return threading.active_count(), process.num_fds(), len(process.children())
 
 
+def equal(count=6):
+    """A data set, a pipeline and a sampler, made anew and always the same."""
+    pipeline = mj.Compose([mj.RandomFlip((0, 1)), mj.RandomNoise(p=0.5)])
+    return mj.SubjectsDataset(in_memory(count), pipeline), mj.LabelSampler(4, "label", {1: 2.0, 0: 1.0})
+
+
+def batches_of(way, epochs=5):
+    """The batches of a loader or queue that is made anew."""
+    dataset, sampler = equal()
+    if way == "loader":
+        return iter(mj.loader(dataset, 2, KEY, epochs=epochs))
+    return iter(mj.PatchQueue(dataset, sampler, 4, KEY, samples_per_volume=4, epochs=epochs))
+
+
+WAYS = ("loader", "queue")
+
+
 @pytest.mark.parametrize("times", [10, pytest.param(100, marks=pytest.mark.long)])
 def test_loaders_and_queues_dropped_half_way_leave_nothing(times):
-    dataset, sampler = mj.SubjectsDataset(in_memory(), mj.RandomNoise()), mj.UniformSampler(4)
-
-    def one():
-        next(iter(mj.loader(dataset, 2, KEY, epochs=5)))
-        next(iter(mj.PatchQueue(dataset, sampler, 4, KEY, samples_per_volume=4, epochs=5)))
-
-    one()
+    for way in WAYS:
+        next(batches_of(way))
     before = counts()
-    seen = []
-    listen = lambda event, _, **__: seen.append(event) if "backend_compile" in event else None  # noqa: E731
-    jax.monitoring.register_event_duration_secs_listener(listen)
-    try:
+    with compilations() as compiled:
         for _ in range(times):
-            one()
-    finally:
-        jax.monitoring.unregister_event_duration_listener(listen)
-    assert counts() == before and not seen
+            for way in WAYS:
+                next(batches_of(way))
+    assert counts() == before and compiled() == 0
 
 
-@pytest.mark.long
-def test_memory_is_flat_over_batches():
-    dataset = mj.SubjectsDataset(in_memory(), mj.RandomNoise())
+@pytest.mark.parametrize("way", WAYS)
+@pytest.mark.parametrize("count", [60, pytest.param(300, marks=pytest.mark.long)])
+def test_memory_is_flat_over_batches(way, count):
     sizes = []
-    for number, _ in enumerate(mj.PatchQueue(dataset, mj.UniformSampler(8), 4, KEY, samples_per_volume=4, epochs=80)):
+    for number, _ in enumerate(batches_of(way, epochs=400)):
         if number >= 100:
             sizes.append(psutil.Process().memory_info().rss)
-        if number == 400:
+        if len(sizes) == count:
             break
-    assert len(sizes) == 301 and max(sizes[-20:]) < 1.02 * max(sizes[:20])
+    print(f"{way}: {count} batches, {max(sizes[:20]) / 2**20:.1f} MB, then {max(sizes[-20:]) / 2**20:.1f}")
+    assert len(sizes) == count and max(sizes[-20:]) < 1.02 * max(sizes[:20])
 
 
 # -- queues of subjects that cannot be used

@@ -6,7 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax import keys, ranges
-from medjax.arguments import check, choice, finite, flag
+from medjax.arguments import choice, finite, flag
 from medjax.errors import shown
 from medjax.geometry import Grid, Linear, affine_map, shearing
 from medjax.ranges import Range, number, uniform
@@ -116,7 +116,7 @@ class RandomAffine(CentredAffine):
     image_interpolation: str = static(default="linear", convert=interpolation)
     label_interpolation: str = static(default="nearest", convert=label_interpolation)
     check_shape: bool = static(default=False, convert=flag)
-    shears: Range = uniform(default=0.0, around=0.0, kw_only=True)
+    shears: Range = uniform(default=0.0, around=0.0, low=-0.4, high=0.4, kw_only=True)
 
     random = True
 
@@ -125,7 +125,6 @@ class RandomAffine(CentredAffine):
         if flag("isotropic", self.isotropic) and np.size(scales) > 2 and np.shape(scales) != (3, 2):
             raise ValueError(f"isotropic=True takes one or two scales, got {shown(self.scales)}")
         super().__post_init__()
-        check("shears", ranges.support(self.shears), -0.4, 0.4)
 
     def draw(self, key: Key, grid: Grid) -> Params:
         drawn = {n: ranges.draw(keys.for_name(key, n), getattr(self, n)) for n in ("scales", "degrees", "translation")}
