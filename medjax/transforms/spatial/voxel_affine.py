@@ -35,7 +35,8 @@ class RandomVoxelAffine(Moving):
 
     i_in = c + Rz Ry Rx S (i_out - c): a scale > 1 makes objects smaller, as in nnU-Net, and is drawn as such.
 
-    scales: uniform, x is (1 - x, 1 + x); one factor for all of `axes`, or with isotropic=False one for each; other axes keep theirs.
+    scales: uniform, x is (1 - x, 1 + x); one factor for all of `axes`, or with isotropic=False one for each; other
+    axes keep theirs.
     degrees: uniform for each voxel axis, x is (-x, x).
     p_per_axis: probability that the angle of an axis is not 0.
     Fills and interpolations are as in `Affine`; by default those of nnU-Net: 0 outside, labels by the vote of eight
