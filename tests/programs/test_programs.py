@@ -30,6 +30,8 @@ pytestmark = pytest.mark.skipif(
 NAMES = ("launches at most", "launches", "waits", "volumes moved", "temporary volumes")
 CEILINGS = {
     "augmentations": (3800, 360, 7.5, 31, 3.6),
+    "guide": (6100, 550, 9.5, 27, 2.4),
+    "nnU-Net": (1600, 900, 12, 24, 1.5),
     "patches": (3800, 365, 5.5, 27, 3.6),
 }
 """Of NAMES. Most launches are those of a B-spline at turned points, plane by plane."""
