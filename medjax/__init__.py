@@ -142,5 +142,6 @@ from medjax.transforms.transform import static as static
 from medjax.transforms.transform import transform as transform
 from medjax.transforms.tta import tta as tta
 from medjax.transforms.user_function import Lambda as Lambda
+from medjax.warm import warmup as warmup
 
 __version__ = "0.1.0"

@@ -11,7 +11,6 @@ import warnings
 from typing import Any
 
 import jax
-from jax._src.xla_bridge import backends_are_initialized  # the public ways to ask start a backend
 
 from medjax import Directions as Directions
 from medjax import IntensityTransform as IntensityTransform
@@ -51,11 +50,26 @@ from torch_bridge.subject import from_torchio as from_torchio
 from torch_bridge.transforms import from_config as from_config
 
 SETTING = "XLA_PYTHON_CLIENT_PREALLOCATE"
+COUNT = "jax_num_cpu_devices"
+
+
+def devices_are_started() -> bool:
+    """Whether JAX has looked for its devices.
+
+    From then on it refuses to change their number; the other public ways to ask make it look.
+    """
+    number = getattr(jax.config, COUNT)
+    try:
+        jax.config.update(COUNT, number + 1)
+    except RuntimeError:
+        return True
+    jax.config.update(COUNT, number)
+    return False
 
 
 def prepare() -> None:
     """Leave GPU memory to torch, and the GPU to the first process. Before JAX looks at its settings."""
-    if backends_are_initialized():
+    if devices_are_started():
         if jax.default_backend() == "gpu" and os.environ.get(SETTING, "true").lower() not in ("false", "0"):
             warnings.warn(
                 "JAX has already taken most of the GPU's memory, which torch then lacks: import torch_bridge before "

@@ -25,7 +25,7 @@ def correlate(x: Float[Array, "*shape"], axis: int, matrix: Float[Array, "M N"])
     before, after = x.shape[:axis], x.shape[axis + 1 :]
     flat = x.reshape(math.prod(before), x.shape[axis], math.prod(after))
     product = jnp.einsum("mn,bna->bma", matrix, flat, precision=jax.lax.Precision.HIGHEST)
-    return product.reshape(*before, len(matrix), *after)
+    return product.reshape(*before, matrix.shape[0], *after)
 
 
 def correlate_near(x: Volume, axis: int, band: Float[Array, "N W"]) -> Volume:

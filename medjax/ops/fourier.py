@@ -22,17 +22,17 @@ Number = Float[Array, ""]
 def filter_planes(x: Volume, axis: int, factors: Float[Array, "N"], *, extent: Size, magnitude: bool = False) -> Volume:
     """Multiply the planes of the spectrum across an axis (1, 2, 3) by real factors; the real part, or the magnitude."""
     real, imaginary = circulant(factors - 1, extent)
-    y = multiply(x, axis, real + jnp.diag(within(len(factors), extent).astype(x.dtype)))
+    y = multiply(x, axis, real + jnp.diag(within(factors.shape[0], extent).astype(x.dtype)))
     return modulus(y, multiply(x, axis, imaginary)) if magnitude else y
 
 
 def circulant(factors: Float[Array, "N"], extent: Size) -> tuple[Float[Array, "N N"], Float[Array, "N N"]]:
     """Real and imaginary part of F^-1 diag(factors) F, F the shifted transform of a line."""
-    index = jnp.arange(len(factors), dtype=jnp.int32)
+    index = jnp.arange(factors.shape[0], dtype=jnp.int32)
     kept = jnp.where(index < extent, factors, 0) / extent.astype(factors.dtype)
     angles = phase((index - extent // 2)[None], index[:, None], extent, factors.dtype)
     first = [(wave(angles) * kept[None]).sum(1) for wave in (jnp.cos, jnp.sin)]
-    real = within(len(factors), extent)[:, None] & within(len(factors), extent)[None]
+    real = within(factors.shape[0], extent)[:, None] & within(factors.shape[0], extent)[None]
     distance = (index[:, None] - index[None]) % extent
     cosine, sine = (jnp.where(real, column[distance], 0) for column in first)
     return cosine, sine

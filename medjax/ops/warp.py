@@ -243,7 +243,7 @@ def reindex(
         lines = data.reshape(channels, planes * rows, columns).at[:, line[..., 0]].get(mode="promise_in_bounds")
         return jnp.where(within[None], lines[..., ::step].astype(fill.dtype), filler)
 
-    if len(voxels[2]) != columns:
+    if voxels[2].shape[0] != columns:
         return by_voxel()
     last, whole = matrix[2, 2] * voxels[2] + matrix[2, 3], jnp.arange(columns, dtype=jnp.int32)
     lined = (matrix[:2, 2] == 0).all() & (extent[2] == columns)

@@ -1,48 +1,38 @@
-"""Peak memory of augmenting one volume of 8.7 million voxels: highest resident size less that before the call.
+"""The memory that a call takes: the highest resident size of a fresh process less that before the call.
 
-python tests/benchmarks/memory.py
+python -m tests.benchmarks.memory LIBRARY ROW SIZE     (the process that `peak` starts)
 """
 
-import os
+import resource
 import subprocess
 import sys
-import tempfile
+import warnings
+from pathlib import Path
 
-CODE = """
-import resource, sys
-import jax, numpy as np
-import medjax as mj
-from pipelines import guide
-t1 = np.random.default_rng(0).integers(0, 1000, (1, 197, 233, 189), np.int16)
-subject = mj.Subject(t1=mj.ScalarImage(t1), label=mj.LabelMap((t1 > 500).astype(np.uint8)))
-key = jax.block_until_ready(jax.random.key(0))
-if sys.argv[1] == "run":
-    augment = mj.Compose([mj.RandomAffine(), mj.RandomElasticDeformation(), mj.RandomBiasField(), mj.RandomNoise(),
-                          mj.RandomGamma(), mj.RandomBlur(), mj.RandomFlip()])
-    pipeline = guide(mj) if sys.argv[2] == "guide" else augment
-    jax.block_until_ready(jax.tree.leaves(pipeline(subject, key)))
-print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024)
-"""
-VOLUME = 197 * 233 * 189 * 4
+from tests.benchmarks.rows import installed
+from tests.benchmarks.volumes import synthetic
+
+ROOT = Path(__file__).parent.parent.parent
 
 
-def peak(environment: dict[str, str], *arguments: str) -> float:
-    """Highest resident size of a fresh process, in bytes."""
-    here = os.path.dirname(os.path.abspath(__file__))
-    env = {**os.environ, **environment, "PYTHONPATH": os.pathsep.join([here, os.environ.get("PYTHONPATH", "")])}
-    command = [sys.executable, "-c", CODE, *arguments]
-    return float(subprocess.run(command, env=env, capture_output=True, text=True, check=True).stdout)
+def peak(library: str, row: str, size: int) -> float:
+    """Megabytes that the second call of a row takes above what the first left, in a process of its own."""
+    command = [sys.executable, "-W", "ignore", "-m", "tests.benchmarks.memory", library, row, str(size)]
+    done = subprocess.run(command, cwd=ROOT, stdout=subprocess.PIPE, text=True, check=True)
+    return float(done.stdout.split()[-1])
 
 
-def main() -> None:
-    """Print the peaks over the baseline, in float32 volumes."""
-    with tempfile.TemporaryDirectory() as cache:
-        settings = {"JAX_COMPILATION_CACHE_DIR": cache, "JAX_PERSISTENT_COMPILATION_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-        for which in ("guide", "augment"):
-            peak(settings, "run", which)
-            above = peak(settings, "run", which) - peak(settings, "stop", which)
-            print(f"{which}: {above / VOLUME:.1f} float32 volumes above the baseline (goal 6)")
+def main(library: str, row: str, size: int) -> None:
+    """Print what the calls take: the first at an eighth of the voxels, so that libraries are loaded."""
+    module = installed()[library]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        module.calls(synthetic((size // 2,) * 3))[row]()
+        run = module.calls(synthetic((size,) * 3))[row]
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        run()
+    print((resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before) / 2**10)
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1], sys.argv[2], int(sys.argv[3]))

@@ -59,5 +59,17 @@ assert not backends_are_initialized()
     program("-c", code)
 
 
+def test_whether_devices_are_started_can_be_asked_without_starting_them():
+    code = """
+import jax, torch_bridge
+from jax._src.xla_bridge import backends_are_initialized
+number = jax.config.jax_num_cpu_devices
+assert not torch_bridge.devices_are_started() and not backends_are_initialized()
+assert len(jax.devices()) == 3
+assert torch_bridge.devices_are_started() and jax.config.jax_num_cpu_devices == number == 3
+"""
+    program("-c", "import jax; jax.config.update('jax_num_cpu_devices', 3)\n" + code)
+
+
 def test_medjax_does_not_import_torch():
     program("-c", "import sys, medjax; assert 'torch' not in sys.modules")

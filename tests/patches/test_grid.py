@@ -1,51 +1,14 @@
-"""Patches on a grid and the volume put together of them, against TorchIO 1.2.1 and what they must be."""
-
-import warnings
+"""Patches on a grid and the volume put together of them: what they must be."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from conftest import OBLIQUE, compilations, small_subject
-from parity.peer import tio
+from patches.shared import GRIDS, ODD, SHAPE, batches, subject_of, volume
 
 import medjax as mj
 from medjax.patches.grid import OVERLAP_MODES
-
-SHAPE = (23, 31, 18)
-GRIDS = [
-    ((8, 8, 8), 0),
-    ((8, 9, 7), (2, 4, 2)),
-    ((10, 12, 18), (4, 0, 6)),
-    ((23, 31, 18), 0),
-    ((9, 30, 5), (8, 2, 4)),
-    ((1, 31, 3), (0, 2, 0)),
-]
-ODD = [((8, 9, 7), (3, 1, 5)), ((5, 5, 5), (1, 4, 3))]
-
-
-def volume(channels=2, seed=0, dtype=np.float32):
-    return np.random.default_rng(seed).normal(size=(channels, *SHAPE)).astype(dtype)
-
-
-def subject_of(data):
-    return mj.Subject(image=mj.ScalarImage(data, OBLIQUE))
-
-
-def peer_sampler(data, size, overlap, padding_mode=None):
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        subject = tio.Subject(image=tio.ScalarImage(tensor=torch.from_numpy(data), affine=OBLIQUE))
-        return tio.GridSampler(subject, size, overlap, padding_mode)
-
-
-def batches(data, locations, size=7):
-    """Patches of an array at locations, in batches."""
-    for n in range(0, len(locations), size):
-        part = np.asarray(locations[n : n + size])
-        boxes = [tuple(slice(a, b) for a, b in zip(place[:3], place[3:])) for place in part]
-        yield np.stack([data[(slice(None), *box)] for box in boxes]), part
 
 
 def aggregated(sampler, mode, data, dtype=None, order=None, **options):
@@ -55,30 +18,6 @@ def aggregated(sampler, mode, data, dtype=None, order=None, **options):
     for batch, places in batches(data, locations):
         state = aggregator.add(state, batch, places)
     return aggregator.finish(state)
-
-
-@pytest.mark.parametrize("padding_mode", [None, "reflect", 0])
-@pytest.mark.parametrize("size, overlap", GRIDS)
-def test_locations_are_torchios(size, overlap, padding_mode):
-    data = volume()
-    got, want = (
-        mj.GridSampler(subject_of(data), size, overlap, padding_mode),
-        peer_sampler(data, size, overlap, padding_mode),
-    )
-    np.testing.assert_array_equal(got.locations, want.locations)
-    assert got.locations.dtype == np.int32 and len(got) == len(want)
-
-
-@pytest.mark.parametrize("padding_mode", [None, "reflect"])
-def test_patches_are_torchios(padding_mode):
-    data = volume()
-    got = mj.GridSampler(subject_of(data), (8, 9, 7), (2, 4, 2), padding_mode)
-    want = peer_sampler(data, (8, 9, 7), (2, 4, 2), padding_mode)
-    for mine, peer in zip(got, want, strict=True):
-        np.testing.assert_array_equal(mine.image.numpy(), peer["image"].numpy())
-        np.testing.assert_array_equal(mine[mj.LOCATION], peer[tio.LOCATION])
-        np.testing.assert_allclose(mine.image.affine, peer["image"].affine, rtol=0, atol=1e-9)
-        assert mine.image.affine.dtype == np.float64
 
 
 def test_it_is_a_sequence():
@@ -121,24 +60,6 @@ def test_an_identity_network_returns_the_input(size, overlap, padding_mode, mode
     assert isinstance(result, mj.ScalarImage) and result.dtype == np.float32
     np.testing.assert_allclose(result.numpy(), data, rtol=0, atol=1e-5)
     np.testing.assert_array_equal(result.affine, OBLIQUE)
-
-
-@pytest.mark.parametrize("mode", ["crop", "average", "hann"])
-@pytest.mark.parametrize("padding_mode", [None, "reflect"])
-@pytest.mark.parametrize("size, overlap", [g for g in GRIDS if g[0][0] > 1])
-def test_aggregation_is_torchios(size, overlap, padding_mode, mode):
-    """Patches that do not agree where they overlap."""
-    data = volume()
-    sampler = mj.GridSampler(subject_of(data), size, overlap, padding_mode)
-    peer = tio.GridAggregator(peer_sampler(data, size, overlap, padding_mode), mode)
-    aggregator = mj.GridAggregator(sampler, mode)
-    state = aggregator.init(2)
-    for number, (batch, places) in enumerate(batches(np.asarray(sampler.subject.image.data), sampler.locations)):
-        batch = batch + np.random.default_rng(number).normal(size=batch.shape).astype(np.float32)
-        state = aggregator.add(state, batch, places)
-        peer.add_batch(torch.from_numpy(batch), torch.from_numpy(places))
-    got = aggregator.finish(state).numpy()
-    np.testing.assert_allclose(got, peer.get_output_tensor().numpy(), rtol=0, atol=2e-5)
 
 
 def test_gaussian_weights():

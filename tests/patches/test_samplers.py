@@ -4,36 +4,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import torch
 from conftest import OBLIQUE, small_subject
-from parity.peer import tio
+from patches.shared import KEY, SIZE, N, drawn_labels, histogram, labelled, mapped, ramp, starts
 from scipy.stats import chisquare
 
 import medjax as mj
-
-KEY = jax.random.key(11)
-N = 6000
-SIZE = (4, 5, 3)
-
-
-def starts(sampler, subject, n=N, key=KEY):
-    """First voxels (n, 3) of patches."""
-    return np.asarray(sampler.batch(subject, key, n)[mj.LOCATION])[:, :3]
-
-
-def histogram(found, shape):
-    return np.bincount(np.ravel_multi_index(tuple(found.T), shape), minlength=np.prod(shape))
-
-
-def ramp(shape=(7, 9, 8), **images):
-    """A subject whose voxels hold their own index."""
-    return mj.Subject(ramp=mj.ScalarImage(np.stack(np.indices(shape)).astype(np.int16), OBLIQUE), **images)
-
-
-def mapped(weights, kind=mj.ScalarImage, name="map"):
-    weights = np.asarray(weights)
-    return ramp(weights.shape[-3:], **{name: kind(weights.reshape(-1, *weights.shape[-3:]), OBLIQUE)})
-
 
 SAMPLERS = [
     mj.UniformSampler(SIZE),
@@ -100,18 +75,6 @@ def test_weighted_follows_the_map(size):
     assert chisquare(found[inner > 0], N * inner[inner > 0] / inner.sum()).pvalue > 1e-3
 
 
-def test_weighted_has_torchios_centres():
-    """The centres that TorchIO 1.2.1 allows are those that can be drawn here."""
-    weights = np.ones((7, 9, 8), np.float32)
-    for size in ((4, 5, 3), (1, 2, 7)):
-        allowed = weights.astype(np.float64)
-        tio.WeightedSampler.clear_probability_borders(allowed, np.array(size))
-        centres = np.unique(
-            starts(mj.WeightedSampler(size, "map"), mapped(weights), 3000) + np.array(size) // 2, axis=0
-        )
-        np.testing.assert_array_equal(centres, np.argwhere(allowed))
-
-
 def test_weighted_over_millions_of_voxels():
     """Many tiny and few huge weights, of a map that is 0 here and there."""
     weights = np.full((96, 128, 128), 1e-6, np.float32)
@@ -123,19 +86,6 @@ def test_weighted_over_millions_of_voxels():
     huge = [(found == at).all(1).sum() for at in ((50, 51, 52), (20, 31, 100))]
     want = 2000 * np.array([0.4, 0.2, inner - 0.6]) / inner
     assert chisquare([*huge, 2000 - sum(huge)], want).pvalue > 1e-3
-
-
-def labelled():
-    label = np.zeros((7, 9, 8), np.uint8)
-    label[2:5, 2:7, 2] = 1
-    label[3, 4, 3:6] = 2
-    label[0, 0, 0] = 7  # no centre of a patch
-    return label
-
-
-def drawn_labels(sampler, subject, n=N):
-    centre = starts(sampler, subject, n) + np.array(SIZE) // 2
-    return labelled()[tuple(centre.T)], centre
 
 
 def test_label_without_ratios_draws_every_labelled_voxel_alike():
@@ -191,18 +141,6 @@ def test_a_label_of_several_channels_is_a_channel():
     assert chisquare(np.bincount(values, minlength=3)[1:], N * np.array([1, 3]) / 4).pvalue > 1e-3
 
 
-def test_label_shares_are_torchios():
-    """The probability map that TorchIO 1.2.1 makes of ratios is the one drawn from here."""
-    ratios = {0: 1, 1: 2, 2: 5}
-    want = tio.LabelSampler.get_probabilities_from_label_map(
-        torch.from_numpy(labelled()[None]).float(), ratios, np.array(SIZE)
-    )[0].numpy()
-    _, centre = drawn_labels(mj.LabelSampler(SIZE, "seg", ratios), mapped(labelled(), mj.LabelMap, "seg"))
-    got, want = histogram(centre, (7, 9, 8)), want.ravel().astype(float)
-    assert not got[want == 0].any()
-    assert chisquare(got[want > 0], N * want[want > 0] / want.sum()).pvalue > 1e-3
-
-
 @pytest.mark.parametrize("sampler", SAMPLERS, ids=lambda s: type(s).__name__)
 def test_jit_and_vmap_give_the_same_bits(sampler, subject):
     keys = jax.random.split(KEY, 6)
@@ -249,12 +187,9 @@ def test_w52_the_key_alone_decides():
     subject = small_subject()
     sampler = mj.WeightedSampler(SIZE, "t1")
     np.random.seed(0)  # noqa: NPY002
-    torch.manual_seed(0)
-    states = np.random.get_state()[1].copy(), torch.get_rng_state().clone()  # noqa: NPY002
+    state = np.random.get_state()[1].copy()  # noqa: NPY002
     first = sampler(subject, KEY)
-    np.testing.assert_array_equal(np.random.get_state()[1], states[0])  # noqa: NPY002
-    assert torch.equal(torch.get_rng_state(), states[1])
-    torch.manual_seed(5)
+    np.testing.assert_array_equal(np.random.get_state()[1], state)  # noqa: NPY002
     again = sampler(subject.replace(other=subject.t1), KEY)
     np.testing.assert_array_equal(first[mj.LOCATION], again[mj.LOCATION])
     assert (sampler(subject, jax.random.key(12))[mj.LOCATION] != first[mj.LOCATION]).any()

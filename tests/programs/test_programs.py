@@ -1,0 +1,48 @@
+"""Programs for a card, compiled without one: what an element costs, every branch of a conditional as likely as others.
+
+The ceilings are what was counted, rounded up: a change that adds kernels, waits of the host or memory fails here. Mend
+it or, if it is worth it, raise the number beside the reason.
+"""
+
+import importlib.util
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+HERE = Path(__file__).parent
+
+
+def installed(name):
+    try:
+        return importlib.util.find_spec(name) is not None
+    except ModuleNotFoundError:  # of the package that it is in
+        return False
+
+
+pytestmark = pytest.mark.skipif(
+    not (installed("jax_plugins.xla_cuda12") and installed("nvidia.cuda_nvcc")),
+    reason="the dependency group `programs`, a compiler for cards, is not installed",
+)
+
+NAMES = ("launches at most", "launches", "waits", "volumes moved", "temporary volumes")
+CEILINGS = {
+    "augmentations": (3800, 360, 7.5, 31, 3.6),
+    "guide": (6100, 550, 9.5, 27, 2.4),
+    "nnU-Net": (1600, 900, 12, 24, 1.5),
+    "patches": (3800, 365, 5.5, 27, 3.6),
+}
+"""Of NAMES. Most launches are those of a B-spline at turned points, plane by plane."""
+
+
+@pytest.mark.parametrize("name", CEILINGS)
+def test_an_element_costs_no_more(name):
+    done = subprocess.run(
+        [sys.executable, str(HERE / "compile.py"), name], capture_output=True, text=True, timeout=1500
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    found = json.loads(done.stdout.splitlines()[-1])
+    over = {what: (found[what], most) for what, most in zip(NAMES, CEILINGS[name], strict=True) if found[what] > most}
+    assert set(found) == set(NAMES) and not over
