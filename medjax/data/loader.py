@@ -8,15 +8,12 @@ nothing, and the state of an iterator is the number of its next batch. What cann
 batches before and after it are what they were.
 """
 
-import hashlib
 import itertools
-import json
 import operator
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +22,9 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from medjax import keys
 from medjax.data.dataset import SubjectsDataset
+from medjax.data.identity import identity_of
 from medjax.data.iterator import BatchIterator, Reading, Skipped, Stopped
+from medjax.data.order import Order
 from medjax.errors import about, needs_extra, needs_key, one_of
 from medjax.subject import Subject, compare, stack
 from medjax.transforms import buckets, call, checks, host
@@ -118,40 +117,6 @@ def as_target(device: Any) -> Device:
     if device is None or isinstance(device, jax.Device):
         return device
     raise TypeError(f"device must be a jax.Device, a NamedSharding or None, got {device!r}")
-
-
-class Order:
-    """Which subject stands where: a sequence of (epoch, index), B of them a batch; grain's source.
-
-    size: number of subjects.  key: what shuffles, or None.  A last batch of fewer than B is filled up with index None,
-    so that batches never cross epochs.
-    """
-
-    def __init__(self, size: int, batch_size: int, key: Key | None, drop_last: bool, epochs: int):
-        self.size, self.batch_size, self.shuffles = size, batch_size, key is not None
-        self.steps = size // batch_size if drop_last else -(-size // batch_size)
-        self.batches = self.steps * epochs
-        self.of_epoch = lru_cache(4)(partial(order_of, key, size))
-        if not self.steps:
-            raise ValueError(f"there is no batch: {size} subjects, batch_size={batch_size}, drop_last={drop_last}")
-
-    def __len__(self) -> int:
-        return self.batches * self.batch_size
-
-    def __getitem__(self, index: int) -> tuple[int, int | None]:
-        epoch, place = divmod(index, self.steps * self.batch_size)
-        return epoch, int(self.of_epoch(epoch)[place]) if place < self.size else None
-
-    def size_of(self, batch: int) -> int:
-        """How many subjects a batch has."""
-        return min(self.batch_size, self.size - batch % self.steps * self.batch_size)
-
-
-def order_of(key: Key | None, size: int, epoch: int) -> np.ndarray:
-    """The order of the subjects in an epoch. (grain's own shuffle never ends for some seeds of a few elements.)"""
-    if key is None:
-        return np.arange(size)
-    return np.asarray(jax.random.permutation(keys.for_step(keys.for_name(key, "shuffle"), epoch), size))
 
 
 class Element(NamedTuple):
@@ -414,49 +379,6 @@ class Loader:
                 i, j, k = (max(sizes) for sizes in zip(*known, strict=True))
                 padding[name] = (i, j, k)
         return padding
-
-
-def identity_of(key: Key | None, options: Any, dataset: SubjectsDataset) -> dict[str, str]:
-    """Digests, by what they are of; the same in every process, and no file is read."""
-    words = None if key is None else [str(jax.random.key_impl(key)), np.asarray(jax.random.key_data(key)).tolist()]
-    return {"key": digest(words), "options": digest(options), "dataset": digest(outlines(dataset))}
-
-
-def digest(value: Any) -> str:
-    """Eight letters that differ for what differs."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def outlines(dataset: SubjectsDataset) -> list[Any]:
-    """What tells the subjects of a data set apart, in order: names, files, shapes of arrays, short metadata.
-
-    Files by their place in the folder that holds all of them, so that a data set may be moved.
-    """
-    paths = [
-        os.path.abspath(path) for subject in dataset.subjects for i in subject.images.values() for path in files_of(i)
-    ]
-    try:
-        folder = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
-    except ValueError:  # on several drives
-        folder = ""
-
-    def one(subject: Subject) -> Any:
-        images = {}
-        for name, image in subject.images.items():
-            files = [os.path.relpath(os.path.abspath(p), folder) if folder else str(p) for p in files_of(image)]
-            held = image.held()[0]
-            shape = None if files or held is None else [*map(int, held.shape), str(held.dtype)]
-            images[name] = [type(image).__name__, files, shape]
-        known = {n: v for n, v in subject.metadata.items() if isinstance(v, str | int | float)}
-        return [list(images.items()), known]
-
-    return [len(dataset), *map(one, dataset.subjects)]
-
-
-def files_of(image: Any) -> list[Any]:
-    """The files of an image."""
-    path = image.path
-    return [] if path is None else path if isinstance(path, list) else [path]
 
 
 def in_order(array: Any) -> Any:

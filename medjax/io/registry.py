@@ -3,24 +3,16 @@
 import contextlib
 import errno
 import os
-import platform
 import re
-import shutil
 import stat
-import tempfile
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from medjax.io import drafts
 from medjax.io.affines import check_affine
-
-DRAFT = ".medjax-"
-"""How the name of a folder begins in which a file is written before it takes its place."""
-ABANDONED = 24 * 3600.0
-"""Seconds after which a draft belongs to nobody, wherever its process ran."""
 
 
 class Header(NamedTuple):
@@ -151,18 +143,14 @@ def write(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray, metada
     old = final.stat() if final.exists() else None
     if old is not None and not os.access(final, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    _sweep(final.parent)
     # The draft lies in a folder of its own, so that it bears its final name (writers look at the suffix)
     # and a search for files beside it does not find it half written.
-    with (
-        _written_as(path, final.parent),
-        tempfile.TemporaryDirectory(prefix=f"{DRAFT}{_here()}-{os.getpid()}-", dir=final.parent) as folder,
-    ):
-        draft = Path(folder) / path.name
+    with _written_as(path, final.parent), drafts.folder_in(final.parent) as folder:
+        draft = folder / path.name
         target.write(draft, array, affine, metadata)
         if old is not None:
             draft.chmod(stat.S_IMODE(old.st_mode))
-        for part in Path(folder).iterdir():  # some formats have their voxels in a second file: it comes first
+        for part in folder.iterdir():  # some formats have their voxels in a second file: it comes first
             if part != draft:
                 os.replace(part, final.with_name(part.name))
         os.replace(draft, final)
@@ -203,40 +191,8 @@ def _written_as(path: Path, folder: Path) -> Iterator[None]:
             raise OSError(error.errno, error.strerror, str(path)) from error  # of the subclass that the number says
         kinds = (OSError, ValueError, TypeError, MemoryError)
         kind = next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)
-        text = re.sub(re.escape(f"{folder}{os.sep}{DRAFT}") + r"[^/\\\s]*", lambda _: str(folder), str(error))
+        text = re.sub(re.escape(f"{folder}{os.sep}{drafts.PREFIX}") + r"[^/\\\s]*", lambda _: str(folder), str(error))
         raise kind(f"{path}: {text}") from error
-
-
-def _here() -> str:
-    """Where process numbers mean what they mean here: the name of the machine, and the kernel's name space of them."""
-    try:
-        space = os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        space = 0
-    return f"{platform.node()}-{space}"
-
-
-def _sweep(folder: Path) -> None:
-    """Remove the drafts whose process is gone, and those that are old; never one that may still be written to."""
-    for draft in folder.glob(DRAFT + "*"):
-        where, _, number = draft.name.removeprefix(DRAFT).rpartition("-")[0].rpartition("-")
-        gone = where == _here() and number.isdecimal() and not _runs(int(number))
-        with contextlib.suppress(OSError):  # another process may have removed it meanwhile
-            if gone or time.time() - draft.stat().st_mtime > ABANDONED:
-                shutil.rmtree(draft, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    """Whether a process of this machine is alive, as far as can be told."""
-    if os.name != "posix":
-        return True  # elsewhere signal 0 is not a question
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True  # it belongs to another user; or it is no number of a process
-    return True
 
 
 def _reader(path: str | os.PathLike) -> tuple[Path, Format]:

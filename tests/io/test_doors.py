@@ -22,7 +22,7 @@ from scipy.spatial.transform import Rotation
 
 import medjax as mj
 from medjax import io
-from medjax.io import affines, nifti, registry
+from medjax.io import affines, drafts, nifti, registry
 
 VOXELS = np.random.default_rng(0).integers(0, 100, (6, 7, 8)).astype(np.int16)
 AFFINE = np.diag([1.5, 2, 2.5, 1.0])
@@ -317,7 +317,7 @@ def test_errors_of_writing_name_the_path_and_never_the_draft(tmp_path, monkeypat
     path = tmp_path / "a.one"
     with pytest.raises((ValueError, TypeError, OSError, MemoryError, RuntimeError)) as error:
         io.write(path, VOXELS[None], AFFINE, {})
-    assert str(path) in str(error.value) and registry.DRAFT not in str(error.value)
+    assert str(path) in str(error.value) and drafts.PREFIX not in str(error.value)
     if isinstance(raises(path), OSError) and raises(path).errno:
         assert error.value.errno == 28 and error.value.filename == str(path)
     assert not list(tmp_path.iterdir())
@@ -327,7 +327,7 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
     (tmp_path / "a.nii").mkdir()
     with pytest.raises((OSError, ValueError), match=r"a\.nii") as error:
         io.write(tmp_path / "a.nii", VOXELS[None], AFFINE, {})
-    assert registry.DRAFT not in str(error.value)
+    assert drafts.PREFIX not in str(error.value)
 
 
 KILLED = """
@@ -365,7 +365,7 @@ def test_the_draft_of_a_killed_process_is_removed_and_that_of_a_living_one_is_no
 
 
 def test_drafts_of_other_machines_are_removed_when_they_are_old(tmp_path):
-    new, old, mine = (tmp_path / f"{registry.DRAFT}{name}" for name in ("elsewhere-1-x", "elsewhere-2-y", "unnamed"))
+    new, old, mine = (tmp_path / f"{drafts.PREFIX}{name}" for name in ("elsewhere-1-x", "elsewhere-2-y", "unnamed"))
     for draft in (new, old, mine):
         draft.mkdir()
         (draft / "a.nii").touch()
