@@ -381,3 +381,12 @@ def affine_map(params: Any, reference: Grid, about: str, order: str) -> Linear:
     linear = matmul(own, linear, own.T)
     middle = center(reference) if about == "image" else xp.zeros(3, dtype)
     return Linear(homogeneous(linear, middle - transform_vector(linear, middle) - shifted))
+
+
+def plain(values: Any) -> Any:
+    """Three floats as a tuple; arrays that are traced or batched as they are."""
+    if isinstance(values, np.ndarray) and values.ndim == 1:
+        return tuple(float(v) for v in values)
+    if isinstance(values, jax.Array) and not isinstance(values, Tracer) and values.ndim == 1:
+        return tuple(float(v) for v in values)
+    return values

@@ -1,42 +1,17 @@
 """Images: immutable pytrees of voxels and an affine, with metadata that is carried beside them."""
 
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import jax
 import numpy as np
 
 from medjax import geometry, io
-from medjax.arguments import function_of, maybe, text
+from medjax.arguments import function_of, maybe, sizes, text, wholes
+from medjax.element import ElementVoxels as ElementVoxels
 from medjax.errors import one_of
 from medjax.metadata import Box, carried, leading_axes
 from medjax.typing import Affine, Index, Shape3, Tracer, Voxels
-
-
-class ElementVoxels(NamedTuple):
-    """The voxels of an element of a batch, cut out anew wherever they are read, so that a program fuses the two."""
-
-    batch: jax.Array
-    number: Any
-
-    @property
-    def shape(self) -> tuple[int, ...]:
-        """(C, I, J, K)."""
-        return self.batch.shape[1:]
-
-    @property
-    def ndim(self) -> int:
-        """4."""
-        return len(self.shape)
-
-    @property
-    def dtype(self) -> np.dtype:
-        """Type of the voxels."""
-        return self.batch.dtype
-
-    def read(self) -> jax.Array:
-        """The voxels."""
-        return jax.lax.dynamic_index_in_dim(self.batch, self.number, keepdims=False)
 
 
 class Image:
@@ -148,10 +123,12 @@ class Image:
             (data, found), known = io.read_with(self._reader, self._paths), {}
         assumed = self._affine is None and found is None
         affine = np.eye(4) if assumed else found if self._affine is None else self._affine
-        return self.of(
-            data, affine, metadata={**known, **self._metadata}, paths=self._paths, reader=self._reader,
-            series=self._series, assumed=assumed,
-        )  # fmt: skip
+        return self.filled(data, affine, {**known, **self._metadata}, assumed)
+
+    def filled(self, data: Any, affine: Any, metadata: dict[str, Any], assumed: bool) -> Self:
+        """A copy of these leaves, unchecked, as if they had been read from its files."""
+        files = {"paths": self._paths, "reader": self._reader, "series": self._series}
+        return self.of(data, affine, metadata=metadata, assumed=assumed, **files)
 
     def _header(self) -> io.Header:
         header = io.read_channels_header(self._paths, self._series)
@@ -182,6 +159,28 @@ class Image:
         image = self.replace()
         image._held()
         return image
+
+    def box(self, start: Any, shape: Any) -> Self:
+        """The box of `shape` voxels that begins at voxel `start`, an image of its own; this one keeps no voxels.
+
+        Of a file no more than needed is read: of an uncompressed NIfTI, MGH or Analyze file the voxels of the box, of a
+        compressed one what comes before its last voxel (so no checksum is compared); other formats are read whole.
+        Raises ValueError for a box that is not all inside the image, for batches and for padded images.
+
+        >>> patch = mj.ScalarImage("ct.nii").box((100, 120, 40), (96, 96, 96))
+        """
+        first, size = wholes(low=0)("start", start), sizes("shape", shape)
+        if self.leading or self._extent is not None:
+            raise ValueError("a box is cut from one image, neither from a batch nor from what is padded")
+        if any(a + n > whole for a, n, whole in zip(first, size, self.spatial_shape, strict=True)):
+            raise ValueError(f"the box of start={first}, shape={size} is not inside the image of {self.spatial_shape}")
+        if self._told_by_header():
+            data, header = io.read_channels_box(self._paths, first, size, self._series)
+            data, known = admitted(data, type(self), ", ".join(map(str, self._paths))), header.metadata
+        else:
+            data, known = io.cut(self.load().data, first, size), {}
+        affine = geometry.matmul(self.affine, geometry.translation(np.asarray(first, np.float64)))
+        return self.of(data, affine, metadata={**known, **self._metadata}, assumed=self._assumed)
 
     # -- what it holds
 
@@ -231,6 +230,11 @@ class Image:
         return list(self._paths) if len(self._paths) > 1 else self._paths[0] if self._paths else None
 
     @property
+    def read_by(self) -> tuple[Any, str | None]:
+        """The reader that was given for its files, and the UID of the DICOM series."""
+        return self._reader, self._series
+
+    @property
     def shape(self) -> tuple[int, ...]:
         """(C, I, J, K), without reading voxels."""
         return self._header().shape if self._told_by_header() else tuple(self._held().shape)
@@ -273,12 +277,12 @@ class Image:
     @property
     def spacing(self) -> Any:
         """Voxel size in mm: three floats, or an array if traced or batched."""
-        return plain(geometry.spacing(self.affine))
+        return geometry.plain(geometry.spacing(self.affine))
 
     @property
     def origin(self) -> Any:
         """World position of the centre of the first voxel, mm."""
-        return plain(self.affine[..., :3, 3])
+        return geometry.plain(self.affine[..., :3, 3])
 
     @property
     def direction(self) -> Any:
@@ -301,7 +305,7 @@ class Image:
     @property
     def center(self) -> Any:
         """World position of the middle of the grid, mm."""
-        return plain(self.bounds.mean(-2))
+        return geometry.plain(self.bounds.mean(-2))
 
     def numpy(self) -> np.ndarray:
         """Voxels as an array on the host."""
@@ -390,12 +394,3 @@ def register_image(cls: type[Image]) -> None:
 
 register_image(ScalarImage)
 register_image(LabelMap)
-
-
-def plain(values: Any) -> Any:
-    """Three floats as a tuple; arrays that are traced or batched as they are."""
-    if isinstance(values, np.ndarray) and values.ndim == 1:
-        return tuple(float(v) for v in values)
-    if isinstance(values, jax.Array) and not isinstance(values, Tracer) and values.ndim == 1:
-        return tuple(float(v) for v in values)
-    return values

@@ -13,6 +13,7 @@ from typing import Any
 import jax
 from jax._src.xla_bridge import backends_are_initialized  # the public ways to ask start a backend
 
+from medjax import Cache as Cache
 from medjax import Directions as Directions
 from medjax import IntensityTransform as IntensityTransform
 from medjax import LabelTransform as LabelTransform

@@ -23,7 +23,7 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 from medjax import keys
 from medjax.data.dataset import SubjectsDataset
 from medjax.data.identity import identity_of
-from medjax.data.iterator import BatchIterator, Reading, Skipped, Stopped
+from medjax.data.iterator import BatchIterator, Reading, Skipped, Stopped, as_here
 from medjax.data.order import Order
 from medjax.errors import about, needs_extra, needs_key, one_of
 from medjax.subject import Subject, compare, stack
@@ -62,7 +62,10 @@ def loader(
 
     Iterating again gives the same batches again, for any number of threads; `len` counts them. Subject i of the data
     set is what `dataset.get(i, keys.for_element(key, epoch, i))` gives, whatever batch it lands in. Every subject is
-    read each time it is drawn, and nothing that was read is kept. `iter(loader).get_state()` is a small dictionary for
+    read each time it is drawn, and nothing that was read is kept, unless the data set has a `Cache`: then what comes
+    before anything random is done once, on each subject alone, so that it may also end in shapes that a batch cannot
+    foresee (`Resample(1.0)` alone); the rest rounds as it does without one, but that a program which resamples, too,
+    rounds otherwise (by 1e-5 of the range). `iter(loader).get_state()` is a small dictionary for
     JSON; `set_state` goes on from there. Leaving a loop early, Ctrl-C or `close()` ends the threads: no other file is
     begun, those that are being read are waited for. Threads may share an iterator: each batch goes to one of them.
 
@@ -202,7 +205,7 @@ class Loader:
             num_threads=self.num_threads,
             prefetch_buffer_size=max(self.prefetch * self.order.batch_size, self.num_threads),
         )
-        elements = iter(grain.MapDataset.source(self.order).map(decode).to_iter_dataset(options))
+        elements = iter(grain.MapDataset.source(self.order).map(as_here(decode)).to_iter_dataset(options))
         if first:
             elements.set_state({"next_index": first * self.order.batch_size})
         return elements
@@ -273,7 +276,7 @@ class Loader:
         """Read a subject, its voxels in the order in which the device reads them."""
         if index is None:
             return Element(epoch, None, None, "")
-        subject = self.dataset.read(index, proceed)
+        subject = self.dataset.prepared(index, proceed)
         images = {name: image.replace(data=in_order(image.data)) for name, image in subject.images.items()}
         return Element(epoch, index, subject.replace(**images), self.dataset.describe(index))
 
@@ -285,7 +288,7 @@ class Loader:
         for name, subject in zip(names[1:], subjects[1:], strict=True):
             compare(subjects[0], subject, f"{names[0]} and {name}", shapes)
         batch = stack(subjects, shape=shapes)
-        t = self.dataset.transform
+        t = self.dataset.rest
         if t is None:
             return Started(batch, self.put(batch), None, names)
         full = batch
@@ -300,7 +303,7 @@ class Loader:
     def finish(self, started: Started) -> Subject:
         """Wait for a batch, check it, and give it its affines and metadata."""
         batch, result, record, names = started
-        t, size = self.dataset.transform, len(names)
+        t, size = self.dataset.rest, len(names)
         if t is None:
             return result
         if size < self.order.batch_size:
@@ -346,7 +349,7 @@ class Loader:
     def padding(self) -> dict[str, Shape3 | None]:
         """For each image that may be padded and whose shape varies, its largest shape in the data set.
 
-        None where the shapes are not known without reading: images of a reader of the user's.
+        None where the shapes are not known without reading: images of a reader of the user's, and what a head makes.
         """
         with self._lock:
             if self._padding is None:
@@ -355,10 +358,10 @@ class Loader:
 
     def find_padding(self) -> dict[str, Shape3 | None]:
         """`padding`, from the headers of all files."""
-        t, dataset = self.dataset.transform, self.dataset
+        t, dataset = self.dataset.rest, self.dataset
         if t is None:
             return {}
-        first = dataset.read(0)
+        first = dataset.prepared(0)
         with about(dataset.describe(0)):
             checks.check_subject(t, first)
             names = list(host.fixed_shapes(t, self.key, first))
@@ -366,14 +369,14 @@ class Loader:
         def shapes(index: int) -> dict[str, tuple[int, ...] | None]:
             images = dataset.subjects[index].images
             with about(dataset.describe(index)):
-                return {name: images[name].known_shape() for name in names if name in images}
+                return {name: dataset.known_shape(index, name) for name in names if name in images}
 
         with ThreadPoolExecutor(self.num_threads) as pool:
             found = list(pool.map(shapes, range(len(dataset)) if names else ()))
         padding: dict[str, Shape3 | None] = {}
         for name in names:
             known = {shape and shape[1:] for shapes in found for key, shape in shapes.items() if key == name}
-            if None in known:
+            if None in known or not known:  # not known: the head of the pipeline has made it
                 padding[name] = None
             elif len(known) > 1:
                 i, j, k = (max(sizes) for sizes in zip(*known, strict=True))

@@ -5,7 +5,7 @@ import errno
 import os
 import re
 import stat
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -13,6 +13,7 @@ import numpy as np
 
 from medjax.io import drafts
 from medjax.io.affines import check_affine
+from medjax.io.boxes import cut
 
 
 class Header(NamedTuple):
@@ -38,6 +39,7 @@ class Format(NamedTuple):
     read_header, read, write: as the functions of this module, but called with an existing `Path`
         (`write`: with a path to create, a (C, I, J, K) array and a sound affine).
         Whatever they raise, the functions of this module say of which file. write=None: the format is only read.
+    read_box: as `read`, of the box from voxel (i, j, k) on of a shape (I, J, K) alone; None: such a file is read whole.
     magic: where and what bytes stand in every such file; it takes files whose suffix belongs to no format.
     """
 
@@ -47,6 +49,7 @@ class Format(NamedTuple):
     read: Callable[[Path], tuple[np.ndarray, Header]]
     write: Callable[[Path, np.ndarray, np.ndarray, dict], None] | None = None
     magic: tuple[int, bytes] | None = None
+    read_box: Callable[[Path, Sequence[int], Sequence[int]], tuple[np.ndarray, Header]] | None = None
 
 
 _BY_SUFFIX: dict[str, Format] = {}
@@ -108,6 +111,21 @@ def read(path: str | os.PathLike) -> tuple[np.ndarray, Header]:
     path, reader = _reader(path)
     with named(path):
         array, header = reader.read(path)
+    check_affine(header.affine, path)
+    return array, header
+
+
+def read_box(path: str | os.PathLike, start: Sequence[int], shape: Sequence[int]) -> tuple[np.ndarray, Header]:
+    """Voxels (C, *shape) of the box that begins at voxel `start` and lies inside the volume; the header of all of it.
+
+    No more of the file is read than its format asks for. Raises: as `read`.
+    """
+    path, reader = _reader(path)
+    if reader.read_box is None:
+        array, header = read(path)
+        return cut(array, start, shape), header
+    with named(path):
+        array, header = reader.read_box(path, start, shape)
     check_affine(header.affine, path)
     return array, header
 

@@ -22,7 +22,7 @@ from jaxtyping import Array
 from medjax import geometry, keys
 from medjax.data.dataset import SubjectsDataset
 from medjax.data.identity import digest, identity_of
-from medjax.data.iterator import BatchIterator, Reading, Skipped, Stopped
+from medjax.data.iterator import BatchIterator, Reading, Skipped, Stopped, as_here
 from medjax.data.loader import as_target, in_order
 from medjax.errors import about, needs_extra, one_of
 from medjax.geometry import Grid
@@ -137,7 +137,7 @@ class PatchQueue:
         self.order = Schedule(len(dataset), samples, batch_size, epochs, reach, self.key, shuffle_subjects, order)
         if not self.order.batches:
             raise ValueError("there is no patch to give")
-        self.pipeline = dataset.transform or Compose([])
+        self.pipeline = dataset.rest or Compose([])
         self.parts = split(self.pipeline)
         steps = flatten(self.pipeline)
         self.head = Compose([steps[i].transform for group in self.parts.head for i in group])
@@ -150,7 +150,7 @@ class PatchQueue:
 
     def __repr__(self) -> str:
         text = f"PatchQueue({len(self)} batches of {self.order.batch_size} patches of {self.sampler.patch_size})"
-        return text + "\n" + shown(self.pipeline)
+        return text + "\n" + shown(self.dataset.transform or self.pipeline)
 
     @cached_property
     def identity(self) -> dict[str, Any]:
@@ -177,7 +177,7 @@ class PatchQueue:
             needs_extra("grain", "loader", "medjax.PatchQueue")
         numbers = list(itertools.chain.from_iterable(self.order.arrivals(first).values()))
         options = grain.ReadOptions(num_threads=self.num_threads, prefetch_buffer_size=self.num_threads)
-        decode = partial(self.decode, reading=reading)
+        decode = as_here(partial(self.decode, reading=reading))
         return iter(grain.MapDataset.source(numbers).map(decode).to_iter_dataset(options))
 
     def decode(self, number: int, *, reading: Reading, instead_of: int | None = None) -> Volume:
@@ -188,7 +188,7 @@ class PatchQueue:
         # Beyond all that this subject gives of its own, so that nothing is drawn twice.
         first = int(self.order.first[number]) if instead_of is None else len(self.order.batch_of) * (1 + instead_of)
         try:
-            subject = self.dataset.read(index, reading.proceed)
+            subject = self.dataset.prepared(index, reading.proceed)
             images = {name: image.replace(data=in_order(image.data)) for name, image in subject.images.items()}
         except Exception as error:
             if isinstance(error, Stopped):

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -16,6 +17,7 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
@@ -128,12 +130,37 @@ def test_voxels_of_a_pair_that_begin_like_gzip_are_voxels(tmp_path):
     np.testing.assert_array_equal(io.read(tmp_path / "a.img")[0][0], voxels)
 
 
-def test_bzip2_is_refused_by_name(tmp_path):
+COMPRESSED = {".bz2": bz2.compress, ".zst": zstandard.compress, ".gz": gzip.compress}
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_a_file_is_read_as_it_is_compressed_whatever_its_name_says(tmp_path, suffix):
     raw = patched(tmp_path / "a.nii").read_bytes()
-    for name in ("b.nii.bz2", "b.nii"):
-        (tmp_path / name).write_bytes(bz2.compress(raw))
-        with pytest.raises(ValueError, match=name.replace(".", r"\.")):
-            io.read(tmp_path / name)
+    for name in (f"b.nii{suffix}", "b.nii", "b.nii.gz"):
+        (tmp_path / name).write_bytes(COMPRESSED[suffix](raw))
+        array, header = io.read(tmp_path / name)
+        np.testing.assert_array_equal(array, io.read(tmp_path / "a.nii")[0])
+        np.testing.assert_array_equal(header.affine, io.read_header(tmp_path / "a.nii").affine)
+        for cut in (4, 100, len(COMPRESSED[suffix](raw)) - 20):
+            (tmp_path / name).write_bytes(COMPRESSED[suffix](raw)[:cut])
+            with pytest.raises((ValueError, EOFError), match=re.escape(str(tmp_path / name))):
+                io.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".bz2", ".zst"])
+def test_what_is_written_compressed_is_read_by_others(tmp_path, suffix):
+    image = mj.ScalarImage(VOXELS[None], AFFINE)
+    for name in ("a.nii", f"a.nii{suffix}", f"b.nii{suffix}"):
+        image.save(tmp_path / name)
+    content = (tmp_path / f"a.nii{suffix}").read_bytes()
+    assert content == (tmp_path / f"b.nii{suffix}").read_bytes()
+    raw = (
+        bz2.decompress(content)
+        if suffix == ".bz2"
+        else zstandard.ZstdDecompressor().decompressobj().decompress(content)
+    )
+    assert raw == (tmp_path / "a.nii").read_bytes()
+    np.testing.assert_array_equal(mj.ScalarImage(tmp_path / f"a.nii{suffix}").numpy()[0], VOXELS)
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mgz", "a.img"])
