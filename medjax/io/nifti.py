@@ -142,7 +142,7 @@ def _nifti_image(path: Path) -> Any:
     place = "image" if single else "header"
     file = Path(files[place].filename)
     compression = streams.compression_of(file)
-    most = file.stat().st_size * (compression.most if compression else 1)
+    most = file.stat().st_size * (compression or streams.GZIP).most
     with streams.opened(file, compression) as stream:
         start = stream.read(kinds[1].header_class.sizeof_hdr)
         kind = next((kind for kind in kinds if kind.header_class.may_contain_header(start)), None)

@@ -24,7 +24,7 @@ from scipy.spatial.transform import Rotation
 
 import medjax as mj
 from medjax import io
-from medjax.io import affines, drafts, nifti, registry
+from medjax.io import affines, drafts, registry, streams
 
 VOXELS = np.random.default_rng(0).integers(0, 100, (6, 7, 8)).astype(np.int16)
 AFFINE = np.diag([1.5, 2, 2.5, 1.0])
@@ -239,7 +239,7 @@ def test_a_disk_that_fails_is_an_error_of_the_system_with_the_file(tmp_path, mon
     def fail(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(nifti, "_stream", fail)
+    monkeypatch.setattr(streams, "opened", fail)
     with pytest.raises(OSError, match="Input/output error") as error:
         io.read(path)
     assert error.value.filename == str(path) and not isinstance(error.value, ValueError)
