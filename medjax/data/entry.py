@@ -29,7 +29,9 @@ def record_of(made: Subject, given: Subject) -> dict[str, Any]:
     for name, image in made.images.items():
         if any(part is not None for part in (image.extent, image.offset, image.full)):
             raise TypeError(f"the image {name!r} is padded, or part of another")
-        own = {key: source for source, was in given.images.items() for key in same_items(image, was)}
+        # Of equal ones those under its own name, so that it follows them where they change.
+        sources = sorted(given.images, key=lambda other: other == name)
+        own = {key: source for source in sources for key in same_items(image, given.images[source])}
         found = {key: item for key, item in image.metadata.items() if key not in own}
         images.append(
             {
@@ -47,7 +49,7 @@ def record_of(made: Subject, given: Subject) -> dict[str, Any]:
 
 def same_items(image: Image, was: Image) -> list[str]:
     """The names of the metadata that an image has from another."""
-    return [key for key, item in was.metadata.items() if image.metadata.get(key) is item and item is not None]
+    return [key for key, item in was.metadata.items() if key in image.metadata and image.metadata[key] is item]
 
 
 def write(folder: Path, record: dict[str, Any], made: Subject, dtype: np.dtype | None) -> None:

@@ -81,7 +81,7 @@ def _source(module: str) -> list[str]:
 
 
 def _of_image(name: str, image: Image) -> list[Any]:
-    """What an image in files is made of; its metadata stay with the subject."""
+    """What an image in files is made of; of its own metadata, which stay with the subject, the names."""
     data, affine, *_ = image.held()
     paths = image.path if isinstance(image.path, list) else [image.path]
     if data is not None or paths == [None]:
@@ -89,7 +89,8 @@ def _of_image(name: str, image: Image) -> list[Any]:
     try:
         function, series = image.read_by
         reader = function and [reference("reader", function, None), _source(function.__module__)]
-        return [type(image).__name__, [signature_of(path) for path in paths], series, reader, _given(image, affine)]
+        files = [signature_of(path) for path in paths]
+        return [type(image).__name__, files, series, reader, _given(image, affine), sorted(image.metadata)]
     except (OSError, ValueError) as error:
         raise Unkeyed(f"the image {name!r}: {error}") from None
 

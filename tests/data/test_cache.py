@@ -165,6 +165,15 @@ def test_a_queue_gives_the_patches_that_it_gives_without(subjects, tmp_path, pip
     assert cached.reads < 8
 
 
+def test_metadata_of_the_users_are_those_that_they_give_now(subjects, tmp_path):
+    cache, paths = mj.Cache(tmp_path), (subjects[0].t1.path, subjects[0].label.path)
+    t1, label = {"site": "x", "a": None}, {"site": "x"}
+    for one, other in ((t1, label), ({"site": "y", "a": 3}, label), ({"site": "z"}, {"new": print}), ({}, {})):
+        given = mj.Subject(t1=mj.ScalarImage(paths[0], **one), label=mj.LabelMap(paths[1], **other))
+        for _ in range(2):
+            equal(mj.SubjectsDataset([given], cache=cache)[0], given.load())
+
+
 def test_images_that_a_head_makes_and_drops_nothing(subjects, tmp_path):
     pipeline = mj.Compose([mj.ZNormalization(keep={"t1": "raw"}), mj.RandomNoise(include=["t1"])])
     for _ in range(2):
