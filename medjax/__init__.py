@@ -4,8 +4,11 @@ from medjax import presets as presets
 from medjax.annotations import Directions as Directions
 from medjax.annotations import Points as Points
 from medjax.annotations import dicom_gradients as dicom_gradients
+from medjax.annotations import fsl_gradients as fsl_gradients
+from medjax.annotations import save_fsl_gradients as save_fsl_gradients
 from medjax.config import from_config as from_config
 from medjax.config import to_config as to_config
+from medjax.data.cache import Cache as Cache
 from medjax.data.dataset import SubjectsDataset as SubjectsDataset
 from medjax.data.loader import loader as loader
 from medjax.data.nnunet_preprocess import NNUNetPreprocess as NNUNetPreprocess

@@ -101,15 +101,20 @@ class Directions(Annotation):
     __slots__ = ()
 
     @classmethod
-    def from_fsl(cls, bvecs: Any, affine: Any) -> "Directions":
-        """From FSL's b-vectors, (3, N) or (N, 3): along voxel axes, the first reversed if the affine's det > 0."""
-        vectors, affine = precise(bvecs, affine)
+    def from_fsl(cls, bvecs: Any, image: Any) -> "Directions":
+        """From FSL's b-vectors: along voxel axes, the first reversed if the determinant of the affine is positive.
+
+        bvecs: (3, N), or (N, 3); or the path of a text file of them.  image: the series, or its affine (4, 4).
+        Raises FileNotFoundError, and ValueError for a file that holds no three rows.
+        """
+        bvecs = io.fsl.read_bvecs(Path(bvecs).expanduser()) if isinstance(bvecs, (str, Path)) else bvecs
+        vectors, affine = precise(bvecs, affine_of(image))
         vectors = vectors.T if vectors.ndim == 2 and vectors.shape[0] == 3 and vectors.shape[1] != 3 else vectors
         return cls(matmul(vectors * fsl_signs(affine), direction(affine).T))
 
-    def to_fsl(self, affine: Any) -> Any:
-        """FSL's b-vectors, (3, N), for an image of this affine."""
-        vectors, affine = precise(self.xyz, affine)
+    def to_fsl(self, image: Any) -> Any:
+        """FSL's b-vectors, (3, N), for an image, or an affine (4, 4)."""
+        vectors, affine = precise(self.xyz, affine_of(image))
         along = namespace(affine).linalg.inv(direction(affine))
         return (matmul(vectors, along.T) * fsl_signs(affine)).T
 
@@ -128,6 +133,47 @@ def dicom_gradients(
     """
     bvals, directions = io.dicom.gradients(io.dicom.as_paths(source), series)
     return bvals, Directions(directions)
+
+
+def fsl_gradients(path: str | Path) -> tuple[Float[np.ndarray, "C"], Directions]:
+    """b-values (C,), s/mm^2, and gradient directions of a series in a file, from the `.bval` and `.bvec` beside it.
+
+    path: of the volume; `dwi.nii.gz` has `dwi.bval` and `dwi.bvec` (or `.bvals`, `.bvecs`). Directions are in the
+    world, RAS+, and zero where a volume has none. Put both into the subject, the b-values as an array, and spatial
+    transforms take the directions along: `Subject(dwi=ScalarImage(path), gradients=directions, bvals=bvals)`.
+
+    Raises: FileNotFoundError; ValueError, naming the file, unless both hold one entry for each of C volumes.
+    """
+    path = Path(path).expanduser()
+    header = io.read_header(path)
+    files = io.fsl.beside(path, "bval"), io.fsl.beside(path, "bvec")
+    bvals, bvecs = io.fsl.read_bvals(files[0]), io.fsl.read_bvecs(files[1])
+    for file, count in zip(files, (len(bvals), bvecs.shape[1]), strict=True):
+        if count != header.shape[0]:
+            raise ValueError(f"{file} has {count} entries, but {path} has {header.shape[0]} volumes")
+    return bvals, Directions.from_fsl(bvecs, header.affine)
+
+
+def save_fsl_gradients(path: str | Path, bvals: Any, directions: Directions, image: Any) -> None:
+    """Write the `.bval` and `.bvec` files that belong beside a series.
+
+    path: of the volume, to which an image is saved too.  bvals: (C,), s/mm^2.  directions: as they lie in the world
+    now.  image: the series as it is saved, or its affine: b-vectors are along its axes.
+    Raises ValueError unless there are as many b-values as directions.
+
+    >>> image.save("out/dwi.nii.gz")
+    >>> mj.save_fsl_gradients("out/dwi.nii.gz", subject.bvals, subject.gradients, image)
+    """
+    path, values = Path(path).expanduser(), np.asarray(bvals, np.float64)
+    if values.shape != (len(directions),):
+        raise ValueError(f"bvals must be {len(directions)} numbers, one for each direction, got shape {values.shape}")
+    io.fsl.write_numbers(path.with_name(io.fsl.stem(path) + ".bval"), values)
+    io.fsl.write_numbers(path.with_name(io.fsl.stem(path) + ".bvec"), np.asarray(directions.to_fsl(image)))
+
+
+def affine_of(image: Any) -> Any:
+    """The affine of an image, or the affine itself; images stand above this module, which cannot name them."""
+    return getattr(image, "affine", image)
 
 
 def precise(*arrays: Any) -> tuple[Any, ...]:

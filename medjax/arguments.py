@@ -195,6 +195,35 @@ def finite(low: float | None = None) -> Convert:
     return stated(f"a finite number{bounds(low, None)}", parse)
 
 
+def of_type(kind: type) -> Convert:
+    """An instance of a class."""
+
+    def convert(name: str, value: Any) -> Any:
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be a {kind.__name__}, got {shown(value)}")
+        return value
+
+    return convert
+
+
+UNITS = {"": 1, **{f"{unit}B": 1000**n for n, unit in enumerate(("", "k", "M", "G", "T"))},
+         **{f"{unit}iB": 1024**n for n, unit in enumerate(("K", "M", "G", "T"), 1)}}  # fmt: skip
+
+
+def parse_bytes(value: Any) -> int:
+    """How many bytes a whole number, or a number with a unit, is."""
+    if not isinstance(value, str):
+        return whole_number(value, 0, 2**63 - 1)
+    digits = value.rstrip("BkKMGTi ")
+    unit = value[len(digits) :].strip()
+    if unit not in UNITS or not 0 <= float(digits) * UNITS[unit] < 2**63:
+        raise ValueError
+    return int(float(digits) * UNITS[unit])
+
+
+size_in_bytes = stated("a number of bytes, or a text as '200GB' or '500MiB'", parse_bytes)
+
+
 def maybe(convert: Convert) -> Convert:
     """None, or what a converter takes."""
     return lambda name, value: None if value is None else convert(name, value)

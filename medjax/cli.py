@@ -1,4 +1,4 @@
-"""The command line: `medjax demo` and `medjax info`."""
+"""The command line: `medjax demo`, `medjax info` and `medjax cache`."""
 
 import argparse
 import sys
@@ -6,6 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medjax import demo
+from medjax.data.cache import Cache
 from medjax.image import ScalarImage
 
 
@@ -21,6 +22,9 @@ def parser() -> argparse.ArgumentParser:
     shown.add_argument("--steps", type=int, default=demo.STEPS, help=f"of training (default: {demo.STEPS})")
     info = verbs.add_parser("info", help="say what a file holds")
     info.add_argument("path", type=Path, nargs="+")
+    cache = verbs.add_parser("cache", help="say what a cache of prepared subjects holds, compare checksums, empty it")
+    cache.add_argument("what", choices=("info", "check", "clear"))
+    cache.add_argument("folder", type=Path)
     return top
 
 
@@ -31,12 +35,30 @@ def main(argv: Sequence[str] | None = None) -> int:
         if asked.verb == "info":
             for path in asked.path:
                 print(describe(path))
+        elif asked.verb == "cache":
+            return look_after(asked.what, asked.folder)
         else:
             demo.run(asked.image, asked.label, asked.out, asked.seed, asked.steps)
     except (ImportError, OSError, ValueError) as error:
         print(f"medjax: {error}", file=sys.stderr)
         return 1
     return 0
+
+
+def look_after(what: str, folder: Path) -> int:
+    """Do what is asked with a cache; 1 if it holds what is damaged, which is removed."""
+    if not folder.is_dir():
+        raise FileNotFoundError(f"{folder} is no folder")
+    cache = Cache(folder, limit=None)
+    if what == "clear":
+        cache.clear()
+    problems = cache.check() if what == "check" else []
+    for problem in problems:
+        print(f"removed, as it is damaged: {problem}")
+    found = cache.info()
+    error = f", kept as float16 with an error of at most {found.error:g}" if found.error else ""
+    print(f"{folder}: {found.entries} subjects, {found.bytes / 1e9:.3f} GB{error}")
+    return 1 if problems else 0
 
 
 def describe(path: Path) -> str:

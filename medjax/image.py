@@ -8,7 +8,7 @@ import numpy as np
 from jaxtyping import Array, Bool
 
 from medjax import geometry, io
-from medjax.arguments import function_of, maybe, text
+from medjax.arguments import function_of, maybe, sizes, text, wholes
 from medjax.errors import one_of
 from medjax.metadata import Box, carried, leading_axes
 from medjax.ops.statistics import extent_mask
@@ -128,10 +128,12 @@ class Image:
             (data, found), known = io.read_with(self._reader, self._paths), {}
         assumed = self._affine is None and found is None
         affine = np.eye(4) if assumed else found if self._affine is None else self._affine
-        return self.of(
-            data, affine, metadata={**known, **self._metadata}, paths=self._paths, reader=self._reader,
-            series=self._series, assumed=assumed,
-        )  # fmt: skip
+        return self.filled(data, affine, {**known, **self._metadata}, assumed)
+
+    def filled(self, data: Any, affine: Any, metadata: dict[str, Any], assumed: bool) -> Self:
+        """A copy of these leaves, unchecked, as if they had been read from its files."""
+        files = {"paths": self._paths, "reader": self._reader, "series": self._series}
+        return self.of(data, affine, metadata=metadata, assumed=assumed, **files)
 
     def _header(self) -> io.Header:
         header = io.read_channels_header(self._paths, self._series)
@@ -144,12 +146,16 @@ class Image:
         if self._data is not None or not self._paths:
             return self._data
         image = self.stored()
-        data = admitted(image._data, ", ".join(map(str, self._paths)), labels=self.is_label)
+        data = admitted(image._data, self._sources(), labels=self.is_label)
         self._fill(
             data, image._affine, metadata=image._metadata, paths=self._paths, reader=self._reader,
             series=self._series, assumed=image._assumed,
         )  # fmt: skip
         return data
+
+    def _sources(self) -> str:
+        """The paths, for an error."""
+        return ", ".join(map(str, self._paths))
 
     def _told_by_header(self) -> bool:
         """Whether the voxels are in a file, unread, whose header says what they are."""
@@ -162,6 +168,28 @@ class Image:
         image = self.replace()
         image._held()
         return image
+
+    def box(self, start: Any, shape: Any) -> Self:
+        """The box of `shape` voxels that begins at voxel `start`, an image of its own; this one keeps no voxels.
+
+        Of a file no more than needed is read: of an uncompressed NIfTI, MGH or Analyze file the voxels of the box, of a
+        compressed one what comes before its last voxel (so no checksum is compared); other formats are read whole.
+        Raises ValueError for a box that is not all inside the image, for batches and for padded images.
+
+        >>> patch = mj.ScalarImage("ct.nii").box((100, 120, 40), (96, 96, 96))
+        """
+        first, size = wholes(low=0)("start", start), sizes("shape", shape)
+        if self.leading or self._extent is not None:
+            raise ValueError("a box is cut from one image, neither from a batch nor from what is padded")
+        if any(a + n > whole for a, n, whole in zip(first, size, self.spatial_shape, strict=True)):
+            raise ValueError(f"the box of start={first}, shape={size} is not inside the image of {self.spatial_shape}")
+        if self._told_by_header():
+            data, header = io.read_channels_box(self._paths, first, size, self._series)
+            data, known = admitted(data, self._sources(), labels=self.is_label), header.metadata
+        else:
+            data, known = io.cut(self.load().data, first, size), {}
+        affine = geometry.matmul(self.affine, geometry.translation(np.asarray(first, np.float64)))
+        return self.of(data, affine, metadata={**known, **self._metadata}, assumed=self._assumed)
 
     # -- what it holds
 
@@ -224,6 +252,11 @@ class Image:
     def path(self) -> Path | list[Path] | None:
         """The file, or files, the image comes from."""
         return list(self._paths) if len(self._paths) > 1 else self._paths[0] if self._paths else None
+
+    @property
+    def read_by(self) -> tuple[Any, str | None]:
+        """The reader that was given for its files, and the UID of the DICOM series."""
+        return self._reader, self._series
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from medjax import Cache as Cache
 from medjax import Directions as Directions
 from medjax import IntensityTransform as IntensityTransform
 from medjax import LabelTransform as LabelTransform

@@ -131,17 +131,20 @@ class Volumes(mj.SubjectsDataset):
         """A subject in memory of its own: the user may write to theirs while this is used."""
         if proceed is not None:
             proceed()
-        number, key = self.numbers[index], None
-        if self.transform is not None:
-            subject = self.dataset.subjects[number]
-        else:
+        number, key, mine = self.numbers[index], None, []
+        if self.transform is None:
             subject, key = self.transformed(number, index)
+        else:
+            subject = self.dataset.subjects[number]
         with about(self.describe(index)):
+            if self.transform is not None and self.dataset.cache is not None:
+                mine = [n for n, i in subject.get_images_dict().items() if i._tensor is None]
+                subject = self.dataset.prepared(number)
             x, dtypes = subject.as_medjax(), {}
             x = x.replace(**{name: image.stored() for name, image in x.images.items()})
             for name, image in subject.get_images_dict().items():
                 dtypes[name] = torch_type(x[name].dtype) if image._tensor is None else image._tensor.dtype
-            seen = {**x.annotations, **{n: own(i) for n, i in x.images.items()}}
+            seen = {**x.annotations, **{n: own(i, n in mine) for n, i in x.images.items()}}
             rest = {n: item for n, item in x.items() if n not in seen and item is not None}
             return mj.Subject({**seen, NOTES: Notes(dtypes, key, rest)})
 
@@ -166,12 +169,12 @@ def torch_type(dtype: np.dtype) -> torch.dtype:
     return to_torch(np.empty(0, dtype)).dtype
 
 
-def own(image: mj.Image) -> mj.Image:
-    """An image in an order and a type that JAX takes, in memory that it shares with no other."""
+def own(image: mj.Image, mine: bool) -> mj.Image:
+    """An image in an order and a type that JAX takes, in memory of its own; mine: that what is given is in, too."""
     given = np.asarray(image.data)
     labels = isinstance(image, mj.LabelMap)
     data = in_order(given if given.dtype.itemsize <= 4 else np.asarray(lent(to_torch(given), labels)))
-    return image.replace(data=data.copy() if np.may_share_memory(data, given) else data)
+    return image.replace(data=data if mine or not np.may_share_memory(data, given) else data.copy())
 
 
 def origin(dataset: Any) -> tuple[Any, Sequence[int]]:
@@ -186,7 +189,7 @@ def carried(dataset: Any) -> mj.Transform | None:
     """The transform that all subjects of a data set carry and somebody else may do; None if that is not known."""
     inner, _ = origin(dataset)
     own = isinstance(inner, SubjectsDataset) and type(inner).__getitem__ is SubjectsDataset.__getitem__
-    return inner._held.transform if own and inner._held is not None else None
+    return inner._rest.transform if own and inner._rest is not None else None
 
 
 def cannot_be_cut(error: BaseException | None) -> bool:
@@ -404,7 +407,8 @@ class Queue(IterableDataset):
 
     def __repr__(self) -> str:
         text = f"Queue({len(self)} patches of {self.sampler.patch_size} an epoch, at most {self.max_length} waiting)"
-        transform = None if self._whole else carried(self.subjects_dataset)
+        whole = self._whole or carried(self.subjects_dataset) is None
+        transform = None if whole else origin(self.subjects_dataset)[0].transform
         return text + "\n" + ("volumes are transformed whole" if transform is None else shown(transform))
 
 

@@ -1,13 +1,17 @@
-"""Subjects by number: read when asked for, and kept nowhere."""
+"""Subjects by number: read when asked for, and kept nowhere, or in a cache."""
 
 import operator
 from collections.abc import Callable, Iterable
 from typing import Any, NamedTuple
 
+from medjax.arguments import maybe, of_type
+from medjax.data.cache import Cache
+from medjax.data.prepared import prepared_by
 from medjax.errors import about, needs_key
 from medjax.subject import Subject
 from medjax.transforms.checks import check_subject
-from medjax.transforms.program import is_random
+from medjax.transforms.host import changes_grids
+from medjax.transforms.program import flatten, is_random
 from medjax.transforms.transform import Transform
 
 
@@ -23,7 +27,9 @@ class SubjectsDataset:
     """A sequence of subjects, each read and transformed when it is asked for.
 
     subjects: Subjects, usually of paths. They are left as they are: what is read goes into a copy, so memory is flat
-    however often they are drawn.  transform: of one Subject; None only reads.
+    however often they are drawn.  transform: of one Subject; None only reads.  cache: a `Cache` that keeps what each
+    subject becomes before anything random, for later epochs and other processes; see `prepared` and `rest`. Images in
+    files are kept, images that are arrays are not.
 
     `dataset[i]` is subject i, (C, I, J, K) images, read and transformed; `dataset.get(i, key)` is the same with a key,
     for random transforms; `dataset.read(i)` leaves the transform out. Without a transform, or with one that is not
@@ -36,7 +42,7 @@ class SubjectsDataset:
     >>> noisy = dataset.get(0, jax.random.key(0))
     """
 
-    def __init__(self, subjects: Iterable[Subject], transform: Transform | None = None):
+    def __init__(self, subjects: Iterable[Subject], transform: Transform | None = None, *, cache: Cache | None = None):
         self.subjects = tuple(subjects)
         self.transform = transform
         for index, subject in enumerate(self.subjects):
@@ -44,6 +50,13 @@ class SubjectsDataset:
                 raise TypeError(f"subjects[{index}] is no Subject but a {type(subject).__name__}")
         if transform is not None and not isinstance(transform, Transform):
             raise TypeError(f"transform must be a Transform or None, got {transform!r}")
+        cache = maybe(of_type(Cache))("cache", cache)
+        self._prepared, self._rest = (None, transform) if cache is None else prepared_by(cache, transform, "medjax")
+
+    @property
+    def rest(self) -> Transform | None:
+        """What is left to do to what `prepared` gives: all of the transform, without a cache; None if nothing is."""
+        return self._rest
 
     def __len__(self) -> int:
         return len(self.subjects)
@@ -56,11 +69,38 @@ class SubjectsDataset:
         index = self._checked(index)
         if key is None and self.transform is not None and is_random(self.transform):
             needs_key(type(self.transform).__name__, f"dataset.get({index}, jax.random.key(0))")
-        subject = self.read(index)
-        if self.transform is None:
+        subject, rest = self.prepared(index), self.rest
+        if rest is None:
             return subject
         with about(self.describe(index)):
-            return self.transform(subject, key)
+            return rest(subject, key)
+
+    def prepared(self, index: int, proceed: Callable[[], None] | None = None) -> Subject:
+        """Subject `index` as far as it is the same in every epoch: what is left is `rest`.
+
+        Without a cache that is `read`. With one, the steps before the first random one are done, once: their results
+        are mapped from the cache, and are not to be written to.
+        """
+        prepared, index = self._prepared, self._checked(index)
+        if prepared is None:
+            return self.read(index, proceed)
+        if proceed is not None:
+            proceed()
+        name = self.describe(index)
+
+        def make() -> Subject:
+            subject = self.read(index, proceed)
+            with about(name):
+                return subject if prepared.only_reads else prepared.head(subject)
+
+        return prepared.get(self.subjects[index], make)
+
+    def known_shape(self, index: int, name: str) -> tuple[int, ...] | None:
+        """(C, I, J, K) of an image of `prepared`; None where nothing but making it tells. Keeps nothing."""
+        image = self.subjects[index].images.get(name)
+        if image is None or (self._prepared is not None and changes_grids(flatten(self._prepared.head))):
+            return None
+        return image.known_shape()
 
     def read(self, index: int, proceed: Callable[[], None] | None = None) -> Subject:
         """A copy of subject `index` with every image read, not transformed; touches NumPy only.

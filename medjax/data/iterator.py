@@ -9,11 +9,13 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, TypeVar
 
 import jax
 
 from medjax.subject import Subject
+
+T = TypeVar("T")
 
 
 class Skipped(NamedTuple):
@@ -161,12 +163,9 @@ class Worker:
     def __init__(self, source: Source, first: int):
         self._ready: queue.Queue[tuple[int, Any, list[Skipped]]] = queue.Queue(maxsize=source.ahead)
         self._reading = Reading()
-        # What `with jax.default_device(...)` and `with jax.enable_x64()` set holds for the consumer's thread alone.
-        config: Any = jax.config
-        settings = (config.jax_default_device, config.jax_enable_x64)
         # The thread must not know this object: it would keep itself alive.
-        arguments = (source, first, self._ready, self._reading, settings)
-        self._thread = threading.Thread(target=work, args=arguments, name="medjax-loader", daemon=True)
+        arguments = (source, first, self._ready, self._reading)
+        self._thread = threading.Thread(target=as_here(work), args=arguments, name="medjax-loader", daemon=True)
         self._thread.start()
 
     def take(self) -> tuple[int, Any, list[Skipped]]:
@@ -186,18 +185,31 @@ class Worker:
         self._ready.put((-1, RuntimeError("the iterator was closed while a batch was waited for"), []))
 
 
-def work(source: Source, first: int, ready: queue.Queue, reading: Reading, settings: tuple[Any, bool]) -> None:
+def as_here(function: Callable[..., T]) -> Callable[..., T]:
+    """A function that goes by the settings of this thread wherever it is called.
+
+    What `with jax.default_device(...)` and `with jax.enable_x64()` set holds for the thread that says it alone.
+    """
+    config: Any = jax.config
+    device, x64 = config.jax_default_device, config.jax_enable_x64
+
+    def run(*arguments: Any) -> T:
+        with jax.default_device(device), jax.enable_x64(x64):
+            return function(*arguments)
+
+    return run
+
+
+def work(source: Source, first: int, ready: queue.Queue, reading: Reading) -> None:
     """Put batches into `ready` until told to stop or all are made, and what went wrong, if anything did."""
     elements, number = None, first - 1
-    device, x64 = settings
     try:
-        with jax.default_device(device), jax.enable_x64(x64):
-            elements = source.elements(first, reading)
-            for number, batch in source.batches(elements, len(source) - first, reading):
-                ready.put((number, batch, reading.skipped[:]))
-                if reading.stop.is_set():
-                    return
-            ready.put((len(source) - 1, None, reading.skipped[:]))
+        elements = source.elements(first, reading)
+        for number, batch in source.batches(elements, len(source) - first, reading):
+            ready.put((number, batch, reading.skipped[:]))
+            if reading.stop.is_set():
+                return
+        ready.put((len(source) - 1, None, reading.skipped[:]))
     except BaseException as error:
         ready.put((number + 1, error, reading.skipped[:]))
     finally:

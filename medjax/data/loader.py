@@ -8,15 +8,12 @@ nothing, and the state of an iterator is the number of its next batch. What cann
 batches before and after it are what they were.
 """
 
-import hashlib
 import itertools
-import json
 import operator
-import os
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property, lru_cache, partial
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
@@ -25,7 +22,9 @@ from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from medjax import keys
 from medjax.data.dataset import SubjectsDataset
-from medjax.data.iterator import BatchIterator, Reading, Skipped, Stopped
+from medjax.data.identity import identity_of
+from medjax.data.iterator import BatchIterator, Reading, Skipped, Stopped, as_here
+from medjax.data.order import Order
 from medjax.errors import about, needs_extra, needs_key, one_of
 from medjax.subject import Subject, compare, stack
 from medjax.transforms import buckets, call, checks, host
@@ -63,7 +62,10 @@ def loader(
 
     Iterating again gives the same batches again, for any number of threads; `len` counts them. Subject i of the data
     set is what `dataset.get(i, keys.for_element(key, epoch, i))` gives, whatever batch it lands in. Every subject is
-    read each time it is drawn, and nothing that was read is kept. `iter(loader).get_state()` is a small dictionary for
+    read each time it is drawn, and nothing that was read is kept, unless the data set has a `Cache`: then what comes
+    before anything random is done once, on each subject alone, so that it may also end in shapes that a batch cannot
+    foresee (`Resample(1.0)` alone); the rest rounds as it does without one, but that a program which resamples, too,
+    rounds otherwise (by 1e-5 of the range). `iter(loader).get_state()` is a small dictionary for
     JSON; `set_state` goes on from there. Leaving a loop early, Ctrl-C or `close()` ends the threads: no other file is
     begun, those that are being read are waited for. Threads may share an iterator: each batch goes to one of them.
 
@@ -118,40 +120,6 @@ def as_target(device: Any) -> Device:
     if device is None or isinstance(device, jax.Device):
         return device
     raise TypeError(f"device must be a jax.Device, a NamedSharding or None, got {device!r}")
-
-
-class Order:
-    """Which subject stands where: a sequence of (epoch, index), B of them a batch; grain's source.
-
-    size: number of subjects.  key: what shuffles, or None.  A last batch of fewer than B is filled up with index None,
-    so that batches never cross epochs.
-    """
-
-    def __init__(self, size: int, batch_size: int, key: Key | None, drop_last: bool, epochs: int):
-        self.size, self.batch_size, self.shuffles = size, batch_size, key is not None
-        self.steps = size // batch_size if drop_last else -(-size // batch_size)
-        self.batches = self.steps * epochs
-        self.of_epoch = lru_cache(4)(partial(order_of, key, size))
-        if not self.steps:
-            raise ValueError(f"there is no batch: {size} subjects, batch_size={batch_size}, drop_last={drop_last}")
-
-    def __len__(self) -> int:
-        return self.batches * self.batch_size
-
-    def __getitem__(self, index: int) -> tuple[int, int | None]:
-        epoch, place = divmod(index, self.steps * self.batch_size)
-        return epoch, int(self.of_epoch(epoch)[place]) if place < self.size else None
-
-    def size_of(self, batch: int) -> int:
-        """How many subjects a batch has."""
-        return min(self.batch_size, self.size - batch % self.steps * self.batch_size)
-
-
-def order_of(key: Key | None, size: int, epoch: int) -> np.ndarray:
-    """The order of the subjects in an epoch. (grain's own shuffle never ends for some seeds of a few elements.)"""
-    if key is None:
-        return np.arange(size)
-    return np.asarray(jax.random.permutation(keys.for_step(keys.for_name(key, "shuffle"), epoch), size))
 
 
 class Element(NamedTuple):
@@ -237,7 +205,7 @@ class Loader:
             num_threads=self.num_threads,
             prefetch_buffer_size=max(self.prefetch * self.order.batch_size, self.num_threads),
         )
-        elements = iter(grain.MapDataset.source(self.order).map(decode).to_iter_dataset(options))
+        elements = iter(grain.MapDataset.source(self.order).map(as_here(decode)).to_iter_dataset(options))
         if first:
             elements.set_state({"next_index": first * self.order.batch_size})
         return elements
@@ -308,7 +276,7 @@ class Loader:
         """Read a subject, its voxels in the order in which the device reads them."""
         if index is None:
             return Element(epoch, None, None, "")
-        subject = self.dataset.read(index, proceed)
+        subject = self.dataset.prepared(index, proceed)
         images = {name: image.replace(data=in_order(image.data)) for name, image in subject.images.items()}
         return Element(epoch, index, subject.replace(**images), self.dataset.describe(index))
 
@@ -320,7 +288,7 @@ class Loader:
         for name, subject in zip(names[1:], subjects[1:], strict=True):
             compare(subjects[0], subject, f"{names[0]} and {name}", shapes)
         batch = stack(subjects, shape=shapes)
-        t = self.dataset.transform
+        t = self.dataset.rest
         if t is None:
             return Started(batch, self.put(batch), None, names)
         full = batch
@@ -335,7 +303,7 @@ class Loader:
     def finish(self, started: Started) -> Subject:
         """Wait for a batch, check it, and give it its affines and metadata."""
         batch, result, record, names = started
-        t, size = self.dataset.transform, len(names)
+        t, size = self.dataset.rest, len(names)
         if t is None:
             return result
         if size < self.order.batch_size:
@@ -381,7 +349,7 @@ class Loader:
     def padding(self) -> dict[str, Shape3 | None]:
         """For each image that may be padded and whose shape varies, its largest shape in the data set.
 
-        None where the shapes are not known without reading: images of a reader of the user's.
+        None where the shapes are not known without reading: images of a reader of the user's, and what a head makes.
         """
         with self._lock:
             if self._padding is None:
@@ -390,10 +358,10 @@ class Loader:
 
     def find_padding(self) -> dict[str, Shape3 | None]:
         """`padding`, from the headers of all files."""
-        t, dataset = self.dataset.transform, self.dataset
+        t, dataset = self.dataset.rest, self.dataset
         if t is None:
             return {}
-        first = dataset.read(0)
+        first = dataset.prepared(0)
         with about(dataset.describe(0)):
             checks.check_subject(t, first)
             names = list(host.fixed_shapes(t, self.key, first))
@@ -401,62 +369,19 @@ class Loader:
         def shapes(index: int) -> dict[str, tuple[int, ...] | None]:
             images = dataset.subjects[index].images
             with about(dataset.describe(index)):
-                return {name: images[name].known_shape() for name in names if name in images}
+                return {name: dataset.known_shape(index, name) for name in names if name in images}
 
         with ThreadPoolExecutor(self.num_threads) as pool:
             found = list(pool.map(shapes, range(len(dataset)) if names else ()))
         padding: dict[str, Shape3 | None] = {}
         for name in names:
             known = {shape and shape[1:] for shapes in found for key, shape in shapes.items() if key == name}
-            if None in known:
+            if None in known or not known:  # not known: the head of the pipeline has made it
                 padding[name] = None
             elif len(known) > 1:
                 i, j, k = (max(sizes) for sizes in zip(*known, strict=True))
                 padding[name] = (i, j, k)
         return padding
-
-
-def identity_of(key: Key | None, options: Any, dataset: SubjectsDataset) -> dict[str, str]:
-    """Digests, by what they are of; the same in every process, and no file is read."""
-    words = None if key is None else [str(jax.random.key_impl(key)), np.asarray(jax.random.key_data(key)).tolist()]
-    return {"key": digest(words), "options": digest(options), "dataset": digest(outlines(dataset))}
-
-
-def digest(value: Any) -> str:
-    """Eight letters that differ for what differs."""
-    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()[:8]
-
-
-def outlines(dataset: SubjectsDataset) -> list[Any]:
-    """What tells the subjects of a data set apart, in order: names, files, shapes of arrays, short metadata.
-
-    Files by their place in the folder that holds all of them, so that a data set may be moved.
-    """
-    paths = [
-        os.path.abspath(path) for subject in dataset.subjects for i in subject.images.values() for path in files_of(i)
-    ]
-    try:
-        folder = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
-    except ValueError:  # on several drives
-        folder = ""
-
-    def one(subject: Subject) -> Any:
-        images = {}
-        for name, image in subject.images.items():
-            files = [os.path.relpath(os.path.abspath(p), folder) if folder else str(p) for p in files_of(image)]
-            held = image.held()[0]
-            shape = None if files or held is None else [*map(int, held.shape), str(held.dtype)]
-            images[name] = [type(image).__name__, files, shape]
-        known = {n: v for n, v in subject.metadata.items() if isinstance(v, str | int | float)}
-        return [list(images.items()), known]
-
-    return [len(dataset), *map(one, dataset.subjects)]
-
-
-def files_of(image: Any) -> list[Any]:
-    """The files of an image."""
-    path = image.path
-    return [] if path is None else path if isinstance(path, list) else [path]
 
 
 def in_order(array: Any) -> Any:

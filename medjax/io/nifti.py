@@ -1,9 +1,9 @@
 """NIfTI, MGH and Analyze files: headers by nibabel, voxels by our own reader, straight into aligned memory."""
 
-import contextlib
 import io
 import math
 import warnings
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,22 +12,14 @@ import numpy as np
 from nibabel.freesurfer.mghformat import MGHHeader
 from nibabel.spatialimages import HeaderDataError
 
-from medjax.io import memory
+from medjax.io import boxes, memory, streams
 from medjax.io.affines import apart, same_grid
-from medjax.io.registry import Format, Header, check_file, register
-
-try:
-    from isal import igzip as gzip
-except ImportError:
-    import gzip
+from medjax.io.registry import Format, Header, register
 
 nib: Any = nibabel  # its type hints know less than it does
 _TO_MM = {1: 1e3, 3: 1e-3}  # NIfTI unit code to mm: metre, micrometre; 0 (unknown) and 2 are taken as mm
 _TO_SECONDS = {0: 1.0, 8: 1.0, 16: 1e-3, 24: 1e-6}  # the unit of TR: unknown (as others take it), s, ms, us
 _PAIR = (".hdr", ".img", ".hdr.gz", ".img.gz")
-_GZIP = b"\x1f\x8b\x08"
-_DEFLATED = 1032
-"""A byte of deflate stands for at most so many."""
 
 # What a NIfTI header says and medjax does not use, by what it depends on.
 _ALWAYS = ("xyzt_units", "toffset", "descrip", "aux_file")
@@ -55,18 +47,36 @@ def read(path: Path) -> tuple[np.ndarray, Header]:
     """
     file, proxy, stored, header = _open(path)
     voxels = _voxels(file, proxy.offset, math.prod(header.shape), stored, alone=not _is_pair(path))
+    return _as_volume(voxels, header.shape, proxy, stored, header.dtype), header
+
+
+def read_box(path: Path, start: Sequence[int], shape: Sequence[int]) -> tuple[np.ndarray, Header]:
+    """`medjax.io.read_box` for what nibabel reads. A compressed file is decoded up to the last voxel of the box."""
+    file, proxy, stored, header = _open(path)
+    c, i, j, k = header.shape
+    whole, low, size = (c, k, j, i), (0, *start[::-1]), (c, *shape[::-1])
+    if proxy.dtype.names:
+        whole, low, size = (k, j, i, c), (*start[::-1], 0), (*shape[::-1], c)
+    end = proxy.offset + stored.itemsize * math.prod(header.shape)
+    with streams.opened(file, _compression(file, proxy.offset, end, not _is_pair(path))) as stream:
+        voxels = boxes.read(stream, proxy.offset, stored, whole, low, size).ravel()
+    return _as_volume(voxels, (c, *shape), proxy, stored, header.dtype), header
+
+
+def _as_volume(voxels: np.ndarray, shape: Sequence[int], proxy: Any, stored: np.dtype, dtype: np.dtype) -> np.ndarray:
+    """Numbers in the order of a file as voxels of `shape` (C, I, J, K), in native byte order, scaled."""
     if not stored.isnative:
         voxels = voxels.byteswap(inplace=True).view(stored.newbyteorder("="))
     if _is_scaled(proxy):
-        voxels = _scaled(voxels, proxy.slope, proxy.inter, header.dtype)
-    c, i, j, k = header.shape
+        voxels = _scaled(voxels, proxy.slope, proxy.inter, dtype)
+    c, i, j, k = shape
     if proxy.dtype.names:  # the parts of a voxel lie side by side
-        return voxels.reshape(k, j, i, c).transpose(3, 2, 1, 0), header
-    return voxels.reshape(c, k, j, i).transpose(0, 3, 2, 1), header
+        return voxels.reshape(k, j, i, c).transpose(3, 2, 1, 0)
+    return voxels.reshape(c, k, j, i).transpose(0, 3, 2, 1)
 
 
 def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray, metadata: dict) -> None:
-    """`medjax.io.write` for .nii and .nii.gz: NIfTI-1, or NIfTI-2 if it was so or an axis is longer than 32767.
+    """`medjax.io.write` for .nii, compressed or not: NIfTI-1, or NIfTI-2 if it was so or an axis is longer than 32767.
 
     bool is written as uint8, float16 and bfloat16 as float32, other dtypes as they are, without a scale; but int64 and
     uint64, which many programs do not read, as the first of uint8, int16, int32 and uint32 that holds all values, if
@@ -76,13 +86,10 @@ def write_nifti(path: Path, array: np.ndarray, affine: np.ndarray, metadata: dic
     """
     dtype = storable(array, _NIFTI_DTYPES)
     header = nifti_header(array.shape, dtype, affine, metadata.get("header"))
-    with open(path, "wb") as file:
-        # No time and no name inside: the same volume gives the same bytes.
-        zipped = path.name.lower().endswith(".gz")
-        with gzip.GzipFile("", "wb", 1, file, mtime=0) if zipped else contextlib.nullcontext(file) as stream:
-            header.write_to(stream)
-            for channel in array:
-                stream.write(np.ascontiguousarray(channel.T, dtype=dtype).data)
+    with open(path, "wb") as file, streams.written(file, path.name) as stream:
+        header.write_to(stream)
+        for channel in array:
+            stream.write(np.ascontiguousarray(channel.T, dtype=dtype).data)
 
 
 def write_mgh(path: Path, array: np.ndarray, affine: np.ndarray, metadata: dict) -> None:
@@ -105,17 +112,6 @@ def _is_pair(path: Path) -> bool:
     return path.name.lower().endswith(_PAIR)
 
 
-def _is_gzip(file: Path) -> bool:
-    """Whether a file is compressed: by its content, since names are wrong now and then."""
-    check_file(file)
-    with open(file, "rb") as stream:
-        return stream.read(len(_GZIP)) == _GZIP
-
-
-def _stream(file: Path, zipped: bool) -> Any:
-    return gzip.GzipFile(file) if zipped else open(file, "rb")
-
-
 def _open(path: Path) -> tuple[Path, Any, np.dtype, Header]:
     """The file of the voxels, how they lie in it, the dtype of its numbers (of one part, if RGB), and the header."""
     with np.errstate(all="ignore"):  # what overflows is refused for what it became
@@ -134,7 +130,7 @@ def _open(path: Path) -> tuple[Path, Any, np.dtype, Header]:
 
 
 def _mgh_image(path: Path) -> Any:
-    with _stream(path, _is_gzip(path)) as stream:  # which nibabel would leave open
+    with streams.opened(path, streams.compression_of(path)) as stream:  # which nibabel would leave open
         return nib.MGHImage.from_file_map({"image": nib.FileHolder(str(path), stream)}, mmap=False)
 
 
@@ -145,15 +141,17 @@ def _nifti_image(path: Path) -> Any:
     files = kinds[0].filespec_to_file_map(str(path))
     place = "image" if single else "header"
     file = Path(files[place].filename)
-    with _stream(file, _is_gzip(file)) as stream:
+    compression = streams.compression_of(file)
+    most = file.stat().st_size * (compression or streams.GZIP).most
+    with streams.opened(file, compression) as stream:
         start = stream.read(kinds[1].header_class.sizeof_hdr)
         kind = next((kind for kind in kinds if kind.header_class.may_contain_header(start)), None)
         if kind is None:
             raise ValueError("it begins with no header of NIfTI" + ("" if single else " or Analyze"))
         size = kind.header_class.sizeof_hdr
         header = _mended(kind.header_class(start[:size], check=False))
-        end = int(header["vox_offset"]) if single else file.stat().st_size * _DEFLATED
-        if single and end > file.stat().st_size * _DEFLATED:
+        end = int(header["vox_offset"]) if single else most
+        if end > most:
             raise EOFError(f"its voxels would begin at byte {end}")
         extensions = start[size:] + stream.read(max(0, end - len(start)))
     if isinstance(header, nib.Nifti1Header) and 3000 <= header["intent_code"] < 3100:
@@ -215,26 +213,34 @@ def volume_shape(path: Path | str, shape: tuple[int, ...], parts: int) -> tuple[
     return parts * c, i, j, k
 
 
-def _voxels(file: Path, offset: int, count: int, dtype: np.dtype, alone: bool) -> np.ndarray:
-    """(count,) numbers of a file from byte `offset` on, on a 64-byte boundary. Raises: EOFError if too few.
+def _compression(file: Path, offset: int, end: int, alone: bool) -> streams.Compression | None:
+    """How a file is compressed whose voxels begin and end at these bytes. Raises: EOFError if it is too short for them.
 
     alone: the header lies in the same file. Voxels of a pair may begin with the bytes of gzip by chance, so such a file
     is compressed if it says so by its name too, or is too short.
     """
-    size, there = count * dtype.itemsize, file.stat().st_size
-    zipped = _is_gzip(file) and (alone or file.suffix.lower() == ".gz" or offset + size > there)
+    there, found = file.stat().st_size, streams.compression_of(file)
+    if found and not (alone or file.suffix.lower() == found.suffix or end > there):
+        found = None
+    if offset < 0 or end > there * (found.most if found else 1):
+        raise EOFError(f"it is too short for {end - offset} bytes of voxels from byte {offset} on")
+    return found
+
+
+def _voxels(file: Path, offset: int, count: int, dtype: np.dtype, alone: bool) -> np.ndarray:
+    """(count,) numbers of a file from byte `offset` on, on a 64-byte boundary. Raises: EOFError if too few."""
+    size = count * dtype.itemsize
     # Before memory is asked for: the shape may be that of a damaged header.
-    if offset < 0 or offset + size > there * (_DEFLATED if zipped else 1):
-        raise EOFError(f"it is too short for {size} bytes of voxels from byte {offset} on")
+    compression = _compression(file, offset, offset + size, alone)
     buffer, filled = memory.empty((size,), np.dtype(np.uint8)), 0
-    with _stream(file, zipped) as stream:
+    with streams.opened(file, compression) as stream:
         stream.seek(offset)
         while filled < size and (got := stream.readinto(buffer.data[filled:])):
             filled += got
         if filled < size:
             raise EOFError(f"it ends after {filled} of {size} bytes of voxels")
-        while zipped and stream.read(1 << 20):
-            pass  # the checksum of a gzip file stands at its end
+        while compression and stream.read(1 << 20):
+            pass  # the checksum of a compressed file stands at its end
     return buffer.view(dtype)
 
 
@@ -347,6 +353,8 @@ def storable(array: np.ndarray, table: dict[str, str] = _NIFTI_DTYPES) -> np.dty
     return np.dtype(table[name])
 
 
-register(Format("NIfTI", (".nii", ".nii.gz"), read_header, read, write_nifti))
-register(Format("MGH", (".mgh", ".mgz"), read_header, read, write_mgh))
-register(Format("Analyze or NIfTI pair", _PAIR, read_header, read))
+register(
+    Format("NIfTI", (".nii", ".nii.gz", ".nii.bz2", ".nii.zst"), read_header, read, write_nifti, read_box=read_box)
+)
+register(Format("MGH", (".mgh", ".mgz"), read_header, read, write_mgh, read_box=read_box))
+register(Format("Analyze or NIfTI pair", _PAIR, read_header, read, read_box=read_box))

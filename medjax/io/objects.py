@@ -9,7 +9,7 @@ from nibabel.nifti1 import Nifti1Header, Nifti1Image
 from nibabel.spatialimages import SpatialImage
 
 from medjax.errors import about, needs_extra
-from medjax.io import dicom, nifti, registry
+from medjax.io import boxes, dicom, nifti, registry
 from medjax.io.affines import check_affine, same_grid
 from medjax.io.gate import native
 from medjax.io.registry import Header
@@ -162,6 +162,18 @@ def read_channels(paths: Sequence[Path], series: str | None = None) -> tuple[np.
         return registry.read(paths[0])
     header = read_channels_header(paths)
     return np.concatenate([registry.read(path)[0] for path in paths]), header
+
+
+def read_channels_box(
+    paths: Sequence[Path], start: Sequence[int], shape: Sequence[int], series: str | None = None
+) -> tuple[np.ndarray, Header]:
+    """The voxels (C, *shape) of the box from voxel `start` on of what `read_channels` reads, and the header of that."""
+    if _slices(paths, series):
+        array, header = dicom.read(paths, series)
+        return boxes.cut(array, start, shape), header
+    header = read_channels_header(paths)
+    found = [registry.read_box(path, start, shape)[0] for path in paths]
+    return np.concatenate(found) if len(found) > 1 else found[0], header
 
 
 def read_with(reader: Callable[[Path], Any], paths: Sequence[Path]) -> tuple[np.ndarray, np.ndarray | None]:

@@ -3,24 +3,17 @@
 import contextlib
 import errno
 import os
-import platform
 import re
-import shutil
 import stat
-import tempfile
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 
+from medjax.io import drafts
 from medjax.io.affines import check_affine
-
-DRAFT = ".medjax-"
-"""How the name of a folder begins in which a file is written before it takes its place."""
-ABANDONED = 24 * 3600.0
-"""Seconds after which a draft belongs to nobody, wherever its process ran."""
+from medjax.io.boxes import cut
 
 
 class Header(NamedTuple):
@@ -46,6 +39,7 @@ class Format(NamedTuple):
     read_header, read, write: as the functions of this module, but called with an existing `Path`
         (`write`: with a path to create, a (C, I, J, K) array and a sound affine).
         Whatever they raise, the functions of this module say of which file. write=None: the format is only read.
+    read_box: as `read`, of the box from voxel (i, j, k) on of a shape (I, J, K) alone; None: such a file is read whole.
     magic: where and what bytes stand in every such file; it takes files whose suffix belongs to no format.
     """
 
@@ -55,6 +49,7 @@ class Format(NamedTuple):
     read: Callable[[Path], tuple[np.ndarray, Header]]
     write: Callable[[Path, np.ndarray, np.ndarray, dict], None] | None = None
     magic: tuple[int, bytes] | None = None
+    read_box: Callable[[Path, Sequence[int], Sequence[int]], tuple[np.ndarray, Header]] | None = None
 
 
 _BY_SUFFIX: dict[str, Format] = {}
@@ -120,6 +115,21 @@ def read(path: str | os.PathLike) -> tuple[np.ndarray, Header]:
     return array, header
 
 
+def read_box(path: str | os.PathLike, start: Sequence[int], shape: Sequence[int]) -> tuple[np.ndarray, Header]:
+    """Voxels (C, *shape) of the box that begins at voxel `start` and lies inside the volume; the header of all of it.
+
+    No more of the file is read than its format asks for. Raises: as `read`.
+    """
+    path, reader = _reader(path)
+    if reader.read_box is None:
+        array, header = read(path)
+        return cut(array, start, shape), header
+    with named(path):
+        array, header = reader.read_box(path, start, shape)
+    check_affine(header.affine, path)
+    return array, header
+
+
 def write(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray, metadata: dict) -> None:
     """Write a volume in the format that the path's suffix names: the whole file or, on any failure, none.
 
@@ -151,18 +161,14 @@ def write(path: str | os.PathLike, array: np.ndarray, affine: np.ndarray, metada
     old = final.stat() if final.exists() else None
     if old is not None and not os.access(final, os.W_OK):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
-    _sweep(final.parent)
     # The draft lies in a folder of its own, so that it bears its final name (writers look at the suffix)
     # and a search for files beside it does not find it half written.
-    with (
-        _written_as(path, final.parent),
-        tempfile.TemporaryDirectory(prefix=f"{DRAFT}{_here()}-{os.getpid()}-", dir=final.parent) as folder,
-    ):
-        draft = Path(folder) / path.name
+    with _written_as(path, final.parent), drafts.folder_in(final.parent) as folder:
+        draft = folder / path.name
         target.write(draft, array, affine, metadata)
         if old is not None:
             draft.chmod(stat.S_IMODE(old.st_mode))
-        for part in Path(folder).iterdir():  # some formats have their voxels in a second file: it comes first
+        for part in folder.iterdir():  # some formats have their voxels in a second file: it comes first
             if part != draft:
                 os.replace(part, final.with_name(part.name))
         os.replace(draft, final)
@@ -203,40 +209,8 @@ def _written_as(path: Path, folder: Path) -> Iterator[None]:
             raise OSError(error.errno, error.strerror, str(path)) from error  # of the subclass that the number says
         kinds = (OSError, ValueError, TypeError, MemoryError)
         kind = next((kind for kind in kinds if isinstance(error, kind)), RuntimeError)
-        text = re.sub(re.escape(f"{folder}{os.sep}{DRAFT}") + r"[^/\\\s]*", lambda _: str(folder), str(error))
+        text = re.sub(re.escape(f"{folder}{os.sep}{drafts.PREFIX}") + r"[^/\\\s]*", lambda _: str(folder), str(error))
         raise kind(f"{path}: {text}") from error
-
-
-def _here() -> str:
-    """Where process numbers mean what they mean here: the name of the machine, and the kernel's name space of them."""
-    try:
-        space = os.stat("/proc/self/ns/pid").st_ino
-    except OSError:
-        space = 0
-    return f"{platform.node()}-{space}"
-
-
-def _sweep(folder: Path) -> None:
-    """Remove the drafts whose process is gone, and those that are old; never one that may still be written to."""
-    for draft in folder.glob(DRAFT + "*"):
-        where, _, number = draft.name.removeprefix(DRAFT).rpartition("-")[0].rpartition("-")
-        gone = where == _here() and number.isdecimal() and not _runs(int(number))
-        with contextlib.suppress(OSError):  # another process may have removed it meanwhile
-            if gone or time.time() - draft.stat().st_mtime > ABANDONED:
-                shutil.rmtree(draft, ignore_errors=True)
-
-
-def _runs(process: int) -> bool:
-    """Whether a process of this machine is alive, as far as can be told."""
-    if os.name != "posix":
-        return True  # elsewhere signal 0 is not a question
-    try:
-        os.kill(process, 0)
-    except ProcessLookupError:
-        return False
-    except (OSError, OverflowError):
-        return True  # it belongs to another user; or it is no number of a process
-    return True
 
 
 def _reader(path: str | os.PathLike) -> tuple[Path, Format]:

@@ -16,7 +16,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 import medjax as mj
 from medjax import keys
-from medjax.data.loader import Order
+from medjax.data.order import Order
 
 KEY = jax.random.key(7)
 SHAPES = [(12, 11, 10), (14, 9, 12), (11, 13, 9), (12, 12, 12), (9, 10, 14)]

@@ -3,6 +3,7 @@
 import bz2
 import gzip
 import os
+import re
 import shutil
 import stat
 import subprocess
@@ -16,13 +17,14 @@ import nibabel as nib
 import numpy as np
 import pytest
 import SimpleITK
+import zstandard
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy.spatial.transform import Rotation
 
 import medjax as mj
 from medjax import io
-from medjax.io import affines, nifti, registry
+from medjax.io import affines, drafts, registry, streams
 
 VOXELS = np.random.default_rng(0).integers(0, 100, (6, 7, 8)).astype(np.int16)
 AFFINE = np.diag([1.5, 2, 2.5, 1.0])
@@ -128,12 +130,37 @@ def test_voxels_of_a_pair_that_begin_like_gzip_are_voxels(tmp_path):
     np.testing.assert_array_equal(io.read(tmp_path / "a.img")[0][0], voxels)
 
 
-def test_bzip2_is_refused_by_name(tmp_path):
+COMPRESSED = {".bz2": bz2.compress, ".zst": zstandard.compress, ".gz": gzip.compress}
+
+
+@pytest.mark.parametrize("suffix", COMPRESSED)
+def test_a_file_is_read_as_it_is_compressed_whatever_its_name_says(tmp_path, suffix):
     raw = patched(tmp_path / "a.nii").read_bytes()
-    for name in ("b.nii.bz2", "b.nii"):
-        (tmp_path / name).write_bytes(bz2.compress(raw))
-        with pytest.raises(ValueError, match=name.replace(".", r"\.")):
-            io.read(tmp_path / name)
+    for name in (f"b.nii{suffix}", "b.nii", "b.nii.gz"):
+        (tmp_path / name).write_bytes(COMPRESSED[suffix](raw))
+        array, header = io.read(tmp_path / name)
+        np.testing.assert_array_equal(array, io.read(tmp_path / "a.nii")[0])
+        np.testing.assert_array_equal(header.affine, io.read_header(tmp_path / "a.nii").affine)
+        for cut in (4, 100, len(COMPRESSED[suffix](raw)) - 20):
+            (tmp_path / name).write_bytes(COMPRESSED[suffix](raw)[:cut])
+            with pytest.raises((ValueError, EOFError), match=re.escape(str(tmp_path / name))):
+                io.read(tmp_path / name)
+
+
+@pytest.mark.parametrize("suffix", [".bz2", ".zst"])
+def test_what_is_written_compressed_is_read_by_others(tmp_path, suffix):
+    image = mj.ScalarImage(VOXELS[None], AFFINE)
+    for name in ("a.nii", f"a.nii{suffix}", f"b.nii{suffix}"):
+        image.save(tmp_path / name)
+    content = (tmp_path / f"a.nii{suffix}").read_bytes()
+    assert content == (tmp_path / f"b.nii{suffix}").read_bytes()
+    raw = (
+        bz2.decompress(content)
+        if suffix == ".bz2"
+        else zstandard.ZstdDecompressor().decompressobj().decompress(content)
+    )
+    assert raw == (tmp_path / "a.nii").read_bytes()
+    np.testing.assert_array_equal(mj.ScalarImage(tmp_path / f"a.nii{suffix}").numpy()[0], VOXELS)
 
 
 @pytest.mark.parametrize("name", ["a.nii", "a.nii.gz", "a.mgz", "a.img"])
@@ -212,7 +239,7 @@ def test_a_disk_that_fails_is_an_error_of_the_system_with_the_file(tmp_path, mon
     def fail(*_):
         raise OSError(5, "Input/output error")
 
-    monkeypatch.setattr(nifti, "_stream", fail)
+    monkeypatch.setattr(streams, "opened", fail)
     with pytest.raises(OSError, match="Input/output error") as error:
         io.read(path)
     assert error.value.filename == str(path) and not isinstance(error.value, ValueError)
@@ -317,7 +344,7 @@ def test_errors_of_writing_name_the_path_and_never_the_draft(tmp_path, monkeypat
     path = tmp_path / "a.one"
     with pytest.raises((ValueError, TypeError, OSError, MemoryError, RuntimeError)) as error:
         io.write(path, VOXELS[None], AFFINE, {})
-    assert str(path) in str(error.value) and registry.DRAFT not in str(error.value)
+    assert str(path) in str(error.value) and drafts.PREFIX not in str(error.value)
     if isinstance(raises(path), OSError) and raises(path).errno:
         assert error.value.errno == 28 and error.value.filename == str(path)
     assert not list(tmp_path.iterdir())
@@ -327,7 +354,7 @@ def test_a_folder_in_the_place_of_a_file_is_named(tmp_path):
     (tmp_path / "a.nii").mkdir()
     with pytest.raises((OSError, ValueError), match=r"a\.nii") as error:
         io.write(tmp_path / "a.nii", VOXELS[None], AFFINE, {})
-    assert registry.DRAFT not in str(error.value)
+    assert drafts.PREFIX not in str(error.value)
 
 
 KILLED = """
@@ -365,7 +392,7 @@ def test_the_draft_of_a_killed_process_is_removed_and_that_of_a_living_one_is_no
 
 
 def test_drafts_of_other_machines_are_removed_when_they_are_old(tmp_path):
-    new, old, mine = (tmp_path / f"{registry.DRAFT}{name}" for name in ("elsewhere-1-x", "elsewhere-2-y", "unnamed"))
+    new, old, mine = (tmp_path / f"{drafts.PREFIX}{name}" for name in ("elsewhere-1-x", "elsewhere-2-y", "unnamed"))
     for draft in (new, old, mine):
         draft.mkdir()
         (draft / "a.nii").touch()

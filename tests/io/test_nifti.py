@@ -17,7 +17,7 @@ from hypothesis.extra import numpy as hnp
 from nibabel.nifti1 import Nifti1Extension
 
 from medjax import io
-from medjax.io import nifti
+from medjax.io import nifti, streams
 
 NIBABEL = Path(nib.__file__).parent / "tests" / "data"
 REAL = ["anatomical.nii", "functional.nii", "reoriented_anat_moved.nii", "resampled_anat_moved.nii"]
@@ -113,7 +113,7 @@ def test_nilearn_files_agree_with_nibabel():
 
 @pytest.mark.parametrize("name", ["example4d.nii.gz", "test.mgz"])
 def test_reading_by_the_standard_gzip(name, monkeypatch):
-    monkeypatch.setattr(nifti, "gzip", gzip)
+    monkeypatch.setattr(streams, "gzip", gzip)
     check_against_nibabel(NIBABEL / name)
 
 
@@ -371,10 +371,10 @@ def test_truncated(tmp_path, suffix, share):
     check_refused(path)
 
 
-@pytest.mark.parametrize("module", [nifti.gzip, gzip], ids=["isal or gzip", "gzip"])
+@pytest.mark.parametrize("module", [streams.gzip, gzip], ids=["isal or gzip", "gzip"])
 @pytest.mark.parametrize("place", [0, 2, 30, 0.3, 0.7, -7, -2])
 def test_corrupt_gzip(tmp_path, monkeypatch, place, module):
-    monkeypatch.setattr(nifti, "gzip", module)
+    monkeypatch.setattr(streams, "gzip", module)
     path = save(tmp_path / "a.nii.gz", volume((20, 20, 20), np.float32))
     raw = bytearray(path.read_bytes())
     raw[int(place * len(raw)) if isinstance(place, float) else place] ^= 0x55
