@@ -71,7 +71,6 @@ def programs() -> dict[str, tuple[Any, tuple[int, ...]]]:
         "augmentations": (augmentations(), (128, 128, 128)),
         "guide": (guide((160, 192, 160)), (197, 233, 189)),
         "nnU-Net": (mj.presets.nnunet((128, 128, 128)), (168, 168, 168)),
-        "SynthSeg": (mj.presets.synthseg(range(16), patch_size=128), (160, 160, 160)),
         "patches": (mj.Compose([augmentations(), mj.CropOrPad((64, 64, 64))]), (128, 128, 128)),
     }
 
@@ -92,8 +91,8 @@ def main(name: str) -> None:
         return jax.ShapeDtypeStruct((BATCH, *shape), dtype, sharding=where)
 
     affine = array((4, 4), np.float32)
-    images = {"image": mj.ScalarImage.of(array((1, *shape), np.float32), affine)} if name != "SynthSeg" else {}
-    subject = mj.Subject(**images, label=mj.LabelMap.of(array((1, *shape), np.uint8), affine))
+    image, label = mj.ScalarImage.of(array((1, *shape), np.float32), affine), array((1, *shape), np.uint8)
+    subject = mj.Subject(image=image, label=mj.LabelMap.of(label, affine))
 
     def run(subject: mj.Subject, key: Any) -> Any:
         return every(jax.tree.map(jnp.asarray, pipeline), subject, jax.random.wrap_key_data(key))[0]
