@@ -10,8 +10,11 @@ from torch.utils.data import Dataset
 
 import medjax as mj
 from torch_bridge import forked
+from torch_bridge.constants import LOCATION
 from torch_bridge.dlpack import lent, restored, to_torch
-from torch_bridge.subject import LOCATION, Image, Subject, subject_to_medjax
+from torch_bridge.image import Image
+from torch_bridge.lending import subject_to_medjax
+from torch_bridge.subject import Subject, own
 
 
 class GridSampler(Dataset):
@@ -43,10 +46,10 @@ class GridSampler(Dataset):
         for name, item in self.subject.items():
             if isinstance(item, Image):
                 data = item.data[:, i0:i1, j0:j1, k0:k1].clone(memory_format=torch.contiguous_format)
-                items[name] = item.of(data, item.affine @ shift, item.metadata)
+                items[name] = item.like(data, item.affine @ shift)
             else:
-                items[name] = item
-        return Subject({**items, LOCATION: location.clone()})
+                items[name] = own(item)
+        return self.subject._with({**items, LOCATION: location.clone()})
 
     def __iter__(self) -> Iterator[Subject]:
         return (self[index] for index in range(len(self)))

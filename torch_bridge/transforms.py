@@ -17,7 +17,9 @@ import medjax as mj
 from medjax.transforms.program import is_random
 from medjax.transforms.transform import REGISTRY, register
 from torch_bridge import forked
-from torch_bridge.subject import Image, Subject, to_medjax
+from torch_bridge.image import Image
+from torch_bridge.lending import to_medjax
+from torch_bridge.subject import Subject
 
 HINTS = {
     "CropForeground": 'CropOrPad(mask_name="label")',

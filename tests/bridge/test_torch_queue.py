@@ -29,7 +29,7 @@ SAMPLERS = [
 
 def is_box(patch, subject, tolerance=1e-6):
     i0, j0, k0, i1, j1, k1 = patch[tio.LOCATION].tolist()
-    for name, image in subject.get_images_dict().items():
+    for name, image in subject.get_images_dict(intensity_only=False).items():
         assert torch.equal(patch[name].data, image.data[:, i0:i1, j0:j1, k0:k1]), name
         corner = image.affine @ [i0, j0, k0, 1]
         assert abs(corner[:3] - patch[name].origin).max() < tolerance

@@ -1,0 +1,98 @@
+"""Random patches of subjects."""
+
+from functools import lru_cache
+from typing import Any
+
+import jax
+import numpy as np
+import torch
+
+import medjax as mj
+from medjax import keys
+from medjax.patches.samplers import Sampler as MedjaxSampler
+from torch_bridge import forked
+from torch_bridge.constants import LOCATION
+from torch_bridge.image import Image
+from torch_bridge.lending import subject_to_medjax
+from torch_bridge.subject import Subject, own
+from torch_bridge.transforms import as_key, draw_key
+
+
+def compute_patches(sampler: MedjaxSampler, x: mj.Subject, key: Any, first: int, count: int) -> mj.Subject:
+    """A batch of patches, each by the key and its number, waited for."""
+    key = keys.for_name(keys.as_key(key), "patch")
+    many = jax.numpy.stack([keys.for_step(key, number) for number in range(first, first + count)])
+    return jax.block_until_ready(MedjaxSampler.batch(sampler, x, many, count))
+
+
+def patches(sampler: Any, subject: Subject, key: Any, first: int, count: int, device: Any = None) -> list[Subject]:
+    """Patches number `first` on of a subject by a key, each in memory of its own, with its location."""
+    inner, back = subject_to_medjax(subject)
+    result = forked.run(compute_patches, sampler, inner, key, first, count)
+    locations = torch.from_numpy(np.array(result[LOCATION], np.int64))
+    images = result.images
+    batch = back(mj.Subject(images), device)
+    made = []
+    for i in range(count):
+        items: dict[str, Any] = {}
+        for name, item in subject.items():
+            if isinstance(item, Image):
+                several = batch[name]
+                items[name] = item.like(several.data[i].clone(), several.affine[i])
+            else:
+                items[name] = own(item)
+        items[LOCATION] = locations[i].clone()
+        made.append(subject._with(items))
+    return made
+
+
+class Sampler(MedjaxSampler):
+    """Abstract. `sampler(subject)` is a patch, `sampler(subject, n)` an iterator over n of them.
+
+    A patch is a Subject; `patch[tio.LOCATION]`, (6,) int64, holds its first voxel and the one after its last. Without
+    `key` it draws one from torch's default generator; a key is a `jax.random.key`, or an integer as a seed.
+    """
+
+    def __call__(self, subject: Any, num_patches: int | None = None, *, key: Any = None) -> Any:
+        key = draw_key() if key is None else as_key(key)
+        if num_patches is None:
+            return patches(self, subject, key, 0, 1)[0]
+        return iter(patches(self, subject, key, 0, num_patches))
+
+    def arguments(self) -> tuple[Any, ...]:
+        """What it was made of."""
+        return (self.patch_size,)
+
+    def __reduce__(self) -> Any:
+        return same, (type(self), self.arguments())
+
+
+class UniformSampler(Sampler, mj.UniformSampler):
+    """Patches anywhere, each place that fits equally likely, those at the border included. See `Sampler`."""
+
+
+class WeightedSampler(Sampler, mj.WeightedSampler):
+    """Patches whose centres are drawn in proportion to an image; see `Sampler` and `medjax.WeightedSampler`.
+
+    probability_map: name of the image; what is 0 there is never a centre.
+    """
+
+    def arguments(self) -> tuple[Any, ...]:
+        return self.patch_size, self.probability_map
+
+
+class LabelSampler(Sampler, mj.LabelSampler):
+    """Patches whose centres are voxels of a label map; see `Sampler` and `medjax.LabelSampler`.
+
+    label_name: the label map; None for the first.  label_probabilities: {label: weight}; None for any that is not 0.
+    """
+
+    def arguments(self) -> tuple[Any, ...]:
+        ratios = self.label_probabilities
+        return self.patch_size, self.label_name, None if ratios is None else tuple(ratios.items())
+
+
+@lru_cache(64)
+def same(cls: type[Sampler], arguments: tuple[Any, ...]) -> Sampler:
+    """The sampler of these arguments: one for all that are unpickled or used by a queue, for whom programs are kept."""
+    return cls(*arguments)
