@@ -14,15 +14,17 @@ import jax
 from jax._src.xla_bridge import backends_are_initialized  # the public ways to ask start a backend
 
 from medjax import Directions as Directions
-from medjax import IntensityTransform as IntensityTransform
-from medjax import LabelTransform as LabelTransform
 from medjax import Landmarks as Landmarks
 from medjax import Points as Points
-from medjax import SpatialTransform as SpatialTransform
-from medjax import Transform as Transform
 from medjax import __version__ as __version__
 from medjax import to_config as to_config
+from torch_bridge import aliases
+from torch_bridge import constants as constants
+from torch_bridge import datasets as datasets
 from torch_bridge import transforms as transforms
+from torch_bridge import types as types
+from torch_bridge import users as users
+from torch_bridge import utils as utils
 from torch_bridge.augment import Augment as Augment
 from torch_bridge.augment import as_monai as as_monai
 from torch_bridge.augment import differentiable as differentiable
@@ -61,7 +63,18 @@ from torch_bridge.samplers import WeightedSampler as WeightedSampler
 from torch_bridge.subject import Batch as Batch
 from torch_bridge.subject import Subject as Subject
 from torch_bridge.transforms import from_config as from_config
+from torch_bridge.users import FourierTransform as FourierTransform
+from torch_bridge.users import IntensityTransform as IntensityTransform
+from torch_bridge.users import LabelTransform as LabelTransform
+from torch_bridge.users import RandomTransform as RandomTransform
+from torch_bridge.users import SpatialTransform as SpatialTransform
+from torch_bridge.users import To as To
+from torch_bridge.users import Transform as Transform
 
+PLACES = tuple(
+    f"{__name__}{part}" for part in ("", ".transforms", ".bridge", ".users", ".files", ".utils", ".looks", ".samplers")
+)
+"""Where the names of TorchIO's modules are looked up."""
 SETTING = "XLA_PYTHON_CLIENT_PREALLOCATE"
 
 
@@ -83,6 +96,7 @@ def prepare() -> None:
 
 
 prepare()
+aliases.install(__name__, PLACES)
 # JAX warns of every fork, which it does not survive. Here a forked child leaves JAX alone.
 warnings.filterwarnings("ignore", message=r"os\.fork\(\) was called", category=RuntimeWarning)
 globals().update({name: getattr(transforms, name) for name in transforms.REGISTRY})

@@ -12,12 +12,13 @@ import medjax as mj
 from medjax import keys
 from medjax.transforms.program import is_random
 from torch_bridge import forked
+from torch_bridge.bridge import as_key, compute_batch, draw_key
 from torch_bridge.constants import PATH
 from torch_bridge.dlpack import Owners, lent, to_torch
 from torch_bridge.image import Image, LabelMap, ScalarImage
 from torch_bridge.lending import subject_to_medjax
 from torch_bridge.subject import Batch, Subject
-from torch_bridge.transforms import as_key, bridged, compute_batch, draw_key
+from torch_bridge.transforms import bridged
 
 
 class Augment(torch.nn.Module):

@@ -8,10 +8,15 @@ from torch.utils.data import Dataset
 
 import medjax as mj
 from medjax.errors import about
+from torch_bridge import users
+from torch_bridge.bridge import as_member
 from torch_bridge.image import Image
 from torch_bridge.lending import from_torchio
 from torch_bridge.pending import Held, Pending
-from torch_bridge.subject import Batch, Subject
+from torch_bridge.steps import begun, has_torch
+from torch_bridge.subject import Subject
+from torch_bridge.transforms import Compose
+from torch_bridge.utils import get_subjects_from_batch
 
 
 class SubjectsDataset(Dataset):
@@ -24,7 +29,8 @@ class SubjectsDataset(Dataset):
     `dataset[i]` is read at once and transformed at the first look at it, or at the batch that it became: in the parent
     process of a DataLoader with workers, a batch at once. A function of the user's own is called at once instead, in
     the worker. `keys` are drawn from torch's default generator then, so that `torch.manual_seed` makes it repeatable.
-    Raises TypeError for what is no Subject, IndexError beyond the end. An error while reading or transforming begins
+    Raises TypeError for what is no Subject, ValueError for no subjects, a transform that cannot be called and an index
+    that is no whole number, IndexError beyond the end. An error while reading or transforming begins
     with the subject: its index, its short metadata and its files.
     """
 
@@ -40,19 +46,21 @@ class SubjectsDataset(Dataset):
     def set_transform(self, transform: Callable[[Any], Any] | None) -> None:
         """Take another transform."""
         if transform is not None and not callable(transform):
-            raise TypeError(f"transform must be a transform, a function or None, got {transform!r}")
-        of_medjax = isinstance(transform, mj.Transform)
-        self._held, self._function = (Held(transform), None) if of_medjax else (None, transform)
+            raise ValueError(f"transform must be a transform, a function or None, got {transform!r}")
+        step = isinstance(transform, users.Transform) and as_member(transform) is not transform
+        held = Compose([transform]) if step else transform
+        self._transform = transform
+        self._held, self._function = (Held(held), None) if isinstance(held, mj.Transform) else (None, transform)
 
     @property
     def transform(self) -> Callable[[Any], Any] | None:
         """The transform of a subject."""
-        return self._function if self._held is None else self._held.transform
+        return self._transform
 
     @classmethod
     def from_batch(cls, batch: Any) -> Self:
         """A data set of the subjects of a batch."""
-        return cls(subjects_of(batch))
+        return cls(get_subjects_from_batch(batch))
 
     def dry_iter(self) -> list[Subject]:
         """The subjects as they were given, of which nothing is read or transformed."""
@@ -62,7 +70,10 @@ class SubjectsDataset(Dataset):
         return len(self.subjects)
 
     def __getitem__(self, index: int) -> Subject:
-        number = operator.index(index)
+        try:
+            number = operator.index(index)
+        except TypeError:
+            raise ValueError(f"index must be a whole number, got {index!r}") from None
         if not -len(self) <= number < len(self):
             raise IndexError(f"index {number} is beyond the {len(self)} subjects of the data set")
         who = describe(self.subjects[number], number % len(self))
@@ -70,8 +81,12 @@ class SubjectsDataset(Dataset):
             if self._held is None:
                 subject = self.subjects[number].owned(self.load_getitem)
                 return subject if self._function is None else self._function(subject)
-            subject = self.subjects[number].read()
+            subject, start = self.subjects[number].read(), 0
+            t = self._held.here
+            if t is not None and has_torch(t):
+                subject, start = begun(t, subject)
             subject._pending = Pending(self._held, [who])
+            subject._pending.starts = [start]
         return subject
 
     def __repr__(self) -> str:
@@ -91,10 +106,3 @@ def describe(subject: Subject, index: int) -> str:
     known = [f"{n}={i!r}" for n, i in items if isinstance(i, int) or (isinstance(i, str) and len(i) <= 80)]
     files = [f"{n}: {i.path}" for n, i in items if isinstance(i, Image) and i.path is not None]
     return f"subject {index}" + (f" ({', '.join(known + files)})" if known or files else "")
-
-
-def subjects_of(batch: Any) -> list[Subject]:
-    """The subjects of a batch, in memory of their own; a dictionary of images and lists is one too."""
-    if not isinstance(batch, Batch):
-        raise TypeError(f"batch must be a Batch, as a DataLoader of subjects gives it, got {type(batch).__name__}")
-    return [subject.owned() for subject in batch.unstacked()]

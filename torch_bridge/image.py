@@ -7,7 +7,7 @@ import warnings
 from collections.abc import Iterator
 from copy import deepcopy
 from pathlib import Path
-from typing import Any, NamedTuple, Self
+from typing import Any, Self
 
 import numpy as np
 import torch
@@ -20,11 +20,9 @@ from torch_bridge.described import Described
 from torch_bridge.dlpack import to_torch
 from torch_bridge.looks import Looks
 from torch_bridge.store import Store, blank
-from torch_bridge.voxels import as_tensor, checked_affine, outline
+from torch_bridge.voxels import as_tensor, checked_affine, cut, outline
 
 PROTECTED = (DATA, AFFINE, TYPE, PATH, STEM)
-OWN = "torch_bridge"
-"""Under this name medjax carries, among the metadata of an image, what the bridge knows of it."""
 
 
 class Image(Described, Looks, Store):
@@ -75,7 +73,9 @@ class Image(Described, Looks, Store):
             self.check_nans = True
         affine = None if affine is None else checked_affine(affine)
         if tensor is None:
-            self._source = self.kind(paths, affine, reader=files.reader_of(paths) if reader is None else reader)
+            self._source = self.kind(
+                paths, affine, reader=files.reader_of(paths) if reader is None else files.Reader(reader)
+            )
         else:
             data = as_tensor(tensor)
             self._source = self.kind(outline(data.shape), affine)
@@ -154,6 +154,11 @@ class Image(Described, Looks, Store):
     @path.setter
     def path(self, path: Any) -> None:
         self._named[PATH] = path
+
+    @property
+    def _loaded(self) -> bool:
+        """Whether the voxels are in memory, as TorchIO calls it."""
+        return self._tensor is not None
 
     @property
     def type(self) -> str:
@@ -288,7 +293,7 @@ class Image(Described, Looks, Store):
 
         squeeze: whether axes of length 1 are left out; None for pictures alone (PNG, JPEG, BMP, TIFF).
         """
-        files.save(self.read(), Path(path), squeeze)
+        files.write(self.read().as_medjax(), Path(path), squeeze)
 
     def to_nibabel(self) -> Any:
         """A nibabel image."""
@@ -296,12 +301,12 @@ class Image(Described, Looks, Store):
 
     def as_sitk(self, force_3d: bool = False) -> Any:
         """A SimpleITK image, in LPS; of two dimensions if there is one slice, unless `force_3d`."""
-        return files.as_sitk(self.data, self.affine, force_3d=force_3d)
+        return files.nib_to_sitk(self.data, self.affine, force_3d)
 
     @classmethod
     def from_sitk(cls, sitk_image: Any) -> Self:
         """The image of one of SimpleITK; its components, or its fourth axis, become channels."""
-        tensor, affine = files.from_sitk(sitk_image)
+        tensor, affine = files.sitk_to_nib(sitk_image)
         return cls(tensor=tensor, affine=affine)
 
     def __repr__(self) -> str:
@@ -309,6 +314,7 @@ class Image(Described, Looks, Store):
             return f"{self.__class__.__name__}(shape: {self.shape}, dtype: {self.dtype})"
         dtype = self._source.dtype if self._tensor is None else self._tensor.dtype
         where = "" if self.path is None else f", path: {self.path}"
+        where += f", memory: {self.memory / 2**20:.1f} MiB" if self._loaded else ""
         text = f"shape: {self.shape}, spacing: {self.get_spacing_string()}, {self.orientation_str}, dtype: {dtype}"
         return f"{self.__class__.__name__}({text}{where})"
 
@@ -368,41 +374,9 @@ def by_type(name: Any) -> type[Image]:
     return found
 
 
-def cut(image: Image, index: Any) -> Image:
-    """The box of an image that numbers and slices of its voxel axes say, where it lies in the world."""
-    where, start = [slice(None)], np.zeros(3)
-    index = index if isinstance(index, tuple) else (index,)
-    if len(index) > 3:
-        raise IndexError(f"an image has three axes of voxels, got {len(index)} indices")
-    for axis, each in enumerate(index):
-        if each is Ellipsis:
-            raise NotImplementedError("an image is indexed by numbers and slices, got an Ellipsis")
-        if not isinstance(each, slice | int):
-            raise TypeError(f"an image is indexed by numbers and slices, got {each!r}")
-        n = image.spatial_shape[axis]
-        each = each if isinstance(each, slice) else slice(each % n, each % n + 1)
-        begin, end, step = each.indices(n)
-        if step != 1:
-            raise ValueError(f"slices of images have a step of 1, got {step}: Resample changes the spacing")
-        if begin >= end:
-            raise ValueError(f"the slice {each} leaves none of {n} voxels")
-        where.append(slice(begin, end))
-        start[axis] = begin
-    shift = np.eye(4)
-    shift[:3, 3] = start
-    return image.like(image.data[tuple(where)].clone(memory_format=torch.contiguous_format), image.affine @ shift)
-
-
 def collated(values: list[Any]) -> Any:
     """Metadata of a batch: as torch collates them, or the list where it does not."""
     try:
         return default_collate(values)
     except (TypeError, RuntimeError, KeyError, ValueError):
         return values
-
-
-class Own(NamedTuple):
-    """What the bridge knows of an image and medjax does not: its class, its path and the user's metadata."""
-
-    cls: type[Image]
-    named: dict[str, Any]

@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Callable, Collection
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -10,11 +10,20 @@ import torch
 import medjax as mj
 from medjax.annotations import Annotation
 from torch_bridge.dlpack import Owners, lent, restored, to_torch
-from torch_bridge.image import KINDS, OWN, Image, LabelMap, Own, ScalarImage
+from torch_bridge.image import KINDS, Image, LabelMap, ScalarImage
 from torch_bridge.subject import Items, Subject
 
 WHERE_COMPUTED = "where JAX computed it"
 """Instead of a device: results stay where they are."""
+OWN = "torch_bridge"
+"""Under this name medjax carries, among the metadata of an image, what the bridge knows of it."""
+
+
+class Own(NamedTuple):
+    """What the bridge knows of an image and medjax does not: its class, its path and the user's metadata."""
+
+    cls: type[Image]
+    named: dict[str, Any]
 
 
 def to_medjax(x: Any, labels: Collection[str] = ()) -> tuple[Any, Callable[..., Any]]:

@@ -4,29 +4,32 @@ import contextlib
 import queue
 import threading
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader
 
-from medjax.data.loader import keys_of
-from medjax.keys import as_key, words_of
+import medjax as mj
 from medjax.transforms.program import is_random
 from torch_bridge import forked
+from torch_bridge.bridge import draw_key
+from torch_bridge.pending import element_keys
+from torch_bridge.queue import Queue
+from torch_bridge.steps import has_torch
 from torch_bridge.subject import Batch
-from torch_bridge.transforms import draw_key
 
 
-class SubjectsLoader:
-    """Batches of a data set, one of them made ahead by a thread while the one before is used.
+class SubjectsLoader(DataLoader):
+    """Batches of a data set, one of them made ahead by a thread while the one before is used; a torch DataLoader.
 
     dataset: a SubjectsDataset, a Subset or ConcatDataset of some, or a Queue, which has an order, keys and a state of
-    its own and is not read ahead of.  batch_size: B.  shuffle: a new order in each
-    epoch.  num_workers: processes that read; 0 has the thread read.  drop_last: leave out a last batch of fewer than B.
+    its own and is not read ahead of.  batch_size: B.  shuffle: a new order in each epoch.  num_workers: processes that
+    read; 0 has the thread read.  drop_last: leave out a last batch of fewer than B.
     generator: where the seed of this loader is drawn from, when it is first iterated; None for torch's default.
     device: where the batches lie; None for where JAX computes.  pin_memory: pinned, where they lie on a CPU beside a
-    GPU.
+    GPU.  sampler, batch_sampler, collate_fn and the rest: as those of a DataLoader.
 
     An element is transformed by a key of its own: of the seed, the epoch and its index in the data set, whatever batch
     it lands in. Iterating again is the next epoch. `state_dict()` is where the loader stands, for `torch.save` or JSON;
@@ -37,34 +40,42 @@ class SubjectsLoader:
     def __init__(
         self,
         dataset: Any,
-        batch_size: int = 1,
-        shuffle: bool = False,
+        batch_size: int | None = 1,
+        shuffle: bool | None = False,
         num_workers: int = 0,
         *,
         drop_last: bool = False,
         pin_memory: bool = False,
         generator: torch.Generator | None = None,
         device: Any = None,
+        sampler: Any = None,
+        batch_sampler: Any = None,
+        **options: Any,
     ):
-        self.dataset, self.batch_size, self.shuffle, self.num_workers = dataset, batch_size, shuffle, num_workers
-        self.drop_last, self.pin_memory, self.generator, self.device = drop_last, pin_memory, generator, device
-        self._queue: Any = dataset if isinstance(dataset, IterableDataset) else None
+        self.device, self._queue, self._options = device, dataset if isinstance(dataset, Queue) else None, options
+        self.shuffle = shuffle
+        self._chooses = sampler is not None or batch_sampler is not None
+        given = {"sampler": sampler, "batch_sampler": batch_sampler, "generator": generator, **options}
+        order = (
+            {} if batch_sampler is not None else {"batch_size": batch_size, "shuffle": shuffle, "drop_last": drop_last}
+        )
+        super().__init__(dataset, num_workers=num_workers, **order, **given)
+        self.pin_memory = pin_memory
         self._seed: np.ndarray | None = None
         self._epoch, self._batch, self._resumes = -1, 0, False
+        self._order: list[list[int]] | None = None
         if not len(self):
             raise ValueError(
                 f"there is no batch: {len(dataset)} subjects, batch_size={batch_size}, drop_last={drop_last}"
             )
 
-    def __len__(self) -> int:
-        size = len(self.dataset)
-        return size // self.batch_size if self.drop_last else -(-size // self.batch_size)
-
     def state_dict(self) -> dict[str, Any]:
         """Where the loader stands: its seed, the epoch, and how many of its batches were given; that of a Queue."""
         if self._queue is not None:
             return self._queue.state_dict()
-        return {"seed": None if self._seed is None else self._seed.tolist(), "epoch": self._epoch, "batch": self._batch}
+        seed = None if self._seed is None else self._seed.tolist()
+        chosen = {"order": self._order} if self._chooses else {}
+        return {"seed": seed, "epoch": self._epoch, "batch": self._batch, **chosen}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Stand where a loader of the same data set and options stood."""
@@ -72,37 +83,54 @@ class SubjectsLoader:
             self._queue.load_state_dict(state)
             return
         self._seed = None if state["seed"] is None else np.array(state["seed"], np.uint32)
-        self._epoch, self._batch = state["epoch"], state["batch"]
+        self._epoch, self._batch, self._order = state["epoch"], state["batch"], state.get("order")
         self._resumes = state["seed"] is not None and state["batch"] < len(self)
 
     def order(self, epoch: int) -> list[list[int]]:
-        """The indices of each batch of an epoch."""
+        """The indices of each batch of an epoch; a sampler of the user's is asked once for each."""
+        if self._chooses:
+            self._order = self._order if self._resumes else [list(map(int, batch)) for batch in self.batch_sampler]
+            return self._order or []
         size = len(self.dataset)
         assert self._seed is not None
         order = np.random.default_rng([*self._seed, epoch]).permutation(size) if self.shuffle else np.arange(size)
         return [order[i * self.batch_size : (i + 1) * self.batch_size].tolist() for i in range(len(self))]
 
-    def __iter__(self) -> Iterator[Any]:
+    def __iter__(self) -> Any:
         if self._queue is not None:
-            given = {"drop_last": self.drop_last, "generator": torch.Generator()}
-            batches = DataLoader(self._queue, self.batch_size, self.shuffle, num_workers=self.num_workers, **given)
-            yield from map(self.moved, batches)
+            yield from map(self.moved, self.of_queue())
+            return
+        if self.batch_size is None and not self._chooses:
+            yield from super().__iter__()
             return
         if self._seed is None:
             self._seed = draw_key(self.generator)
         if not self._resumes:
             self._epoch, self._batch = self._epoch + 1, 0
-        self._resumes = False
         batches = self.order(self._epoch)[self._batch :]
-        reads = DataLoader(
-            self.dataset,
-            batch_sampler=batches,  # pyright: ignore
-            num_workers=self.num_workers,
-            generator=torch.Generator(),
-        )
+        self._resumes = False
+        options = {"num_workers": self.num_workers, "generator": torch.Generator(), **self._options}
+        reads = DataLoader(self.dataset, batch_sampler=batches, **options)  # pyright: ignore
         # Workers are started here, not in the thread: torch watches those of the main thread.
         finish = Finish(self._seed, self._epoch, self.device, self.pin_memory)
-        yield from self.counted(ahead(map(finish, batches, iter(reads))))
+        finished = map(finish, batches, iter(reads))
+        # Steps in torch seed the generators of the process, which the loop draws from: not beside it.
+        yield from self.counted(finished if self.in_torch() else ahead(finished))
+
+    def of_queue(self) -> Iterator[Any]:
+        """Batches of a Queue: an epoch, or as many patches as a sampler of the user's asks for."""
+        if self._chooses or self.num_workers:
+            yield from super().__iter__()
+            return
+        patches, size = iter(self._queue), self.batch_size or 1  # pyright: ignore
+        while some := list(islice(patches, size)):
+            if len(some) == size or not self.drop_last:
+                yield self.collate_fn(some if self.batch_size is not None else some[0])
+
+    def in_torch(self) -> bool:
+        """Whether the data set's transform is known to have steps in torch."""
+        t = getattr(self.dataset, "transform", None)
+        return isinstance(t, mj.Transform) and has_torch(t)
 
     def moved(self, batch: Any) -> Any:
         """A batch of a Queue, where batches are to lie."""
@@ -111,7 +139,7 @@ class SubjectsLoader:
 
     def counted(self, batches: Iterator[Any]) -> Iterator[Any]:
         """The batches, counted as they are given."""
-        with contextlib.closing(batches):  # pyright: ignore
+        with contextlib.closing(batches) if hasattr(batches, "close") else contextlib.nullcontext():  # pyright: ignore
             for batch in batches:
                 self._batch += 1
                 yield batch
@@ -134,12 +162,6 @@ class Finish:
         elif self.device is not None:
             batch = batch.to(self.device)
         return batch.pin_memory() if self.pin_memory else batch
-
-
-def element_keys(seed: np.ndarray, epoch: int, indices: Sequence[int]) -> np.ndarray:
-    """The keys of elements of a data set in an epoch, (B, 2)."""
-    found = keys_of(as_key(seed), np.uint32(epoch), np.array(indices, np.uint32))
-    return np.asarray(words_of(found))
 
 
 def ahead(batches: Iterator[Any]) -> Iterator[Any]:

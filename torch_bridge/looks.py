@@ -5,6 +5,7 @@ import io
 import os
 import shutil
 import subprocess
+import warnings
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -82,6 +83,8 @@ class Looks:
         frames = [Image.fromarray(frame) for frame in frames_of(self.data, axis, rescale)]
         frames = frames[::-1] if reverse else frames
         each = max(1, round(1000 * duration / len(frames)))
+        if each < 10:
+            warnings.warn(f"{each} ms is less than the 10 ms that viewers show a frame", RuntimeWarning, stacklevel=2)
         frames[0].save(
             output_path, save_all=True, append_images=frames[1:], optimize=optimize, duration=each, loop=loop
         )
@@ -160,9 +163,11 @@ def plot_subject(subject: Any, show: bool = True, output_path: Any = None, figsi
 
 def coloured(labels: np.ndarray, colours: dict[int, Any]) -> np.ndarray:
     """Labels in colours, (..., 3) of uint8; those without one are black."""
+    from matplotlib.colors import to_rgb
+
     made = np.zeros((*labels.shape, 3), np.uint8)
     for label, colour in colours.items():
-        made[labels == label] = colour
+        made[labels == label] = (255 * np.array(to_rgb(colour))).astype(np.uint8) if isinstance(colour, str) else colour
     return made
 
 

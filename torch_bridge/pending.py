@@ -18,15 +18,18 @@ from torch.utils.data._utils import collate as torch_collate
 from torch.utils.data._utils.collate import default_collate_fn_map
 
 import medjax as mj
+from medjax.data.loader import keys_of
 from medjax.errors import UnknownShape, about
-from medjax.keys import as_keys
+from medjax.keys import as_key, as_keys, words_of
 from medjax.transforms import call, checks, host
 from medjax.transforms.program import is_random
 from torch_bridge import forked
+from torch_bridge.bridge import compute, draw_key, one_by_one
 from torch_bridge.image import Image
 from torch_bridge.lending import WHERE_COMPUTED, subject_to_medjax
+from torch_bridge.replay import Record, grids, noted
+from torch_bridge.steps import has_torch, run, steps_of
 from torch_bridge.subject import Batch, Items, Subject, check_names, same_shapes, stacked, stacked_images
-from torch_bridge.transforms import compute, draw_key
 
 UNBATCHED: set[Any] = set()
 """Pipelines, with the shapes they got, whose results have a shape of their own for each subject."""
@@ -53,6 +56,11 @@ class Held:
             raise TypeError("the transform does not pickle, so no other process can call it: define it in a module")
         self._transform = found = pickle.loads(self._packed)
         return found
+
+    @property
+    def here(self) -> mj.Transform | None:
+        """The transform, or None where it could not be brought."""
+        return self.transform if self._transform is not None or self._packed else None
 
     def packed(self) -> bytes:
         """The transform as a pickle; empty if it has none."""
@@ -88,6 +96,7 @@ class Pending:
 
     held: the transform.  who: what an error calls each subject.  keys: one for each, None where it is to be drawn then.
     device: where the result is put; None for where a single subject was, or for where JAX computes a batch.
+    starts: how many steps in torch were done in the worker, for each.
     subjects: those of a batch that do not stack yet.
     Copies of a pending subject share it, so that all of them see what is drawn once.
     """
@@ -95,6 +104,7 @@ class Pending:
     def __init__(self, held: Held, who: Sequence[str], subjects: Sequence[Subject] | None = None):
         self.held, self.who, self.subjects = held, list(who), subjects
         self.keys: list[Any] = [None] * len(self.who)
+        self.starts = [0] * len(self.who)
         self.device: Any = None
 
     def __deepcopy__(self, memo: Any) -> "Pending":
@@ -104,27 +114,58 @@ class Pending:
         """Transform a pending subject or batch."""
         if is_random(self.held.transform):
             self.keys = [draw_key() if key is None else key for key in self.keys]
-        x._items, x._pending = self.resolved(x._items, isinstance(x, Subject)), None
+        if isinstance(x, Subject):
+            made = self.single(x)
+            x._items, x._pending, x._history = made._items, None, made.applied_transforms
+        else:
+            many = self.several(x)
+            x._items, x._pending, x._histories = many._items, None, many._histories  # pyright: ignore
 
-    def resolved(self, items: dict[str, Any], single: bool) -> dict[str, Any]:
-        """The items, transformed."""
-        if single:
-            return self.one(Subject(items), self.who[0], self.keys[0], self.device)._items
+    def single(self, x: Subject) -> Subject:
+        """A subject, transformed."""
+        before = Subject(x._items)
+        before.applied_transforms = x.__dict__.get("_history", [])
+        if has_torch(self.held.transform):
+            with about(self.who[0]):
+                done = run(steps_of(self.held.transform), [before], self.keys, many, self.starts[0])[0].owned()
+            return done if self.device in (None, WHERE_COMPUTED) else done.to(self.device)
+        return self.one(before, self.who[0], self.keys[0], self.device)
+
+    def several(self, x: Any) -> Batch:
+        """A batch, transformed: in one program where its results are of one shape."""
+        batch, t = x._with(x._items), self.held.transform
+        subjects, device = self.subjects or batch.unstacked, self.device or WHERE_COMPUTED
+        if has_torch(t):
+            return self.in_steps(subjects() if callable(subjects) else subjects)
         if self.subjects is None:
-            inner, back = subject_to_medjax(Batch(items))
+            inner, back = subject_to_medjax(batch)
             keys = None if self.keys[0] is None else np.stack(self.keys)
-            result = forked.run(compute_many, self.held.transform, inner, keys, self.who)
+            result = forked.run(compute_many, t, inner, keys, self.who)
             if result is not None:
-                return back(result, self.device or WHERE_COMPUTED)._items
-        subjects = Batch(items).unstacked() if self.subjects is None else self.subjects
-        each = zip(subjects, self.who, self.keys, strict=True)
-        return stacked([self.one(*parts, self.device or WHERE_COMPUTED) for parts in each], self.who)._items
+                made = back(result, device)
+                made._histories = histories(batch, t, self.keys, inner)
+                return made
+        each = zip(subjects() if callable(subjects) else subjects, self.who, self.keys, strict=True)
+        return stacked([self.one(*parts, device) for parts in each], self.who)
+
+    def in_steps(self, subjects: Sequence[Subject]) -> Batch:
+        """A batch of these, by a pipeline with steps in torch."""
+        steps = steps_of(self.held.transform)
+        with about(", ".join(self.who)):
+            if len(set(self.starts)) == 1:
+                done = run(steps, list(subjects), self.keys, many, self.starts[0])
+            else:
+                each = zip(subjects, self.keys, self.starts, strict=True)
+                done = [run(steps, [subject], [key], many, start)[0] for subject, key, start in each]
+        batch = stacked(done, self.who)
+        return batch if self.device in (None, WHERE_COMPUTED) else batch.to(self.device)
 
     def one(self, subject: Subject, who: str, key: Any, device: Any) -> Subject:
         """One subject, transformed."""
         inner, back = subject_to_medjax(subject)
         with about(who):
-            return back(forked.run(compute, self.held.transform, inner, key), device)
+            result = back(forked.run(compute, self.held.transform, inner, key), device)
+        return noted(result, subject, self.held.transform, key, inner)
 
 
 def compute_many(t: mj.Transform, x: mj.Subject, keys: Any, who: Sequence[str]) -> mj.Subject | None:
@@ -142,6 +183,36 @@ def compute_many(t: mj.Transform, x: mj.Subject, keys: Any, who: Sequence[str]) 
     return jax.block_until_ready(host.after_batch(t, x, result, record, len(who), who))
 
 
+def many(t: mj.Transform, subjects: list[Subject], keys: list[np.ndarray]) -> list[Subject]:
+    """A compiled pipeline on several subjects, in one program if they stack."""
+    if len(subjects) == 1 or not same_shapes(subjects):
+        return one_by_one(t, subjects, keys)
+    who = [f"element {i}" for i in range(len(subjects))]
+    batch = stacked(subjects, who)
+    inner, back = subject_to_medjax(batch)
+    result = forked.run(compute_many, t, inner, np.stack(keys) if is_random(t) else None, who)
+    if result is None:
+        return one_by_one(t, subjects, keys)
+    made = back(result)
+    made._histories = histories(batch, t, keys, inner)
+    return made.unstacked()
+
+
+def histories(batch: Batch, t: mj.Transform, keys: Sequence[Any], inner: mj.Subject) -> list[list[Any]]:
+    """The records of each element of a batch, with that of a call on all of it."""
+    before = batch._histories or [[]] * len(keys)
+    words = keys if is_random(t) else [None] * len(keys)
+    return [
+        [*records, Record(t, key, grids(inner, i))] for i, (records, key) in enumerate(zip(before, words, strict=True))
+    ]
+
+
+def element_keys(seed: np.ndarray, epoch: int, indices: Sequence[int]) -> np.ndarray:
+    """The keys of elements of a data set in an epoch, (B, 2)."""
+    found = keys_of(as_key(seed), np.uint32(epoch), np.array(indices, np.uint32))
+    return np.asarray(words_of(found))
+
+
 def collate(subjects: Sequence[Subject], *, collate_fn_map: Any = None) -> Batch:
     """A batch of subjects; pending if they are. Raises ValueError, saying which two, if they differ in their images."""
     del collate_fn_map
@@ -149,13 +220,14 @@ def collate(subjects: Sequence[Subject], *, collate_fn_map: Any = None) -> Batch
     if any(p is None or p.held is not pending[0].held for p in pending):
         return stacked(subjects, [f"element {i}" for i in range(len(subjects))])
     who = [p.who[0] for p in pending]
-    read = [Subject(subject._items) for subject in subjects]
+    read = [subject._with(subject._items) for subject in subjects]
     check_names(read, who)
     fits = same_shapes(read)
     # Where they differ in shape they are brought to one by the transform, each on its own.
     batch = stacked(read, who) if fits else Batch({})
     batch._pending = Pending(pending[0].held, who, None if fits else read)
     batch._pending.keys = [p.keys[0] for p in pending]
+    batch._pending.starts = [p.starts[0] for p in pending]
     return batch
 
 

@@ -1,27 +1,28 @@
 """A queue of random patches for training."""
 
+import math
 from collections import deque
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 import medjax as mj
 from medjax.patches.samplers import Sampler as MedjaxSampler
 from medjax.transforms.program import shown
 from torch_bridge import forked
+from torch_bridge.bridge import draw_key
 from torch_bridge.dataset import SubjectsDataset
 from torch_bridge.lending import WHERE_COMPUTED
-from torch_bridge.samplers import LabelSampler, Sampler, UniformSampler, WeightedSampler, same
+from torch_bridge.samplers import LabelSampler, PatchSampler, UniformSampler, WeightedSampler, same
 from torch_bridge.subject import Subject
-from torch_bridge.transforms import draw_key
 from torch_bridge.volumes import Volumes, cannot_be_cut, origin, separated, transform_of
 
 
-class Queue(IterableDataset):
-    """Random patches of a data set, each with an augmentation of its own; under a plain DataLoader, or iterated itself.
+class Queue(Dataset):
+    """Random patches of a data set, each with an augmentation of its own; a map-style Dataset of them.
 
     subjects_dataset: a SubjectsDataset, or any torch data set of Subjects of the bridge or of torchio.  max_length: how
     many patches wait at most, over which those of a volume are spread; at least samples_per_volume.
@@ -41,9 +42,11 @@ class Queue(IterableDataset):
     of the user's own; a Subset does not. A function of the user's own is called on the volume in a thread, and what it
     draws from torch is not repeated.
 
-    `len` is the number of patches of an epoch. Iterating, itself or by a DataLoader, gives the next epoch, or goes on
-    where `load_state_dict` stands; `queue[i]` is the next patch, whatever i, without end. `state_dict()` is where it
-    stands, for `torch.save` or JSON. Dropping the queue ends its threads.
+    `queue[i]` is the next patch, whatever i, epoch after epoch without end: so any DataLoader, its sampler, shuffle and
+    drop_last may ask. `len` is the number of patches of an epoch; after `load_state_dict` of what is left of it, until
+    the next patch is taken. Iterating the queue itself, or a SubjectsLoader, gives the next epoch, or goes on where
+    `load_state_dict` stands. `state_dict()` is where it stands, for `torch.save` or JSON. Dropping the queue ends its
+    threads.
 
     Raises ValueError for sizes below 1 and a max_length that holds no volume; RuntimeError in a worker of a DataLoader,
     whose num_workers must be 0, and in a forked child. What goes wrong with a subject begins with the subject.
@@ -77,7 +80,7 @@ class Queue(IterableDataset):
             raise ValueError(f"max_length={max_length} holds no volume of {samples_per_volume} patches")
         if not isinstance(sampler, MedjaxSampler):
             raise TypeError(f"sampler must be a sampler of torch_bridge, got {sampler!r}")
-        if isinstance(sampler, Sampler) and type(sampler) in (UniformSampler, WeightedSampler, LabelSampler):
+        if isinstance(sampler, PatchSampler) and type(sampler) in (UniformSampler, WeightedSampler, LabelSampler):
             sampler = same(type(sampler), sampler.arguments())
         self.subjects_dataset, self.sampler, self.subject_sampler = subjects_dataset, sampler, subject_sampler
         self.max_length, self.samples_per_volume, self.num_workers = max_length, samples_per_volume, num_workers
@@ -91,6 +94,34 @@ class Queue(IterableDataset):
         self._size = 0
 
     def __len__(self) -> int:
+        return self._size - self._given if self._resumes else self.iterations_per_epoch
+
+    @property
+    def num_subjects(self) -> int:
+        """How many volumes an epoch has."""
+        return len(self.subjects_dataset if self.subject_sampler is None else self.subject_sampler)
+
+    @property
+    def num_patches(self) -> int:
+        """How many patches are made and wait."""
+        return len(self._held)
+
+    def get_max_memory(self, subject: Subject | None = None) -> int:
+        """Bytes of `max_length` patches of float32. subject: whose images are counted; None for the first."""
+        subject = self.subjects_dataset[0] if subject is None else subject
+        channels = sum(image.num_channels for image in subject.get_images(intensity_only=False))
+        return 4 * math.prod(self.sampler.patch_size) * channels * self.max_length
+
+    def get_max_memory_pretty(self, subject: Subject | None = None) -> str:
+        """The same in words, as '1.5 GiB'."""
+        size, units = float(self.get_max_memory(subject)), ["Bytes", "KiB", "MiB", "GiB", "TiB"]
+        while size >= 1024 and len(units) > 1:
+            size, _ = size / 1024, units.pop(0)
+        return f"{size:.1f} {units[0]}"
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        """How many patches an epoch has."""
         samples, chosen = self.samples(), self.subject_sampler
         if isinstance(samples, int):
             return samples * len(self.subjects_dataset if chosen is None else chosen)

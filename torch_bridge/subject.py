@@ -15,6 +15,7 @@ import medjax as mj
 from medjax.annotations import Annotation
 from medjax.subject import stack_annotations, stack_arrays, unstack_item
 from torch_bridge.agreement import Agreement
+from torch_bridge.history import WithHistory
 from torch_bridge.image import Image, LabelMap, ScalarImage, collated
 from torch_bridge.looks import as_html, plot_subject
 from torch_bridge.store import Store, blank
@@ -114,6 +115,8 @@ class Items(Store):
         """One that holds other items, and is in all else as this."""
         made = blank(type(self))
         made.__dict__.update({**self.__dict__, "_items": items, "_pending": None})
+        if "_history" in made.__dict__:
+            made._history = list(made._history)
         return made
 
     def __copy__(self) -> Self:
@@ -125,7 +128,7 @@ class Items(Store):
         return f"{type(self).__name__}(" + ", ".join(f"{name}={item!r}" for name, item in self.items()) + ")"
 
 
-class Subject(Agreement, Items):
+class Subject(Agreement, WithHistory, Items):
     """Named images and free metadata of one person: `Subject(t1=ScalarImage("t1.nii.gz"), age=45)`; a dictionary.
 
     Items are reached and set as attributes and as items, which are one store. `len` is the number of images, as in
@@ -230,6 +233,8 @@ class Batch(Items):
     `batch["t1"][tio.DATA]` is a tensor, `batch["t1"][tio.AFFINE]` one of float64; what does not collate is a list of B.
     """
 
+    _histories: list[list[Any]] | None = None
+
     def __init__(self, items: dict[str, Any]):
         self._items, self._pending = items, None
 
@@ -240,7 +245,10 @@ class Batch(Items):
 
     def unstacked(self) -> list[Subject]:
         """The subjects; their images share the memory of the batch."""
-        return [Subject({n: element(item, i) for n, item in self.items()}) for i in range(self.batch_size)]
+        made = [Subject({n: element(item, i) for n, item in self.items()}) for i in range(self.batch_size)]
+        for subject, records in zip(made, self._histories or (), strict=False):
+            subject.applied_transforms = records
+        return made
 
 
 def own(item: Any, read: bool = True) -> Any:
@@ -297,7 +305,9 @@ def stacked(subjects: Sequence[Subject], who: Sequence[str]) -> Batch:
             items[name] = stack_annotations(values, name)
         else:
             items[name] = collated(values)
-    return Batch(items)
+    batch = Batch(items)
+    batch._histories = [subject.__dict__.get("_history", []) for subject in subjects]
+    return batch
 
 
 def check_names(subjects: Sequence[Subject], who: Sequence[str]) -> None:

@@ -18,7 +18,8 @@ from torch_bridge.constants import LOCATION
 from torch_bridge.dataset import SubjectsDataset, describe, to_subject
 from torch_bridge.dlpack import Owners, lent, restored, to_torch
 from torch_bridge.lending import WHERE_COMPUTED, carried, placed, taken
-from torch_bridge.loader import element_keys
+from torch_bridge.pending import element_keys
+from torch_bridge.steps import has_torch
 from torch_bridge.subject import Subject, element
 
 NOTES = "torch_bridge"
@@ -117,7 +118,8 @@ def transform_of(dataset: Any) -> mj.Transform | None:
     """The transform that all subjects of a data set carry and somebody else may do; None if that is not known."""
     inner, _ = origin(dataset)
     own = isinstance(inner, SubjectsDataset) and type(inner).__getitem__ is SubjectsDataset.__getitem__
-    return inner._held.transform if own and inner._held is not None else None
+    t = inner._held.transform if own and inner._held is not None else None
+    return None if t is None or has_torch(t) else t
 
 
 def cannot_be_cut(error: BaseException | None) -> bool:

@@ -10,6 +10,7 @@ from bridge.shared import files, tensors
 from bridge.shared import time_limit as time_limit
 from torch.utils.data import DataLoader, default_collate
 
+import medjax as mj
 import torch_bridge as tio
 
 DOUBLED = 2.0
@@ -21,7 +22,7 @@ def double(x):
 
 
 def pending(**items):
-    return tio.SubjectsDataset([tensors(**items)], tio.Lambda(double, ["intensity"]))[0]
+    return tio.SubjectsDataset([tensors(**items)], mj.Lambda(double, ["intensity"]))[0]
 
 
 WAYS = {
