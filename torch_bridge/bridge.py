@@ -91,7 +91,7 @@ class Bridge:
         del copy, parse_input  # accepted as TorchIO's; nothing is changed in place
         if keys is not None:
             kwargs["include"] = users.renamed_keys(keys, kwargs.get("include"))
-        if is_group_class(type(self)):
+        if is_group_class(type(self)) and "transforms" in {f.name for f in fields(cast(Any, self))}:
             args, kwargs = with_members(args, kwargs)
         if callable(kwargs.get("masking_method")) and not is_own_mask(kwargs["masking_method"]):
             kwargs["masking_method"] = MaskFunction(kwargs["masking_method"])
@@ -167,7 +167,10 @@ class Bridge:
         Raises RuntimeError if there is none.
         """
         if is_group_class(type(self)) and not self.chooses:
-            return Composed([m.inverse() for m in reversed(self.members) if can_invert(m, warn)])
+            found = [m.inverse() for m in reversed(self.members) if can_invert(m, warn)]
+            if warn and not found:
+                warnings.warn("No invertible transforms found", RuntimeWarning, stacklevel=2)
+            return Composed(found)
         if not self.is_invertible():
             raise RuntimeError(
                 f"{self.name} is not invertible; subject.apply_inverse_transform() undoes what was drawn"
@@ -221,7 +224,7 @@ def as_members(transforms: Any) -> Any:
 
 def as_member(t: Any) -> Any:
     """A member: itself, or a step in torch. Raises TypeError for what cannot be called."""
-    if not callable(t):
+    if not callable(t) or isinstance(t, type):
         raise TypeError(f"members of a Compose are transforms or functions of a Subject, got {t!r}")
     compiles = isinstance(t, mj.Transform) and not is_written_in_torch(t)
     return t if compiles else TorchStep(t)

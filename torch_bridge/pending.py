@@ -202,9 +202,8 @@ def histories(batch: Batch, t: mj.Transform, keys: Sequence[Any], inner: mj.Subj
     """The records of each element of a batch, with that of a call on all of it."""
     before = batch._histories or [[]] * len(keys)
     words = keys if is_random(t) else [None] * len(keys)
-    return [
-        [*records, Record(t, key, grids(inner, i))] for i, (records, key) in enumerate(zip(before, words, strict=True))
-    ]
+    shared, pairs = grids(inner), zip(before, words, strict=True)
+    return [[*records, Record(t, key, shared, i)] for i, (records, key) in enumerate(pairs)]
 
 
 def element_keys(seed: np.ndarray, epoch: int, indices: Sequence[int]) -> np.ndarray:

@@ -20,12 +20,32 @@ ON = {"on": np.bool_(True), "draw": {}}
 """The params of a Compose, but for its members."""
 
 
+class Outline(NamedTuple):
+    """The grid of an image, or the grids of those of a batch, without a voxel."""
+
+    name: str
+    kind: type[mj.Image]
+    shape: tuple[int, ...]
+    affine: np.ndarray
+
+
 class Record(NamedTuple):
-    """A compiled call: the transform, its key as words (None if nothing is random), and the grids it was given."""
+    """A compiled call: the transform, its key as words (None if nothing is random), and the grids it was given.
+
+    element: which one of a batch it is; None for a subject of its own.
+    """
 
     transform: mj.Transform
     key: Any
-    like: mj.Subject
+    grids: tuple[Outline, ...]
+    element: int | None = None
+
+    @property
+    def like(self) -> mj.Subject:
+        """What it was given, but for the voxels, which an outline without memory stands for."""
+        affines = [g.affine if self.element is None else g.affine[self.element] for g in self.grids]
+        pairs = zip(self.grids, affines, strict=True)
+        return mj.Subject({g.name: g.kind.of(outline(g.shape), affine) for g, affine in pairs})
 
     def steps(self) -> Iterator[tuple[mj.Transform, Any]]:
         """The transforms that were on, with what was drawn for each; drawn again."""
@@ -171,19 +191,16 @@ def undone(t: mj.Transform, x: Any, params: Any, like: Any, interpolation: str |
     return jax.block_until_ready(mj.Transform.invert(t, x, params, like=like, interpolation=interpolation))
 
 
-def grids(subject: mj.Subject, element: int | None = None) -> mj.Subject:
-    """The grids of a subject, or of an element of a batch: no voxels, which an outline without memory stands for."""
-    images = {}
-    for name, image in subject.images.items():
-        affine = np.array(image.affine if element is None else image.affine[element], np.float64)
-        images[name] = type(image).of(outline(image.shape[-4:]), affine, assumed=image.assumed)
-    return mj.Subject(images)
+def grids(subject: mj.Subject) -> tuple[Outline, ...]:
+    """The grids of a subject, or of a batch, whose elements share them."""
+    images = subject.images.items()
+    return tuple(Outline(n, type(i), i.shape[-4:], np.array(i.affine, np.float64)) for n, i in images)
 
 
-def noted(result: Any, before: Any, t: mj.Transform, key: Any, inner: Any, element: int | None = None) -> Any:
+def noted(result: Any, before: Any, t: mj.Transform, key: Any, inner: Any) -> Any:
     """A result, with the record of what made it of a subject behind those that the subject had."""
     if isinstance(result, Subject):
         words = np.asarray(key) if is_random(t) else None
         records = before.__dict__.get("_history", []) if isinstance(before, Subject) else []
-        result.__dict__["_history"] = [*records, Record(t, words, grids(inner, element))]
+        result.__dict__["_history"] = [*records, Record(t, words, grids(inner))]
     return result

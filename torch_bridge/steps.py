@@ -42,6 +42,15 @@ class TorchStep(mj.Transform):
         """The name of what is called."""
         return getattr(self.function, "name", type(self.function).__name__)
 
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("_") or name == "function":
+            raise AttributeError(name)
+        return getattr(self.function, name)
+
+    def is_invertible(self) -> bool:
+        """Whether what is called says that it has an inverse."""
+        return hasattr(self.function, "is_invertible") and self.function.is_invertible()
+
     def __call__(self, x: Any, key: Any = None, *, labels: Any = ()) -> Any:
         """What the callable makes of a subject."""
         del key, labels

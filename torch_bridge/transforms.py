@@ -34,8 +34,8 @@ HINTS = {
     "Standardize": "ZNormalization",
 }
 """What TorchIO 2 and MONAI call a transform of medjax."""
-OVERRIDDEN = ("OneHot", "RandomLabelsToImage")
-"""Transforms that TorchIO lets look at a subject before they know what they do."""
+OVERRIDDEN = ("Compose", "OneHot", "RandomLabelsToImage")
+"""Transforms that have more of TorchIO's than `adapted` gives them."""
 KINDS = {
     "spatial": users.SpatialTransform,
     "intensity": users.IntensityTransform,
@@ -110,6 +110,20 @@ class OneHot(adapted(REGISTRY["OneHot"])):  # pyright: ignore
         for name, image in users.LabelTransform.get_images_dict(self, subject).items():
             subject[name] = OneHot(int(image.data.max()) + 1)(image)
         return subject
+
+
+class Compose(adapted(REGISTRY["Compose"])):  # pyright: ignore
+    """`medjax.Compose`, whose members may be written in torch; a string is the name of a member."""
+
+    def __getitem__(self, item: Any) -> Any:
+        if isinstance(item, str):
+            if not self.names:
+                raise TypeError(f"this Compose was made of a sequence, whose members have no names, got {item!r}")
+            if item not in self.names:
+                raise KeyError(f"{item!r} is none of {', '.join(self.names)}")
+            item = self.names.index(item)
+        found = self.members[item]
+        return found.function if isinstance(found, TorchStep) else found
 
 
 @lru_cache(64)

@@ -31,7 +31,13 @@ def test_every_transform_is_there_as_a_subclass(name):
     assert cls is getattr(tio.transforms, name) and issubclass(cls, parent)
     assert (cls.__doc__ == parent.__doc__ or name in OVERRIDDEN) and pickle.loads(pickle.dumps(cls)) is cls
     given = list(inspect.signature(cls).parameters)
-    assert name in OVERRIDDEN or given == [*inspect.signature(parent).parameters, "copy", "keys", "parse_input", "label_keys"]
+    assert name in OVERRIDDEN or given == [
+        *inspect.signature(parent).parameters,
+        "copy",
+        "keys",
+        "parse_input",
+        "label_keys",
+    ]
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -150,3 +156,13 @@ def test_distributed_ranks_draw_differently(monkeypatch):
         torch.manual_seed(0)
         found.append(tio.RandomNoise()(tensors()).t1.data)
     assert not torch.equal(*found)
+
+
+@pytest.mark.parametrize("name", PUBLIC)
+def test_what_medjax_builds_without_arguments_is_built_here(name):
+    try:
+        expected = REGISTRY[name]()
+    except (TypeError, ValueError):
+        return
+    made = getattr(tio, name)()
+    assert name in OVERRIDDEN or repr(made) == repr(expected)

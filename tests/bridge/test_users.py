@@ -156,7 +156,7 @@ def test_functions_may_be_written_in_torch_or_for_jax():
 
 def test_subclasses_pickle_and_take_attributes():
     t = pickle.loads(pickle.dumps(tio.Compose([Turned(4), Flagged(2)])))
-    assert t[0].extra == 4 and t[1].function.value == 2
+    assert t[0].extra == 4 and t[1].value == 2
     t = tio.RandomSwap()
     t.patch_size = np.array((2, 2, 2))
     assert tuple(t.patch_size) == (2, 2, 2)
