@@ -251,14 +251,14 @@ def test_a_gallery_of_transforms(subject, axes):
 
 def test_validation(subjects):
     for subject in subjects:
-        images = PIPELINE(subject).get_images_dict()
+        images = PIPELINE(subject).get_images_dict(intensity_only=False)
         assert not any(torch.isnan(image.data).any() or torch.isinf(image.data).any() for image in images.values())
         assert len({image.shape for image in images.values()}) == 1
 
 
 def test_offline_preprocessing(subjects, tmp_path):
     for subject in subjects[:2]:
-        for name, image in preprocessing()(subject).get_images_dict().items():
+        for name, image in preprocessing()(subject).get_images_dict(intensity_only=False).items():
             image.save(tmp_path / f"{subject.subject_id}_{name}.nii.gz")
     assert nibabel.load(tmp_path / "02_label.nii.gz").shape == FIXED
 

@@ -12,9 +12,13 @@ import medjax as mj
 from medjax import keys
 from medjax.transforms.program import is_random
 from torch_bridge import forked
+from torch_bridge.bridge import as_key, compute_batch, draw_key
+from torch_bridge.constants import PATH
 from torch_bridge.dlpack import Owners, lent, to_torch
-from torch_bridge.subject import Batch, Image, LabelMap, ScalarImage, Subject, subject_to_medjax
-from torch_bridge.transforms import as_key, bridged, compute_batch, draw_key
+from torch_bridge.image import Image, LabelMap, ScalarImage
+from torch_bridge.lending import subject_to_medjax
+from torch_bridge.subject import Batch, Subject
+from torch_bridge.transforms import bridged
 
 
 class Augment(torch.nn.Module):
@@ -88,7 +92,7 @@ def as_batch(x: Any, labels: Sequence[str] | None) -> tuple[Batch, Callable[[Bat
         images[name] = as_image(value, not value.is_floating_point() if labels is None else name in labels)
 
     def back(batch: Batch) -> dict[str, Any]:
-        result = {n: as_tensor(i, found.get(n)) for n, i in batch.get_images_dict().items()}
+        result = {n: as_tensor(i, found.get(n)) for n, i in batch.get_images_dict(intensity_only=False).items()}
         return {**{n: result.get(n, value) for n, value in x.items()}, **result}
 
     return Batch(images), back
@@ -102,7 +106,8 @@ def as_image(tensor: torch.Tensor, label: bool) -> Image:
         affine = np.asarray(tensor.affine.cpu(), np.float64)  # pyright: ignore
         tensor = tensor.as_tensor()  # pyright: ignore
     affine = np.broadcast_to(affine, (*leading, 4, 4))
-    return (LabelMap if label else ScalarImage).of(tensor, affine, ({},) * leading[0] if leading else {})
+    header, path = (({},) * leading[0], [None] * leading[0]) if leading else ({}, None)
+    return (LabelMap if label else ScalarImage).of(tensor, affine, header, named={PATH: path})
 
 
 def is_meta(tensor: Any) -> bool:
@@ -209,7 +214,10 @@ class AsMonai:
         names = dict.fromkeys((*self.images, *self.labels))
         given = {name: torch.as_tensor(data[name]) for name in names}
         result = self.pipeline(Subject({n: as_image(tensor, n in self.labels) for n, tensor in given.items()}), key)
-        return {**data, **{n: as_tensor(image, given.get(n)) for n, image in result.get_images_dict().items()}}
+        return {
+            **data,
+            **{n: as_tensor(image, given.get(n)) for n, image in result.get_images_dict(intensity_only=False).items()},
+        }
 
 
 def from_monai(transform: Callable[[Any], Any], *, include: Sequence[str] | None = None) -> Callable[[Any], Any]:
@@ -232,11 +240,11 @@ class FromMonai:
             from monai.data.meta_tensor import MetaTensor
         except ImportError:
             raise ImportError("from_monai needs monai, which is not installed: pip install monai") from None
-        result = Subject(dict(subject.items()))
-        for name, image in subject.get_images_dict().items():
+        result = subject._with(dict(subject.items()))
+        for name, image in subject.get_images_dict(intensity_only=False).items():
             if name in self.include if self.include is not None else isinstance(image, ScalarImage):
                 made = self.transform(MetaTensor(image.data.clone(), affine=torch.from_numpy(image.affine)))
                 affine = np.asarray(made.affine, np.float64) if is_meta(made) else image.affine
                 tensor = made.as_tensor() if is_meta(made) else torch.as_tensor(made)
-                result[name] = image.of(tensor, affine, image.metadata)
+                result[name] = image.like(tensor, affine)
         return result

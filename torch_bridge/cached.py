@@ -1,13 +1,16 @@
 """Subjects of a torch data set from a cache: in a worker NumPy and torch only, whoever has JAX prepares what is new."""
 
-from copy import copy
+from copy import copy, deepcopy
 
 import medjax as mj
 from medjax.data.prepared import Prepared
 from torch_bridge import forked
+from torch_bridge.bridge import compute
 from torch_bridge.dlpack import to_torch
-from torch_bridge.subject import KINDS, Image, Subject, outline, subject_to_medjax
-from torch_bridge.transforms import compute
+from torch_bridge.image import KINDS, Image
+from torch_bridge.lending import subject_to_medjax
+from torch_bridge.subject import Subject
+from torch_bridge.voxels import outline
 
 
 def from_cache(prepared: Prepared, given: Subject) -> Subject:
@@ -25,17 +28,21 @@ def from_cache(prepared: Prepared, given: Subject) -> Subject:
     found = prepared.get(given.as_medjax(), make)
     if made and found is made["new"][1]:  # it is not kept
         return made["new"][0]
-    images = given.get_images_dict() if prepared.only_reads else {}
+    images, only_reads = given.get_images_dict(intensity_only=False), prepared.only_reads
     return given._with(
-        {n: filled(images.get(n), item) if isinstance(item, mj.Image) else item for n, item in found.items()}
+        {
+            n: filled(images.get(n), item, only_reads) if isinstance(item, mj.Image) else item
+            for n, item in found.items()
+        }
     )
 
 
-def filled(image: Image | None, found: mj.Image) -> Image:
+def filled(image: Image | None, found: mj.Image, only_reads: bool) -> Image:
     """The voxels of medjax's image in a copy of one that still knows its file, or in one of their own."""
     tensor = to_torch(found.data)
-    if image is None:
-        return KINDS[type(found)].of(tensor, found.affine, found.metadata, found.assumed)
+    if image is None or not only_reads:
+        named = None if image is None else deepcopy(image._named)
+        return KINDS[type(found)].of(tensor, found.affine, found.metadata, found.assumed, named)
     copied = copy(image)
     copied._tensor, copied._source = tensor, found.replace(data=outline(found.shape))
     return copied

@@ -1,228 +1,27 @@
-"""Random patches of subjects, and a queue of them for training."""
+"""A queue of random patches for training."""
 
+import math
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Iterator
+from typing import Any
 
-import jax
 import numpy as np
 import torch
-from torch.utils.data import IterableDataset, Subset, get_worker_info
+from torch.utils.data import Dataset, get_worker_info
 
 import medjax as mj
-from medjax import keys
-from medjax.data.loader import in_order
-from medjax.errors import UnknownShape, about
 from medjax.patches.samplers import Sampler as MedjaxSampler
-from medjax.subject import KEY
 from medjax.transforms.program import shown
 from torch_bridge import forked
-from torch_bridge.dataset import SubjectsDataset, describe, element_keys, to_subject
-from torch_bridge.dlpack import Owners, lent, restored, to_torch
-from torch_bridge.subject import (
-    KINDS,
-    LOCATION,
-    WHERE_COMPUTED,
-    Image,
-    Subject,
-    element,
-    placed,
-    subject_to_medjax,
-)
-from torch_bridge.transforms import as_key, draw_key
+from torch_bridge.bridge import draw_key
+from torch_bridge.dataset import SubjectsDataset
+from torch_bridge.lending import WHERE_COMPUTED
+from torch_bridge.subject import Subject
+from torch_bridge.volumes import Volumes, cannot_be_cut, origin, separated, transform_of
 
 
-def compute_patches(sampler: MedjaxSampler, x: mj.Subject, key: Any, first: int, count: int) -> mj.Subject:
-    """A batch of patches, each by the key and its number, waited for."""
-    key = keys.for_name(keys.as_key(key), "patch")
-    many = jax.numpy.stack([keys.for_step(key, number) for number in range(first, first + count)])
-    return jax.block_until_ready(MedjaxSampler.batch(sampler, x, many, count))
-
-
-def patches(sampler: Any, subject: Subject, key: Any, first: int, count: int, device: Any = None) -> list[Subject]:
-    """Patches number `first` on of a subject by a key, each in memory of its own, with its location."""
-    inner, back = subject_to_medjax(subject)
-    result = forked.run(compute_patches, sampler, inner, key, first, count)
-    locations = torch.from_numpy(np.array(result[LOCATION], np.int64))
-    images = result.images
-    batch = back(mj.Subject(images), device)
-    made = []
-    for i in range(count):
-        items: dict[str, Any] = {}
-        for name, item in subject.items():
-            if isinstance(item, Image):
-                several = batch[name]
-                items[name] = item.of(several.data[i].clone(), several.affine[i], item.metadata)
-            else:
-                items[name] = item
-        made.append(Subject({**items, LOCATION: locations[i].clone()}))
-    return made
-
-
-class Sampler(MedjaxSampler):
-    """Abstract. `sampler(subject)` is a patch, `sampler(subject, n)` an iterator over n of them.
-
-    A patch is a Subject; `patch[tio.LOCATION]`, (6,) int64, holds its first voxel and the one after its last. Without
-    `key` it draws one from torch's default generator; a key is a `jax.random.key`, or an integer as a seed.
-    """
-
-    def __call__(self, subject: Any, num_patches: int | None = None, *, key: Any = None) -> Any:
-        key = draw_key() if key is None else as_key(key)
-        if num_patches is None:
-            return patches(self, subject, key, 0, 1)[0]
-        return iter(patches(self, subject, key, 0, num_patches))
-
-
-class UniformSampler(Sampler, mj.UniformSampler):
-    """Patches anywhere, each place that fits equally likely, those at the border included. See `Sampler`."""
-
-
-class WeightedSampler(Sampler, mj.WeightedSampler):
-    """Patches whose centres are drawn in proportion to an image; see `Sampler` and `medjax.WeightedSampler`.
-
-    probability_map: name of the image; what is 0 there is never a centre.
-    """
-
-
-class LabelSampler(Sampler, mj.LabelSampler):
-    """Patches whose centres are voxels of a label map; see `Sampler` and `medjax.LabelSampler`.
-
-    label_name: the label map; None for the first.  label_probabilities: {label: weight}; None for any that is not 0.
-    """
-
-
-NOTES = "torch_bridge"
-"""Under this name a volume carries its `Notes` through medjax's queue."""
-
-
-class Notes(NamedTuple):
-    """What medjax does not know of a volume: the types of its voxels, and its key if it was transformed whole.
-
-    And what it need not know: to the torch user arrays are metadata, which may differ in shape.
-    """
-
-    dtypes: dict[str, torch.dtype]
-    key: np.ndarray | None
-    rest: dict[str, Any]
-
-
-class Volumes(mj.SubjectsDataset):
-    """The subjects of a torch data set as medjax's queue reads them in an epoch.
-
-    transform: what all of them carry and the queue does to boxes; None to have each volume transformed whole, here, by
-    the key of its epoch and index.
-    """
-
-    def __init__(self, dataset: Any, transform: mj.Transform | None, seed: np.ndarray, epoch: int):
-        super().__init__((), transform)
-        self.dataset, self.numbers = origin(dataset)
-        self.seed, self.epoch = seed, epoch
-
-    def __len__(self) -> int:
-        return len(self.numbers)
-
-    def describe(self, index: int) -> str:
-        """What an error calls a subject."""
-        number = self.numbers[index]
-        known = isinstance(self.dataset, SubjectsDataset)
-        return describe(self.dataset.subjects[number], number) if known else f"subject {number}"
-
-    def read(self, index: int, proceed: Callable[[], None] | None = None) -> mj.Subject:
-        """A subject in memory of its own: the user may write to theirs while this is used."""
-        if proceed is not None:
-            proceed()
-        number, key, mine = self.numbers[index], None, []
-        if self.transform is None:
-            subject, key = self.transformed(number, index)
-        else:
-            subject = self.dataset.subjects[number]
-        with about(self.describe(index)):
-            if self.transform is not None and self.dataset.cache is not None:
-                mine = [n for n, i in subject.get_images_dict().items() if i._tensor is None]
-                subject = self.dataset.prepared(number)
-            x, dtypes = subject.as_medjax(), {}
-            x = x.replace(**{name: image.stored() for name, image in x.images.items()})
-            for name, image in subject.get_images_dict().items():
-                dtypes[name] = torch_type(x[name].dtype) if image._tensor is None else image._tensor.dtype
-            seen = {**x.annotations, **{n: own(i, n in mine) for n, i in x.images.items()}}
-            rest = {n: item for n, item in x.items() if n not in seen and item is not None}
-            return mj.Subject({**seen, NOTES: Notes(dtypes, key, rest)})
-
-    def transformed(self, number: int, index: int) -> tuple[Subject, np.ndarray | None]:
-        """A subject as its data set has it, and the key that it was transformed by, if that was still to be done."""
-        if isinstance(self.dataset, SubjectsDataset):
-            subject = self.dataset[number]  # its errors begin with the subject
-        else:
-            with about(self.describe(index)):
-                subject = self.dataset[number]
-                subject = subject if isinstance(subject, Subject) else to_subject(subject, number)
-        if subject._pending is None:
-            return subject, None
-        key = element_keys(self.seed, self.epoch, [index])[0]
-        subject._pending.keys, subject._pending.device = key[None], WHERE_COMPUTED
-        subject._ready()
-        return subject, key
-
-
-def torch_type(dtype: np.dtype) -> torch.dtype:
-    """The type that voxels of a file have as a tensor."""
-    return to_torch(np.empty(0, dtype)).dtype
-
-
-def own(image: mj.Image, mine: bool) -> mj.Image:
-    """An image in an order and a type that JAX takes, in memory of its own; mine: that what is given is in, too."""
-    given = np.asarray(image.data)
-    labels = isinstance(image, mj.LabelMap)
-    data = in_order(given if given.dtype.itemsize <= 4 else np.asarray(lent(to_torch(given), labels)))
-    return image.replace(data=data if mine or not np.may_share_memory(data, given) else data.copy())
-
-
-def origin(dataset: Any) -> tuple[Any, Sequence[int]]:
-    """The data set behind Subsets, and which of its subjects they have."""
-    if type(dataset) is not Subset:
-        return dataset, range(len(dataset))
-    inner, numbers = origin(dataset.dataset)
-    return inner, [numbers[int(index)] for index in dataset.indices]
-
-
-def carried(dataset: Any) -> mj.Transform | None:
-    """The transform that all subjects of a data set carry and somebody else may do; None if that is not known."""
-    inner, _ = origin(dataset)
-    own = isinstance(inner, SubjectsDataset) and type(inner).__getitem__ is SubjectsDataset.__getitem__
-    return inner._rest.transform if own and inner._rest is not None else None
-
-
-def cannot_be_cut(error: BaseException | None) -> bool:
-    """Whether a pipeline has to see values before its shapes are known, so that no program makes patches."""
-    while error is not None and not isinstance(error, (UnknownShape, jax.errors.JAXTypeError)):
-        error = error.__cause__
-    return error is not None
-
-
-def separated(batch: mj.Subject, device: Any) -> list[Subject]:
-    """The patches of a batch, as views of its memory, which nothing else uses."""
-    owners, notes = Owners(), batch[NOTES]
-    tensors = {name: placed(image.data, None, device, owners) for name, image in batch.images.items()}
-    affines = {name: np.asarray(image.affine, np.float64) for name, image in batch.images.items()}
-    locations = torch.from_numpy(np.array(batch[LOCATION], np.int64))
-    words = np.array(keys.words_of(batch[KEY]), np.int64)
-    made = []
-    for i, note in enumerate(notes):
-        items: dict[str, Any] = {}
-        for name, item in batch.items():
-            if isinstance(item, mj.Image):
-                metadata: Any = item.metadata
-                data = restored(tensors[name][i], note.dtypes.get(name))
-                items[name] = KINDS[type(item)].of(data, affines[name][i], metadata[i])
-            elif name not in (NOTES, KEY, LOCATION):
-                items[name] = element(item, i)
-        key = torch.from_numpy(words[i] if note.key is None else note.key.astype(np.int64))
-        made.append(Subject({**items, **note.rest, LOCATION: locations[i], KEY: key}))
-    return made
-
-
-class Queue(IterableDataset):
-    """Random patches of a data set, each with an augmentation of its own; under a plain DataLoader, or iterated itself.
+class Queue(Dataset):
+    """Random patches of a data set, each with an augmentation of its own; a map-style Dataset of them.
 
     subjects_dataset: a SubjectsDataset, or any torch data set of Subjects of the bridge or of torchio.  max_length: how
     many patches wait at most, over which those of a volume are spread; at least samples_per_volume.
@@ -242,9 +41,11 @@ class Queue(IterableDataset):
     of the user's own; a Subset does not. A function of the user's own is called on the volume in a thread, and what it
     draws from torch is not repeated.
 
-    `len` is the number of patches of an epoch. Iterating, itself or by a DataLoader, gives the next epoch, or goes on
-    where `load_state_dict` stands; `queue[i]` is the next patch, whatever i, without end. `state_dict()` is where it
-    stands, for `torch.save` or JSON. Dropping the queue ends its threads.
+    `queue[i]` is the next patch, whatever i, epoch after epoch without end: so any DataLoader, its sampler, shuffle and
+    drop_last may ask. `len` is the number of patches of an epoch; after `load_state_dict` of what is left of it, until
+    the next patch is taken. Iterating the queue itself, or a SubjectsLoader, gives the next epoch, or goes on where
+    `load_state_dict` stands. `state_dict()` is where it stands, for `torch.save` or JSON. Dropping the queue ends its
+    threads.
 
     Raises ValueError for sizes below 1 and a max_length that holds no volume; RuntimeError in a worker of a DataLoader,
     whose num_workers must be 0, and in a forked child. What goes wrong with a subject begins with the subject.
@@ -290,6 +91,34 @@ class Queue(IterableDataset):
         self._size = 0
 
     def __len__(self) -> int:
+        return self._size - self._given if self._resumes else self.iterations_per_epoch
+
+    @property
+    def num_subjects(self) -> int:
+        """How many volumes an epoch has."""
+        return len(self.subjects_dataset if self.subject_sampler is None else self.subject_sampler)
+
+    @property
+    def num_patches(self) -> int:
+        """How many patches are made and wait."""
+        return len(self._held)
+
+    def get_max_memory(self, subject: Subject | None = None) -> int:
+        """Bytes of `max_length` patches of float32. subject: whose images are counted; None for the first."""
+        subject = self.subjects_dataset[0] if subject is None else subject
+        channels = sum(image.num_channels for image in subject.get_images(intensity_only=False))
+        return 4 * math.prod(self.sampler.patch_size) * channels * self.max_length
+
+    def get_max_memory_pretty(self, subject: Subject | None = None) -> str:
+        """The same in words, as '1.5 GiB'."""
+        size, units = float(self.get_max_memory(subject)), ["Bytes", "KiB", "MiB", "GiB", "TiB"]
+        while size >= 1024 and len(units) > 1:
+            size, _ = size / 1024, units.pop(0)
+        return f"{size:.1f} {units[0]}"
+
+    @property
+    def iterations_per_epoch(self) -> int:
+        """How many patches an epoch has."""
         samples, chosen = self.samples(), self.subject_sampler
         if isinstance(samples, int):
             return samples * len(self.subjects_dataset if chosen is None else chosen)
@@ -338,7 +167,7 @@ class Queue(IterableDataset):
         """Have medjax's queue of this epoch go on where this one stands; its threads start with the next patch."""
         self._held.clear()
         assert self._seed is not None
-        transform = None if self._whole else carried(self.subjects_dataset)
+        transform = None if self._whole else transform_of(self.subjects_dataset)
         source = mj.PatchQueue(
             Volumes(self.subjects_dataset, transform, self._seed, self._epoch),
             self.sampler,
@@ -407,7 +236,7 @@ class Queue(IterableDataset):
 
     def __repr__(self) -> str:
         text = f"Queue({len(self)} patches of {self.sampler.patch_size} an epoch, at most {self.max_length} waiting)"
-        whole = self._whole or carried(self.subjects_dataset) is None
+        whole = self._whole or transform_of(self.subjects_dataset) is None
         transform = None if whole else origin(self.subjects_dataset)[0].transform
         return text + "\n" + ("volumes are transformed whole" if transform is None else shown(transform))
 

@@ -6,18 +6,20 @@ Compose are inherited. The one mixin changes what goes in and out, where the key
 
 import difflib
 import inspect
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from functools import lru_cache
 from typing import Any
 
-import jax
 import numpy as np
 import torch
 
 import medjax as mj
-from medjax.transforms.program import is_random
-from medjax.transforms.transform import REGISTRY, register
-from torch_bridge import forked
-from torch_bridge.subject import Image, Subject, to_medjax
+from medjax.transforms.transform import REGISTRY
+from torch_bridge import users
+from torch_bridge.bridge import Bridge
+from torch_bridge.image import Image, LabelMap, ScalarImage
+from torch_bridge.steps import TorchStep
+from torch_bridge.subject import Subject
 
 HINTS = {
     "CropForeground": 'CropOrPad(mask_name="label")',
@@ -32,107 +34,35 @@ HINTS = {
     "Standardize": "ZNormalization",
 }
 """What TorchIO 2 and MONAI call a transform of medjax."""
-MAX_WORD = 1 << 32
-
-
-def draw_key(generator: torch.Generator | None = None) -> np.ndarray:
-    """Two words of 32 bits from a generator, torch's default one if None; starts no backend.
-
-    Each rank of a distributed run has its own.
-    """
-    drawn = torch.randint(MAX_WORD, (2,), generator=generator, device="cpu")
-    words = drawn.numpy().astype(np.uint32)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        words[0] ^= np.uint32(torch.distributed.get_rank() * 0x9E3779B9 % MAX_WORD)
-    return words
-
-
-def as_key(key: Any) -> Any:
-    """A key from a seed, or the key that is given."""
-    if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
-        return np.array([int(key) >> 32 & 0xFFFFFFFF, int(key) & 0xFFFFFFFF], np.uint32)
-    return key
-
-
-def compute(t: mj.Transform, x: Any, key: Any, labels: Any = ()) -> Any:
-    """medjax's own call, waited for: what is lent to it may be written to afterwards."""
-    return jax.block_until_ready(mj.Transform.__call__(t, x, key, labels=labels))
-
-
-def compute_batch(t: mj.Transform, x: Any, key: Any, labels: Any = ()) -> Any:
-    """The same for a batch."""
-    return jax.block_until_ready(mj.Transform.batch(t, x, key, labels=labels))
-
-
-class Bridge:
-    """What a transform of the bridge has before medjax's: tensors in, tensors out.
-
-    `t(x)` takes a Subject, an Image, a tensor or array (C, I, J, K), or a dictionary of them, and gives the same type
-    back, on the device it came from, never a changed input. Without `key` it draws one from torch's default generator,
-    if anything is random; a key is a `jax.random.key`, or an integer as a seed. In a forked child the process that it
-    was forked from computes.
-    """
-
-    def __init__(self, *args: Any, copy: bool = True, **kwargs: Any):
-        del copy  # accepted as TorchIO's; nothing is changed in place
-        super().__init__(*args, **kwargs)
-
-    def __call__(self: Any, x: Any, key: Any = None, *, labels: Any = ()) -> Any:
-        inner, back = to_medjax(x, labels)
-        return back(forked.run(compute, self, inner, self.key_for(key), labels))
-
-    def batch(self: Any, batch: Any, key: Any = None, *, labels: Any = ()) -> Any:
-        """Transform a batch, every element by its own key: (B,) keys, or one that its place is folded into."""
-        inner, back = to_medjax(batch, labels)
-        return back(forked.run(compute_batch, self, inner, self.key_for(key), labels))
-
-    def key_for(self: Any, key: Any) -> Any:
-        """The key that is given, or one that is drawn if it is needed."""
-        return draw_key() if key is None and is_random(self) else as_key(key)
-
-    def sample(self: Any, key: Any, subject: Any) -> Any:
-        """All that is drawn for a subject, the coin of p too; reads geometry, never voxels."""
-        return forked.run(mj.Transform.sample, self, as_key(key), to_medjax(subject)[0])
-
-    def apply(self: Any, subject: Any, params: Any) -> Any:
-        """What a call with these params does, exactly."""
-        inner, back = to_medjax(subject)
-        return back(forked.run(compute_apply, self, inner, params))
-
-    def invert(self: Any, x: Any, params: Any, *, like: Any, interpolation: str | None = None) -> Any:
-        """Take back what a call with these params did, to the grids of `like`; see `medjax.Transform.invert`."""
-        inner, back = to_medjax(x)
-        return back(forked.run(compute_inverse, self, inner, params, to_medjax(like)[0], interpolation))
-
-
-def compute_apply(t: mj.Transform, x: Any, params: Any) -> Any:
-    """medjax's own `apply`, waited for."""
-    return jax.block_until_ready(mj.Transform.apply(t, x, params))
-
-
-def compute_inverse(t: mj.Transform, x: Any, params: Any, like: Any, interpolation: str | None) -> Any:
-    """medjax's own `invert`, waited for."""
-    return jax.block_until_ready(mj.Transform.invert(t, x, params, like=like, interpolation=interpolation))
+OVERRIDDEN = ("Compose", "OneHot", "RandomLabelsToImage")
+"""Transforms that have more of TorchIO's than `adapted` gives them."""
+KINDS = {
+    mj.SpatialTransform: users.SpatialTransform,
+    mj.IntensityTransform: users.IntensityTransform,
+    mj.LabelTransform: users.LabelTransform,
+}
+"""TorchIO's class for what medjax says a transform is."""
 
 
 def adapted(cls: type[mj.Transform]) -> type[mj.Transform]:
     """The bridge's class for a transform of medjax; it pickles by its name in this module."""
     given = list(inspect.signature(cls).parameters.values())
-    accepted = inspect.Parameter("copy", inspect.Parameter.KEYWORD_ONLY, default=True)
+    defaults = {"copy": True, "keys": None, "parse_input": True, "label_keys": None}
+    accepted = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d) for n, d in defaults.items()]
     body = {
         "__module__": __name__,
         "__qualname__": cls.__name__,
         "__doc__": cls.__doc__,
-        "__signature__": inspect.Signature([*given, accepted]),
+        "__signature__": inspect.Signature([*given, *accepted]),
     }
-    made: Any = type(cls.__name__, (Bridge, cls), body)
-    register(made)
-    return made
+    kind = next((theirs for ours, theirs in KINDS.items() if issubclass(cls, ours)), users.Transform)
+    drawn = (users.RandomTransform,) if cls.__name__.startswith("Random") else ()
+    return type(cls.__name__, (Bridge, cls, *drawn, kind), body)
 
 
 def bridged(t: mj.Transform) -> Any:
     """A transform of medjax, and the members of one, as the bridge's."""
-    if isinstance(t, Bridge):
+    if isinstance(t, Bridge | TorchStep | mj.Lambda):
         return t
     made = object.__new__(globals()[type(t).__name__])
     for name, value in vars(t).items():
@@ -158,7 +88,113 @@ def __getattr__(name: str) -> Any:
     raise unknown(__name__, name)
 
 
-globals().update({name: adapted(cls) for name, cls in REGISTRY.items()})
+globals().update({name: adapted(cls) for name, cls in REGISTRY.items() if name not in ("Lambda", *OVERRIDDEN)})
+Lambda = users.Lambda
+
+
+class OneHot(adapted(REGISTRY["OneHot"])):  # pyright: ignore
+    """`medjax.OneHot`; num_classes: -1, the default, for one more than the greatest label of each label map."""
+
+    def __init__(self, num_classes: int = -1, **kwargs: Any):
+        object.__setattr__(self, "counts", num_classes == -1)
+        super().__init__(2 if num_classes == -1 else num_classes, **kwargs)
+
+    @property
+    def looks(self) -> bool:
+        """Whether it must see the labels."""
+        return self.__dict__.get("counts", False)
+
+    def apply_transform(self, subject: Subject) -> Subject:
+        if not self.looks:
+            return super().apply_transform(subject)
+        for name, image in users.LabelTransform.get_images_dict(self, subject).items():
+            subject[name] = OneHot(int(image.data.max()) + 1)(image)
+        return subject
+
+
+class Compose(adapted(REGISTRY["Compose"])):  # pyright: ignore
+    """`medjax.Compose`, whose members may be written in torch; a string is the name of a member."""
+
+    def __getitem__(self, item: Any) -> Any:
+        if isinstance(item, str):
+            if not self.names:
+                raise TypeError(f"this Compose was made of a sequence, whose members have no names, got {item!r}")
+            if item not in self.names:
+                raise KeyError(f"{item!r} is none of {', '.join(self.names)}")
+            item = self.names.index(item)
+        found = self.members[item]
+        return found.function if isinstance(found, TorchStep) else found
+
+
+@lru_cache(64)
+def labels_to_image(arguments: tuple[tuple[str, Any], ...]) -> Any:
+    """medjax's `RandomLabelsToImage` of these arguments, the same one each time: its program is found again."""
+    return adapted_labels(**dict(arguments))
+
+
+adapted_labels = adapted(REGISTRY["RandomLabelsToImage"])
+
+
+class RandomLabelsToImage(adapted_labels):  # pyright: ignore
+    """`medjax.RandomLabelsToImage` with TorchIO's defaults, which look at the label map: a step in torch.
+
+    label_key: None for the first label map.  used_labels: None for all labels that are there.  mean, std: one number or
+    pair for each label that is there; None for default_mean and default_std.  image_key: where the subject has this
+    image already, it stays outside of used_labels.  discretize: of shares, each voxel gets the label of the largest.
+    Raises RuntimeError for a mean or std that does not have as many, TypeError for a label_key that is no label map.
+    """
+
+    def __init__(
+        self, label_key: str | None = None, used_labels: Sequence[int] | None = None,
+        image_key: str = "image_from_labels", mean: Any = None, std: Any = None, default_mean: Any = (0.1, 0.9),
+        default_std: Any = (0.01, 0.1), discretize: bool = False, ignore_background: bool = False, **kwargs: Any,
+    ):  # fmt: skip
+        super().__init__(
+            label_key or "label", (0,) if used_labels is None else used_labels, image_key, default_mean=default_mean,
+            default_std=default_std, ignore_background=ignore_background, **kwargs,
+        )  # fmt: skip
+        object.__setattr__(self, "asked", (label_key, used_labels, mean, std, discretize))
+
+    @property
+    def looks(self) -> bool:
+        """Whether it was given TorchIO's arguments, and is none of medjax's brought here."""
+        return "asked" in self.__dict__
+
+    def apply_transform(self, subject: Subject) -> Subject:
+        if not self.looks:
+            return super().apply_transform(subject)
+        label_key, used, mean, std, discretize = self.asked
+        maps = [name for name, image in subject.items() if isinstance(image, LabelMap)]
+        image = subject.get_label_map((label_key or maps[0]) if label_key or maps else "a label map")
+        data = image.data
+        if len(data) > 1 and discretize:
+            most, data = data.max(0, keepdim=True)
+            data[most == 0] = -1
+        labels = [v for v in data.unique().tolist() if v >= 0] if len(data) == 1 else list(range(len(data)))
+        chosen = [int(v) for v in labels if used is None or v in used]
+        given = {"label_key": "label", "used_labels": tuple(chosen), "image_key": "image"}
+        for name, value in {"mean": mean, "std": std}.items():
+            if value is not None:
+                each = labels if len(value) == len(labels) else list(used or ())
+                if len(value) != len(each):
+                    raise RuntimeError(f"{name} must hold one number or pair for each label, {labels}, got {value!r}")
+                known = {label: as_pair(v) for v, label in zip(value, each, strict=True)}
+                given[name] = tuple(known[label] for label in chosen)
+        for name in ("default_mean", "default_std", "ignore_background"):
+            given[name] = as_pair(getattr(self, name)) if name != "ignore_background" else self.ignore_background
+        new = image.data.new_zeros((1, *image.spatial_shape), dtype=torch.float32)
+        if chosen:
+            new = labels_to_image(tuple(given.items()))(Subject(label=image.like(data)))["image"].data
+        if self.image_key in subject:
+            inside = torch.isin(data, torch.tensor(chosen)) if len(data) == 1 else data[chosen].sum(0, True) >= 0.5
+            new = torch.where(inside, new, subject[self.image_key].data.float())
+        subject[self.image_key] = ScalarImage(tensor=new, affine=image.affine)
+        return subject
+
+
+def as_pair(value: Any) -> Any:
+    """Numbers that can be hashed: one, or two."""
+    return tuple(float(v) for v in np.ravel(value)) if np.ndim(value) else float(value)
 
 
 def train(images_or_paths: Any, *args: Any, **options: Any) -> Any:

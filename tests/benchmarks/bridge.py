@@ -61,7 +61,7 @@ def overhead(options: argparse.Namespace) -> None:
     from medjax.patches.samplers import compiled_keys
     from medjax.transforms import host
     from medjax.transforms.call import compiled_each
-    from torch_bridge.subject import subject_to_medjax
+    from torch_bridge.lending import subject_to_medjax
 
     ours = tio.RandomBrightness()
     tensors = [torch.rand(1, 160, 192, 160) for _ in range(2)]

@@ -23,6 +23,7 @@ import psutil
 import torch
 from torch.utils.data import ConcatDataset, DataLoader, Dataset, DistributedSampler, Subset, random_split
 
+import medjax as mj
 import torch_bridge as tio
 
 SHAPE = (20, 24, 16)
@@ -184,7 +185,7 @@ def nothing(path):
 def lonely(transform, subject):
     """A function that does not pickle cannot be sent; the error says what."""
     try:
-        tio.Lambda(lambda x: x)(subject)
+        tio.Compose([mj.Lambda(lambda x: x)])(subject)
     except Exception as error:
         return type(error).__name__
 

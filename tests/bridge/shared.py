@@ -35,7 +35,7 @@ def files(folder, count=4, shape=(20, 24, 16)):
     subjects = []
     for i in range(count):
         subject = tensors(i, shape)
-        for name, image in subject.get_images_dict().items():
+        for name, image in subject.get_images_dict(intensity_only=False).items():
             image.save(folder / f"{i}_{name}.nii.gz")
         subjects.append(
             tio.Subject(
@@ -50,4 +50,4 @@ def files(folder, count=4, shape=(20, 24, 16)):
 
 def voxels(subject):
     """Copies of the voxels by name."""
-    return {name: np.array(image.numpy()) for name, image in subject.get_images_dict().items()}
+    return {name: np.array(image.numpy()) for name, image in subject.get_images_dict(intensity_only=False).items()}

@@ -10,6 +10,7 @@ from bridge.shared import files, tensors
 from bridge.shared import time_limit as time_limit
 from torch.utils.data import DataLoader, default_collate
 
+import medjax as mj
 import torch_bridge as tio
 from medjax import keys
 
@@ -40,7 +41,7 @@ def test_nothing_is_transformed_before_it_is_looked_at(tmp_path):
         calls.append(1)
         return x
 
-    dataset = tio.SubjectsDataset(files(tmp_path), tio.Lambda(count))
+    dataset = tio.SubjectsDataset(files(tmp_path), mj.Lambda(count))
     batch = default_collate([dataset[0], dataset[1]]).pin_memory()
     assert not calls
     _ = batch.t1
@@ -87,8 +88,12 @@ def test_errors_begin_with_the_subject(tmp_path):
             _ = default_collate([source[0]]).t1
     with pytest.raises(TypeError, match=r"subjects\[1\]"):
         tio.SubjectsDataset([constant, 3])
-    with pytest.raises(TypeError, match="transform"):
+    with pytest.raises(ValueError, match="transform"):
         tio.SubjectsDataset([constant], 3)
+    with pytest.raises(ValueError, match="whole number"):
+        dataset["a"]
+    with pytest.raises(ValueError, match="empty"):
+        tio.SubjectsDataset([])
 
 
 def test_a_function_of_the_users_is_called_at_once(tmp_path):

@@ -44,6 +44,29 @@ def test_whole_numbers_are_averaged_as_fractions():
     assert output.dtype == torch.float32 and ((output > 0) & (output < 1)).any()
 
 
+@pytest.mark.parametrize("mode", ["average", "hann", "gaussian"])
+@pytest.mark.parametrize("size, overlap", [(16, 8), (16, 4), (12, 6)])
+def test_a_map_of_0_and_1_comes_back_exactly(mode, size, overlap):
+    data = (torch.rand(1, 32, 30, 28, generator=torch.Generator().manual_seed(0)) > 0.5).float()
+    sampler = tio.GridSampler(tio.Subject(label=tio.LabelMap(tensor=data)), size, overlap)
+    aggregator = tio.GridAggregator(sampler, mode)
+    for batch in DataLoader(sampler, batch_size=3):
+        aggregator.add_batch(batch["label"][tio.DATA], batch[tio.LOCATION])
+    assert torch.equal(aggregator.get_output_tensor(), data)
+
+
+def test_a_sampler_is_called_and_patches_may_be_coarser():
+    subject = tensors()
+    sampler = tio.GridSampler(subject, 4)
+    first = next(sampler(subject))
+    assert torch.equal(first.t1.data, sampler[0].t1.data) and len(list(sampler())) == len(sampler)
+    assert sampler.patch_size.tolist() == [4, 4, 4] and sampler.patch_overlap.tolist() == [0, 0, 0]
+    aggregator = tio.GridAggregator(sampler, downsampling_factor=2)
+    for patch in sampler:
+        aggregator.add_batch(patch.t1.data[:, ::2, ::2, ::2], patch[tio.LOCATION])
+    assert torch.equal(aggregator.get_output_tensor(), subject.t1.data[:, ::2, ::2, ::2])
+
+
 def test_patches_are_copies_with_their_affines():
     subject = tensors(name="x")
     patch = tio.GridSampler(subject, 8)[3]

@@ -13,7 +13,14 @@ import pytest
 import torch
 from bridge.shared import files, tensors
 from bridge.shared import time_limit as time_limit
-from torch.utils.data import ConcatDataset, DataLoader, Dataset, Subset, WeightedRandomSampler
+from torch.utils.data import (
+    ConcatDataset,
+    DataLoader,
+    Dataset,
+    Subset,
+    SubsetRandomSampler,
+    WeightedRandomSampler,
+)
 
 import medjax as mj
 import torch_bridge as tio
@@ -29,7 +36,7 @@ SAMPLERS = [
 
 def is_box(patch, subject, tolerance=1e-6):
     i0, j0, k0, i1, j1, k1 = patch[tio.LOCATION].tolist()
-    for name, image in subject.get_images_dict().items():
+    for name, image in subject.get_images_dict(intensity_only=False).items():
         assert torch.equal(patch[name].data, image.data[:, i0:i1, j0:j1, k0:k1]), name
         corner = image.affine @ [i0, j0, k0, 1]
         assert abs(corner[:3] - patch[name].origin).max() < tolerance
@@ -221,15 +228,16 @@ def test_it_resumes(subjects, taken):
 @pytest.mark.parametrize("options", [{}, {"subject_sampler": torch.utils.data.RandomSampler(range(4))}])
 def test_it_resumes_under_a_loader_and_ends_with_the_epoch(subjects, options):
     patches = queue(subjects, AUGMENTATION, **options)
-    loader = DataLoader(patches, batch_size=5, drop_last=True)
-    assert len(list(loader)) == 2
+    loader = DataLoader(patches, batch_size=4)
+    assert len(list(loader)) == 3
     batches = iter(loader)
     next(batches)
     state = patches.state_dict()
-    assert state["epoch"] == 1 and state["given"] == 5
+    assert state["epoch"] == 1 and state["given"] == 4
     other = queue(subjects, AUGMENTATION, seed=7, **options)
     other.load_state_dict(state)
-    for one, two in zip(batches, DataLoader(other, batch_size=5, drop_last=True), strict=True):
+    assert len(other) == 8
+    for one, two in zip(batches, DataLoader(other, batch_size=4), strict=True):
         assert torch.equal(one["number"], two["number"]) and torch.equal(one["t1"][tio.DATA], two["t1"][tio.DATA])
 
 
@@ -243,8 +251,38 @@ def test_it_is_the_data_set_of_a_plain_loader(subjects):
         assert sorted(torch.cat([b["number"] for b in batches]).tolist()) == sorted([0, 1, 2, 3] * 3)
     batch = epochs[0][0]
     assert batch["label"][tio.DATA].shape == (5, 1, 8, 8, 8) and batch[tio.LOCATION].shape == (5, 6)
-    next(iter(loader))  # left early
-    assert sorted(torch.cat([b["number"] for b in loader]).tolist()) == sorted([0, 1, 2, 3] * 3)
+    around = [DataLoader(patches, 4, shuffle=True), DataLoader(patches, 4, sampler=SubsetRandomSampler(range(12))),
+              DataLoader(Subset(patches, range(12)), 4), DataLoader(ConcatDataset([patches]), 4)]  # fmt: skip
+    for other in around:
+        assert sorted(torch.cat([b["number"] for b in other]).tolist()) == sorted([0, 1, 2, 3] * 3)
+    assert [len(part) for part in torch.utils.data.random_split(patches, [8, 4])] == [8, 4]
+    assert not isinstance(patches, torch.utils.data.IterableDataset)
+
+
+def test_it_says_its_sizes(subjects):
+    patches = queue(subjects)
+    assert patches.num_subjects == 4 and patches.iterations_per_epoch == len(patches) == 12 and patches.num_patches == 0
+    assert patches.get_max_memory() == 7 * 4 * 2 * 8**3 and patches.get_max_memory_pretty() == "28.0 KiB"
+
+
+def test_our_loader_takes_what_a_loader_takes(subjects):
+    dataset = tio.SubjectsDataset(subjects, AUGMENTATION)
+    loader = tio.SubjectsLoader(dataset, 2, sampler=[3, 1, 0], collate_fn=list)
+    assert isinstance(loader, DataLoader) and [[s.number for s in batch] for batch in loader] == [[3, 1], [0]]
+    loader = tio.SubjectsLoader(dataset, batch_sampler=[[1], [2, 3]])
+    assert len(loader) == 2 and [batch["number"].tolist() for batch in loader] == [[1], [2, 3]]
+    assert len(list(tio.SubjectsLoader(queue(subjects), 4, shuffle=True))) == 3
+
+
+def test_a_patch_is_the_first_of_many():
+    subject = tensors()
+    torch.manual_seed(0)
+    patch = CUT(subject)
+    more = list(islice(patch, 4))
+    assert torch.equal(more[0][tio.LOCATION], patch[tio.LOCATION]) and type(more[0]) is tio.Subject
+    assert len({tuple(p[tio.LOCATION].tolist()) for p in more}) == 4
+    assert type(tio.Flip(axes=0)(patch)) is tio.Subject and dict(patch).keys() == dict(**patch).keys()
+    assert next(CUT(subject)).t1.shape == (1, 8, 8, 8)
 
 
 def test_it_is_the_data_set_of_our_loader(subjects):
