@@ -166,9 +166,12 @@ class Image(Described, Looks, Store):
         return LABEL if self.kind is mj.LabelMap else INTENSITY
 
     @property
-    def metadata(self) -> dict[str, Any]:
-        """What the file and the user said of the image; for one image."""
-        return {**self._source.metadata, **{n: v for n, v in self._named.items() if n != PATH}}
+    def metadata(self) -> Any:
+        """What the file and the user said of the image, in a dictionary; in a batch a tuple of B of them."""
+        header, named = self._source.metadata, {n: v for n, v in self._named.items() if n != PATH}
+        if isinstance(header, tuple):
+            return tuple({**one, **{n: values[i] for n, values in named.items()}} for i, one in enumerate(header))
+        return {**header, **named}
 
     @property
     def shape(self) -> tuple[int, ...]:

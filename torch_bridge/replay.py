@@ -10,6 +10,7 @@ import jax
 import numpy as np
 
 import medjax as mj
+from medjax.keys import words_of
 from medjax.transforms.program import flatten, flatten_params, is_random
 from torch_bridge import forked
 from torch_bridge.lending import to_medjax
@@ -149,7 +150,12 @@ class Applied:
         return is_invertible(self.transform)
 
     def __repr__(self) -> str:
-        return f"{self.name}({jax.tree.map(np.asarray, self.params['draw'])})"
+        return f"{self.name}({jax.tree.map(shown, self.params['draw'])})"
+
+
+def shown(drawn: Any) -> np.ndarray:
+    """What was drawn, for a text: the words of a key, numbers as they are."""
+    return np.asarray(words_of(drawn) if jax.dtypes.issubdtype(drawn.dtype, jax.dtypes.prng_key) else drawn)
 
 
 class Undo:

@@ -10,6 +10,7 @@ import torch
 
 from torch_bridge.files import sitk_to_nib
 from torch_bridge.image import Image, LabelMap, ScalarImage
+from torch_bridge.lending import from_torchio
 from torch_bridge.masks import Helpers
 from torch_bridge.replay import StepRecord, token_for
 from torch_bridge.subject import Batch, Subject
@@ -215,6 +216,8 @@ def renamed_keys(keys: Any, include: Any) -> Any:
 
 def parsed(x: Any, include: Any, label_keys: Any) -> tuple[Subject, Callable[[Subject], Any]]:
     """What a transform takes as a subject, and the way back to what it was."""
+    if type(x).__module__.partition(".")[0] == "torchio":
+        x = from_torchio(x)
     if isinstance(x, Subject):
         return x, lambda subject: subject
     if isinstance(x, Image):

@@ -75,7 +75,7 @@ class Volumes(mj.SubjectsDataset):
             for name, image in subject.get_images_dict(intensity_only=False).items():
                 stored = x[name].stored()
                 dtypes[name] = torch_type(stored.dtype) if image._tensor is None else image._tensor.dtype
-                images[name] = owned(stored.replace(metadata=carried(image)), name in mine)
+                images[name] = owned(stored.replace(metadata={**stored.metadata, **carried(image)}), name in mine)
             seen = {**x.annotations, **images}
             rest = {n: item for n, item in subject.items() if n not in seen and item is not None}
             return mj.Subject({**seen, NOTES: Notes(dtypes, key, rest)})
