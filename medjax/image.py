@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool
 from medjax import geometry, io
 from medjax.arguments import function_of, maybe, sizes, text, wholes
 from medjax.errors import one_of
-from medjax.metadata import Box, carried, leading_axes
+from medjax.metadata import leading_axes, register_image
 from medjax.ops.statistics import extent_mask
 from medjax.typing import Affine, Index, Shape3, Tracer, Voxels
 from medjax.voxels import ElementVoxels, admitted, wide
@@ -381,29 +381,6 @@ class LabelMap(Image):
 
     __slots__ = ()
     is_label = True
-
-
-LEAVES = ("data", "affine", "extent", "offset", "full")
-
-
-def register_image(cls: type[Image]) -> None:
-    """Make a kind of image a pytree."""
-
-    def flatten(image: Image):
-        data = image.data  # read first: the affine of a file comes with it
-        children = (data, image.affine, image._extent, image._offset, image._full)
-        return children, Box((image._metadata, image._assumed), image.leading)
-
-    def flatten_with_keys(image: Image):
-        children, box = flatten(image)
-        return tuple((jax.tree_util.GetAttrKey(n), c) for n, c in zip(LEAVES, children, strict=True)), box
-
-    def unflatten(box: Box, children: tuple[Any, ...]) -> Image:
-        image = cls.of(*children)
-        metadata, assumed = carried(box, children, image.leading) or ({}, False)
-        return cls.of(*children, metadata=metadata, assumed=assumed)
-
-    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)
 
 
 register_image(ScalarImage)

@@ -17,6 +17,8 @@ in every pytree of JAX. What belongs to the numbers and is to reach a compiled s
 from collections.abc import Iterable
 from typing import Any
 
+import jax
+
 from medjax.typing import Tracer
 
 Leading = tuple[int, ...] | None
@@ -49,3 +51,26 @@ def leading_axes(leaf: Any, rank: int) -> Leading:
     """The axes of a leaf before its last `rank`; None for what has no shape, as JAX's own placeholders."""
     shape = getattr(leaf, "shape", None)
     return shape[: max(len(shape) - rank, 0)] if isinstance(shape, tuple) else None
+
+
+LEAVES = ("data", "affine", "extent", "offset", "full")
+
+
+def register_image(cls: Any) -> None:
+    """Make a kind of image a pytree."""
+
+    def flatten(image: Any):
+        data = image.data  # read first: the affine of a file comes with it
+        children = (data, image.affine, image._extent, image._offset, image._full)
+        return children, Box((image._metadata, image._assumed), image.leading)
+
+    def flatten_with_keys(image: Any):
+        children, box = flatten(image)
+        return tuple((jax.tree_util.GetAttrKey(n), c) for n, c in zip(LEAVES, children, strict=True)), box
+
+    def unflatten(box: Box, children: tuple[Any, ...]) -> Any:
+        image = cls.of(*children)
+        metadata, assumed = carried(box, children, image.leading) or ({}, False)
+        return cls.of(*children, metadata=metadata, assumed=assumed)
+
+    jax.tree_util.register_pytree_with_keys(cls, flatten_with_keys, unflatten, flatten)

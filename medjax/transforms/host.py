@@ -140,7 +140,7 @@ def on_host(t: "Transform", subject: Subject, params: Params, record: Record | N
         if run[0] == 0 and ends_fixed(steps, run, host, begin):
             subject = bucketed(subject)
         metadata = metadata | slice_times(metadata, begin, ends)
-        known = {name: known_shape(place) for name, place in ends.items()}
+        known = {name: known_shape(place, kinds[name][0].itemsize) for name, place in ends.items()}
         pending.append(Pending(run, tuple(known.items()), idle))
         places = ends
         if not all(whole for _, whole in known.values()):
@@ -218,15 +218,14 @@ def places_after(steps: Sequence[Step], runs: Sequence[Run], params: Told, place
     return {name: place.anew() for name, place in places.items()}
 
 
-def known_shape(place: Place) -> Known:
+def known_shape(place: Place, itemsize: int) -> Known:
     """The shape in which a result is computed, and whether all of it is real.
 
     Exact where the types say it, and after indexing alone; else of a bucket, so that few programs serve many shapes.
     """
     i, j, k = place.grid.shape.tolist()
     exact = place.grid.fixed is not None or place.cost <= INDEXED
-    # What is read is a channel of float32 at least; labels, and what is indexed, may be of one byte.
-    buckets.check_memory((i, j, k), 1 if place.label or place.cost <= INDEXED else 4, "the result")
+    buckets.check_memory((place.grid.channels, i, j, k), itemsize, "the result")
     return ((i, j, k), True) if exact else (buckets.rounded((i, j, k)), False)
 
 
@@ -343,10 +342,11 @@ def drawn_for_grids(steps: Sequence[Step], turns: dict[int, Turn], places: Place
 def awaited(result: Subject, record: Any) -> Any:
     """The record of a program, after its result: what failed in between is an exception here, MemoryError if need be.
 
-    Nothing waits for a result without a record.
+    Nothing waits for a small result without a record.
     """
+    large = any(image.data.nbytes > buckets.SMALL for image in result.images.values())
     try:
-        if jax.tree.leaves(record):
+        if large or jax.tree.leaves(record):
             jax.block_until_ready(result)
         return record
     except jax.errors.JaxRuntimeError as error:
