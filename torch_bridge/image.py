@@ -168,7 +168,8 @@ class Image(Described, Looks, Store):
     @property
     def metadata(self) -> Any:
         """What the file and the user said of the image, in a dictionary; in a batch a tuple of B of them."""
-        header, named = self._source.metadata, {n: v for n, v in self._named.items() if n != PATH}
+        named = {n: v for n, v in self._named.items() if n != PATH}
+        header: Any = self._source.metadata
         if isinstance(header, tuple):
             return tuple({**one, **{n: values[i] for n, values in named.items()}} for i, one in enumerate(header))
         return {**header, **named}

@@ -89,12 +89,13 @@ class SubjectsLoader(DataLoader):
     def order(self, epoch: int) -> list[list[int]]:
         """The indices of each batch of an epoch; a sampler of the user's is asked once for each."""
         if self._chooses:
-            self._order = self._order if self._resumes else [list(map(int, batch)) for batch in self.batch_sampler]
+            sampler: Any = self.batch_sampler
+            self._order = self._order if self._resumes else [list(map(int, batch)) for batch in sampler]
             return self._order or []
-        size = len(self.dataset)
-        assert self._seed is not None
+        size, length = len(self.dataset), self.batch_size
+        assert self._seed is not None and length is not None
         order = np.random.default_rng([*self._seed, epoch]).permutation(size) if self.shuffle else np.arange(size)
-        return [order[i * self.batch_size : (i + 1) * self.batch_size].tolist() for i in range(len(self))]
+        return [order[i * length : (i + 1) * length].tolist() for i in range(len(self))]
 
     def __iter__(self) -> Any:
         if self._queue is not None:

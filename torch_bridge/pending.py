@@ -146,7 +146,7 @@ class Pending:
                 made._histories = histories(batch, t, self.keys, inner)
                 return made
         each = zip(subjects() if callable(subjects) else subjects, self.who, self.keys, strict=True)
-        return stacked([self.one(*parts, device) for parts in each], self.who)
+        return stacked([self.one(subject, who, key, device) for subject, who, key in each], self.who)
 
     def in_steps(self, subjects: Sequence[Subject]) -> Batch:
         """A batch of these, by a pipeline with steps in torch."""

@@ -105,8 +105,8 @@ class Queue(Dataset):
 
     def get_max_memory(self, subject: Subject | None = None) -> int:
         """Bytes of `max_length` patches of float32. subject: whose images are counted; None for the first."""
-        subject = self.subjects_dataset[0] if subject is None else subject
-        channels = sum(image.num_channels for image in subject.get_images(intensity_only=False))
+        first: Subject = self.subjects_dataset[0] if subject is None else subject
+        channels = sum(image.num_channels for image in first.get_images(intensity_only=False))
         return 4 * math.prod(self.sampler.patch_size) * channels * self.max_length
 
     def get_max_memory_pretty(self, subject: Subject | None = None) -> str:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 import medjax as mj
@@ -155,7 +156,7 @@ class Applied:
 
 def shown(drawn: Any) -> np.ndarray:
     """What was drawn, for a text: the words of a key, numbers as they are."""
-    return np.asarray(words_of(drawn) if jax.dtypes.issubdtype(drawn.dtype, jax.dtypes.prng_key) else drawn)
+    return np.asarray(words_of(drawn) if jnp.issubdtype(drawn.dtype, jax.dtypes.prng_key) else drawn)
 
 
 class Undo:

@@ -44,7 +44,7 @@ KINDS = {
 """TorchIO's class for what medjax says a transform is."""
 
 
-def adapted(cls: type[mj.Transform]) -> type[mj.Transform]:
+def adapted(cls: type[mj.Transform]) -> Any:
     """The bridge's class for a transform of medjax; it pickles by its name in this module."""
     given = list(inspect.signature(cls).parameters.values())
     defaults = {"copy": True, "keys": None, "parse_input": True, "label_keys": None}

@@ -197,7 +197,7 @@ class To(IntensityTransform):
                  **kwargs: Any):  # fmt: skip
         super().__init__(**kwargs)
         self.target, self.args_names = target, ("target",)
-        self.options = {"non_blocking": non_blocking, "copy": copy}
+        self.options: dict[str, Any] = {"non_blocking": non_blocking, "copy": copy}
         self.options |= {} if memory_format is None else {"memory_format": memory_format}
 
     def apply_transform(self, subject: Subject) -> Subject:
