@@ -72,7 +72,11 @@ class SubjectsDataset(Dataset):
     @property
     def transform(self) -> Callable[[Any], Any] | None:
         """The transform of a subject."""
-        return self._transform
+        return self._held.transform if self._transform is None and self._held is not None else self._transform
+
+    def __getstate__(self) -> dict[str, Any]:
+        # `Held` brings the transform, or finds it again where it came from: it need not pickle.
+        return {**self.__dict__, "_transform": None if self._held is not None else self._transform}
 
     @classmethod
     def from_batch(cls, batch: Any) -> Self:
