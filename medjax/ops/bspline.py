@@ -118,14 +118,13 @@ def taps(control: Float[Array, "D n0 n1 n2"], coordinates: tuple[Array, Array, A
             flat.dtype
         )
 
-    def plane(a: Array, total: Array) -> Array:
-        """Add the 16 taps of one plane of coefficients."""
-        for b in range(4):
-            base = ((first[0] + (a + 2)) * rows + (first[1] + (b + 2))) * columns + first[2] + 2
-            ab = weight(0, a) * weight(1, b)
-            for c in range(4):
-                value = flat.at[:, base + c].get(mode="promise_in_bounds")
-                total = total + value * (ab * weight(2, c))[None]
+    def line(a: Array | int, b: Array | int, total: Array) -> Array:
+        """Add the four taps of one line of coefficients."""
+        base = ((first[0] + (a + 2)) * rows + (first[1] + (b + 2))) * columns + first[2] + 2
+        ab = weight(0, a) * weight(1, b)
+        for c in range(4):
+            value = flat.at[:, base + c].get(mode="promise_in_bounds")
+            total = total + value * (ab * weight(2, c))[None]
         return total
 
-    return passes.summed(4, plane, zeros((control.shape[0], *first[0].shape), flat.dtype, flat, *first))
+    return passes.over_lines(line, zeros((control.shape[0], *first[0].shape), flat.dtype, flat, *first))

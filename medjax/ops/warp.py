@@ -149,18 +149,16 @@ def spline(data: Array, coordinates: Coordinates, extent: Array, dtype: Any) -> 
         weight = cubic(jnp.abs(coordinates[of] - index.astype(coordinates[of].dtype))).astype(dtype)
         return fold(index, jnp.int32(0), extent[of], "reflect"), weight
 
-    def plane(a: Array, total: Array) -> Array:
-        """Add the 16 taps of one plane."""
-        i, u = along(0, a)
-        for b in range(4):
-            j, v = along(1, b)
-            for c in range(4):
-                k, w = along(2, c)
-                value = flat.at[:, (i * rows + j) * columns + k].get(mode="promise_in_bounds")
-                total = total + value * (u * v * w)[None]
+    def line(a: Array | int, b: Array | int, total: Array) -> Array:
+        """Add the four taps of one line."""
+        (i, u), (j, v) = along(0, a), along(1, b)
+        for c in range(4):
+            k, w = along(2, c)
+            value = flat.at[:, (i * rows + j) * columns + k].get(mode="promise_in_bounds")
+            total = total + value * (u * v * w)[None]
         return total
 
-    return passes.summed(4, plane, zeros((channels, *first[0].shape), dtype, flat, extent, *first))
+    return passes.over_lines(line, zeros((channels, *first[0].shape), dtype, flat, extent, *first))
 
 
 def vote(data: Array, coordinates: Coordinates, extent: Array) -> Array:
