@@ -349,16 +349,19 @@ def test_whoever_fills_it_is_killed_at_any_moment(tmp_path, kills):
         subjects.append(mj.Subject(t1=mj.ScalarImage(tmp_path / f"{i}.nii"), t2=mj.ScalarImage(tmp_path / f"{i}.nii")))
     start = time.perf_counter()
     assert os.waitpid(forked(fill, subjects, tmp_path / "whole", range(12)), 0)[1] == 0
-    whole, moments, filled = time.perf_counter() - start, random.Random(kills), []
+    one, moments, filled = (time.perf_counter() - start) / 12, random.Random(kills), []
     for kill in range(kills):
-        child = forked(fill, subjects, tmp_path / f"cache {kill}", range(12))
-        time.sleep(moments.uniform(0, whole))
+        folder = tmp_path / f"cache {kill}"
+        folder.mkdir()
+        child, due = forked(fill, subjects, folder, range(12)), moments.randrange(11)
+        while sum(1 for _ in folder.glob("*/record.json")) < due and os.waitpid(child, os.WNOHANG)[0] == 0:
+            pass  # however slowly it comes so far
+        time.sleep(moments.uniform(0, one))
         os.kill(child, signal.SIGKILL)
         os.waitpid(child, 0)
-        filled.append(
-            check_filled(subjects, tmp_path / f"cache {kill}") if (tmp_path / f"cache {kill}").exists() else 0
-        )
-    assert min(filled) < 12 and len(set(filled)) > 1
+        filled.append(check_filled(subjects, folder))
+        assert filled[-1] >= due
+    assert len(set(filled)) > 1
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="this system does not fork")
