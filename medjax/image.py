@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import Any, ClassVar, Self
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
@@ -231,7 +232,11 @@ class Image:
     @property
     def size(self) -> Index:
         """How many voxels of each axis are real, (3,) int32: the extent, or the shape of what is not padded."""
-        return np.asarray(self.spatial_shape, np.int32) if self._extent is None else self._extent
+        if self._extent is not None:
+            return self._extent
+        shape = self.spatial_shape
+        xp = np if all(isinstance(n, int) for n in shape) else jnp  # an exported program may leave the shape open
+        return xp.asarray(shape, np.int32)
 
     @property
     def real(self) -> Bool[Array, "1 I J K"] | None:
