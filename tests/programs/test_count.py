@@ -1,6 +1,6 @@
 """The counter of kernels, waits and bytes, on a program whose numbers can be said by hand."""
 
-from programs.count import Cost, costs, dearest, mean, size_of
+from tests.programs.count import Cost, costs, dearest, mean, size_of
 
 TEXT = """
 HloModule jit_run, is_scheduled=true
