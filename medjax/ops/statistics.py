@@ -107,7 +107,11 @@ def finite_only(function: Callable[[Array, AnyMask], T], x: Volume, mask: AnyMas
 
 
 def each_channel(function: Callable[[Array, AnyMask], T], x: Volume, mask: AnyMask = None) -> T:
-    """`function` of each channel (1, I, J, K) and its mask, stacked along a new first axis."""
+    """`function` of each channel (1, I, J, K) and its mask, stacked along a new first axis.
+
+    Off a CPU it is mapped, where a conditional in it takes both branches, and cannot be traced over several devices:
+    put `finite_only` around this.
+    """
     if mask is None:
         return passes.one_by_one(lambda channel: function(channel[None], None), x)
     return passes.one_by_one(lambda pair: function(pair[0][None], pair[1][None]), (x, jnp.broadcast_to(mask, x.shape)))

@@ -28,9 +28,9 @@ jax.devices()
 used = int(open("/proc/self/statm").read().split()[0]) * resource.getpagesize()
 resource.setrlimit(resource.RLIMIT_AS, (used + 2**30, used + 2**30))
 subject = mj.Subject(a=mj.ScalarImage(np.ones((1, 8, 8, 8), np.float32)), name="sub-1")
-limit = int(((used + 2**30) / 4) ** (1 / 3) * 1.2)  # of float32
+limit = int((0.95 * (used + 2**30) / 4) ** (1 / 3))  # of float32
 sampler = mj.UniformSampler(4)
-transforms = {"pad": mj.CropOrPad(2 * limit), "resample": mj.Resample(8 / limit), "far": mj.Resample(0.002), "huge": mj.CropOrPad(3000)}
+transforms = {"pad": mj.CropOrPad(2 * limit), "resample": mj.Resample(6 / limit), "far": mj.Resample(0.002), "huge": mj.CropOrPad(3000)}
 for name, t in transforms.items():
     dataset = mj.SubjectsDataset([subject] * 2, t)
     ways = {
@@ -47,7 +47,7 @@ for name, t in transforms.items():
         except (MemoryError, ValueError, TypeError) as error:
             told = "sub-1" in str(error) or way in ("call", "batch")
             print(name, way, "refused" if told and "voxels" in str(error) else f"{type(error).__name__}: {error}")
-large = mj.CropOrPad(limit)  # of voxels of one byte it would fit, so it is begun
+large = mj.CropOrPad(limit)  # what the process may have would hold it, but not beside what it has: so it is begun
 ways = {
     "call": lambda: large(subject).a.numpy(),
     "queue": lambda: next(iter(mj.PatchQueue(mj.SubjectsDataset([subject], large), sampler, 2, jax.random.key(0)))),

@@ -57,11 +57,8 @@ class RescaleIntensity(IntensityTransform):
             )
             return at, jnp.ones_like(data, bool, ()) if mask is None else mask.any()
 
-        of_finite = partial(statistics.finite_only, cut)
-        if self.per_channel:
-            at, found = statistics.each_channel(of_finite, image.data, mask)
-        else:
-            at, found = of_finite(image.data, mask)
+        measured = partial(statistics.each_channel, cut) if self.per_channel else cut
+        at, found = statistics.finite_only(measured, image.data, mask)
         return {"cut": at.reshape(-1, 2), "found": found}
 
     def verify(self, measured: Params, name: str) -> None:

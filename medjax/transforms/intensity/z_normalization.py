@@ -1,6 +1,7 @@
 """Zero mean and unit standard deviation."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import jax.numpy as jnp
 from jaxtyping import Array
@@ -19,11 +20,6 @@ from medjax.transforms.masking import (
 )
 from medjax.transforms.transform import IntensityTransform, static, transform
 from medjax.typing import Params
-
-
-def of_finite(data: Array, mask: Array | None) -> tuple[Array, Array, Array]:
-    """Mean, deviation and number of the finite voxels."""
-    return statistics.finite_only(statistics.mean_std, data, mask)
 
 
 @transform
@@ -68,10 +64,9 @@ class ZNormalization(IntensityTransform):
             mean, std = statistics.over_channels(image.data)
             return {"mean": mean, "std": std, "count": jnp.asarray(image.shape[0], jnp.int32)}
         mask = mask_of(self.masking_method, image, subject, self.labels)
-        if self.per_channel:
-            found = statistics.each_channel(of_finite, image.data, mask)
-        else:
-            found = of_finite(image.data, mask)
+        mean_std = statistics.mean_std
+        measured = partial(statistics.each_channel, mean_std) if self.per_channel else mean_std
+        found = statistics.finite_only(measured, image.data, mask)
         mean, std, count = (value.reshape(-1, 1, 1, 1) for value in found)
         return {"mean": mean, "std": std, "count": count}
 
