@@ -177,11 +177,11 @@ def compute_many(t: mj.Transform, x: mj.Subject, keys: Any, who: Sequence[str]) 
     with about(", ".join(who)):
         checks.check_subject(t, x)
         try:
-            result, record = call.compute(t, host.bare(x), keys)
+            result, seen = call.compute(t, host.bare(x), keys)
         except UnknownShape:
             UNBATCHED.add(given)
             return None
-    return jax.block_until_ready(host.after_batch(t, x, result, record, len(who), who))
+    return jax.block_until_ready(host.after_batch(t, x, result, seen, len(who), who))
 
 
 def many(t: mj.Transform, subjects: list[Subject], keys: list[np.ndarray]) -> list[Subject]:

@@ -29,6 +29,7 @@ from medjax.errors import about, needs_extra, needs_key, one_of
 from medjax.subject import Subject, compare, stack
 from medjax.transforms import buckets, call, checks, host
 from medjax.transforms.program import is_random
+from medjax.transforms.seen import Packed
 from medjax.typing import Key, Shape3
 
 Device = jax.Device | NamedSharding | None
@@ -140,7 +141,7 @@ class Started(NamedTuple):
 
     batch: Subject
     result: Subject
-    record: Any
+    seen: Packed | None
     names: list[str]
 
 
@@ -297,18 +298,18 @@ class Loader:
             full = stack(subjects + subjects[:1] * missing, shape=shapes)
         with about(", ".join(names)):
             checks.check_subject(t, full)
-            result, record = call.compute(t, self.put(host.bare(full)), self.element_keys(elements))
-        return Started(batch, result, record, names)
+            result, seen = call.compute(t, self.put(host.bare(full)), self.element_keys(elements))
+        return Started(batch, result, seen, names)
 
     def finish(self, started: Started) -> Subject:
         """Wait for a batch, check it, and give it its affines and metadata."""
-        batch, result, record, names = started
+        batch, result, seen, names = started
         t, size = self.dataset.rest, len(names)
-        if t is None:
+        if t is None or seen is None:
             return result
         if size < self.order.batch_size:
             result = jax.tree.map(lambda leaf: leaf[:size], result)
-        return host.after_batch(t, batch, result, record, size, names)
+        return host.after_batch(t, batch, result, seen, size, names)
 
     def put(self, batch: Subject) -> Subject:
         """The batch with its voxels on the device."""

@@ -28,6 +28,7 @@ from medjax.transforms.loop import looped
 from medjax.transforms.near import brought_near, shifted, taken_back
 from medjax.transforms.program import flatten, flatten_params, is_random, is_traced, runs_of, seen_on_host
 from medjax.transforms.run import draw, execute
+from medjax.transforms.seen import Packed, Seen, packed
 from medjax.typing import Key, Params
 from medjax.voxels import ElementVoxels, admitted
 
@@ -62,11 +63,12 @@ def batch(t: "Transform", x: Data, key: Key | None, labels: Sequence[str]) -> Da
     return restore(after_batch(t, subject, *compute(t, subject, key), size))
 
 
-def compute(t: "Transform", subject: Subject, key: Key | None) -> tuple[Subject, Any]:
-    """A batch transformed by one program, and what `after_batch` needs to finish it."""
+def compute(t: "Transform", subject: Subject, key: Key | None) -> tuple[Subject, Packed]:
+    """A batch transformed by one program, and what `after_batch` needs to finish it; waits for neither."""
     near, brought, offset = brought_near(t, subject)
-    result, record = compiled_each(near, brought, key, batch_sharding(subject))
-    return taken_back(result, offset), record
+    result, seen = compiled_each(near, brought, key, batch_sharding(subject))
+    seen.ask()
+    return taken_back(result, offset), seen
 
 
 def sample(t: "Transform", key: Key | None, x: Data) -> Params:
@@ -120,7 +122,7 @@ def executed(t: "Transform", subject: Subject, params: Params) -> Subject:
     return execute(steps, runs_of(steps), flatten_params(t, params), subject)[0]
 
 
-def each(t: "Transform", subject: Subject, key: Key | None, index: Array, size: int) -> tuple[Subject, Any]:
+def each(t: "Transform", subject: Subject, key: Key | None, index: Array, size: int) -> tuple[Subject, Seen]:
     """Draw and run for every element of a batch, one after the other; with what is needed to plan again on the host.
 
     index: which elements of a batch of `size` they are.
@@ -131,15 +133,15 @@ def each(t: "Transform", subject: Subject, key: Key | None, index: Array, size: 
     rest = subject.replace(**{name: subject[name].replace(data=None) for name in whole})
 
     @jax.checkpoint
-    def element(operands: Any) -> Any:
+    def element(operands: tuple) -> tuple[Subject, Seen]:
         t, whole, subject, params, number = operands
         subject = subject.replace(
             **{name: subject[name].replace(data=ElementVoxels(data, number)) for name, data in whole.items()}
         )
         flat = flatten_params(t, params)
         result, record = execute(flatten(t), runs, flat, subject)
-        seen = {i: flat[i] for i, step in enumerate(steps) if seen_on_host(step.transform)}
-        return result, {"record": record, "params": seen}
+        turns = {i: flat[i] for i, step in enumerate(steps) if seen_on_host(step.transform)}
+        return result, Seen(record, turns)
 
     operands = (rest, draws(t, key, subject, index, size), jnp.arange(len(index), dtype=jnp.int32))
     result, seen = jax.lax.map(lambda operands: element((t, whole, *operands)), operands)
@@ -176,12 +178,12 @@ def cropped_first(t: "Transform", key: Key | None, subject: Subject) -> list[str
 
 def every(
     t: "Transform", subject: Subject, key: Key | None, sharding: NamedSharding | None = None
-) -> tuple[Subject, Any]:
+) -> tuple[Subject, Seen]:
     """`each` for all of a batch; one that is split over devices stays so, every device running its own elements."""
     size = batch_size(subject)
     index = jnp.arange(size, dtype=jnp.int32)
 
-    def run(t: "Transform", own: tuple[Subject, Key | None, Array]) -> tuple[Subject, Any]:
+    def run(t: "Transform", own: tuple[Subject, Key | None, Array]) -> tuple[Subject, Seen]:
         subject, key, index = own
         return each(t, subject, key, index, size)
 
@@ -191,9 +193,10 @@ def every(
 @partial(jax.jit, static_argnames="sharding")
 def compiled_each(
     t: "Transform", subject: Subject, key: Key | None, sharding: NamedSharding | None
-) -> tuple[Subject, Any]:
+) -> tuple[Subject, Packed]:
     """`every`, compiled."""
-    return every(t, subject, key, sharding)
+    result, seen = every(t, subject, key, sharding)
+    return result, packed(seen, batch_size(subject))
 
 
 def batch_sharding(subject: Subject) -> NamedSharding | None:

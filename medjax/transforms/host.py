@@ -6,7 +6,7 @@ and then cut. What is checked before and after stands in `checks.py`.
 
 from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -44,10 +44,13 @@ from medjax.transforms.program import (
     walk,
 )  # fmt: skip
 from medjax.transforms.run import draw, execute, locate
+from medjax.transforms.seen import Packed
 from medjax.typing import Key, Params, Shape3
 
 if TYPE_CHECKING:  # transforms are called through this
     from medjax.transforms.transform import Transform
+
+T = TypeVar("T")
 
 
 @jax.jit
@@ -285,7 +288,7 @@ def bare(subject: Subject) -> Subject:
 
 
 def after_batch(
-    t: "Transform", subject: Subject, result: Subject, record: Any, size: int, who: Sequence[str] | None = None
+    t: "Transform", subject: Subject, result: Subject, seen: Packed, size: int, who: Sequence[str] | None = None
 ) -> Subject:
     """Check what was measured in a batch, plan its affines again in float64 and give back its metadata.
 
@@ -294,14 +297,14 @@ def after_batch(
     steps = flatten(t)
     runs = runs_of(steps)
     with about(", ".join(who) if who else "the batch"):
-        record = jax.device_get(awaited(result, record))
+        record, turns = awaited(result, seen).unpacked()
     affines = {name: np.asarray(image.affine, np.float64) for name, image in subject.images.items()}
     subject = subject.replace(**{name: subject[name].replace(affine=affine) for name, affine in affines.items()})
     places: list[Places] = []
     kept: list[dict[str, Any]] = []
     planned: dict[bytes, Places] = {}
     for i in range(size):
-        params, found = jax.tree.map(lambda leaf, i=i: leaf[i], (record["params"], record["record"]))
+        params, found = jax.tree.map(lambda leaf, i=i: leaf[i], (turns, record))
         known = {name: image.metadata for name, image in subject.images.items()}
         known = {name: each[i] if isinstance(each, tuple) else each for name, each in known.items()}
         here = begin = start_all(element_grids(subject, i))
@@ -339,7 +342,7 @@ def drawn_for_grids(steps: Sequence[Step], turns: dict[int, Turn], places: Place
     return b"".join(part.tobytes() for part in parts)
 
 
-def awaited(result: Subject, record: Any) -> Any:
+def awaited(result: Subject, record: T) -> T:
     """The record of a program, after its result: what failed in between is an exception here, MemoryError if need be.
 
     Nothing waits for a small result without a record.
