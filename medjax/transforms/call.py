@@ -8,7 +8,7 @@ cost follows what was drawn and its memory is that of one element.
 import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
-from typing import TYPE_CHECKING, Any, NoReturn, TypeAlias
+from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -109,7 +109,7 @@ def invert(t: "Transform", x: Data, params: Params, like: Data, interpolation: s
     return restore(taken_back(inverse.invert(t, subject, params, original, interpolation), offset))
 
 
-def key_for(t: "Transform", key: Any, check: Callable[[Any], Key]) -> Key | None:
+def key_for(t: "Transform", key: object, check: Callable[[object], Key]) -> Key | None:
     """The checked key, or None if none is given and none is needed."""
     if key is None:
         return needs_key(type(t).__name__) if is_random(t) else None
@@ -264,7 +264,7 @@ def check_leading(subject: Subject, leading: int) -> None:
             refuse_leading(f"the affine of {name}", tuple(affine.shape), leading)
 
 
-def refuse_leading(name: str, shape: Any, leading: int) -> NoReturn:
+def refuse_leading(name: str, shape: tuple[int, ...] | str, leading: int) -> NoReturn:
     """Raise the error of a batch where one subject is due, or of one subject where a batch is."""
     if leading:
         raise ValueError(

@@ -6,7 +6,7 @@ is known how the batch is split, and where only XLA knows, inside of a user's ji
 """
 
 import zlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from typing import Any, TypeAlias
@@ -18,16 +18,16 @@ from jax.custom_batching import custom_vmap
 from jax.experimental.custom_partitioning import ArrayMapping, SdyShardingRule, custom_partitioning
 from jax.extend.core import ClosedJaxpr, Jaxpr
 from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
-from jaxtyping import Array
+from jaxtyping import Array, ArrayLike, PyTree
 
 from medjax import keys
 from medjax.typing import Tracer
 
-Function: TypeAlias = Callable[[Any, Any], Any]
+Function: TypeAlias = Callable[[PyTree, PyTree], PyTree]
 """Of a tree that all elements share and of one with a leading axis of elements; each result has that axis too."""
 
 
-def alike(*operands: Any) -> tuple[Any, ...]:
+def alike(*operands: PyTree) -> tuple[PyTree, ...]:
     """These trees, every leaf varying over each axis of a `shard_map` that any leaf varies over.
 
     JAX refuses a conditional one branch of which varies and the other not, and a loop whose state comes to vary: so a
@@ -39,13 +39,13 @@ def alike(*operands: Any) -> tuple[Any, ...]:
     return tree.unflatten([jax.lax.pcast(x, a, to="varying") if a else x for x, a in zip(leaves, lacking, strict=True)])
 
 
-def varying(leaf: Any) -> frozenset[Any]:
+def varying(leaf: ArrayLike) -> frozenset[Hashable]:
     """The axes of a `shard_map` that an array varies over."""
     aval: Any = jax.typeof(leaf)
     return aval.vma if hasattr(aval, "vma") else aval.mat.varying  # the name that JAX has given it since
 
 
-def by_devices(function: Function, shared: Any, batch: Any, split: NamedSharding | None = None) -> Any:
+def by_devices(function: Function, shared: PyTree, batch: PyTree, split: NamedSharding | None = None) -> PyTree:
     """function(shared, batch), every device running it on the elements that it holds.
 
     It must give an element the same whatever others it is given with. split: how a batch is split, where an automatic
@@ -60,7 +60,7 @@ def by_devices(function: Function, shared: Any, batch: Any, split: NamedSharding
     return partitioned(function, shared, batch)
 
 
-def explicit_split(operands: Any, batch: Any) -> NamedSharding | None:
+def explicit_split(operands: PyTree, batch: PyTree) -> NamedSharding | None:
     """How the leading axis of a batch is split, if any operand is split along explicit axes, of this axis or others."""
     shardings = [jax.typeof(leaf).sharding for leaf in jax.tree.leaves(operands)]
     mesh = next((s.mesh for s in shardings if any(part is not None for part in s.spec)), None)
@@ -71,7 +71,7 @@ def explicit_split(operands: Any, batch: Any) -> NamedSharding | None:
 
 
 @contextmanager
-def on_no_mesh(leaves: list[Any]) -> Iterator[list[Any]]:
+def on_no_mesh(leaves: Sequence[Array]) -> Iterator[Sequence[Array | jax.ShapeDtypeStruct]]:
     """Outlines of arrays, and tracing, without explicit axes, which would be written into a program for one element.
 
     Where there are none, the arrays themselves.
@@ -83,7 +83,7 @@ def on_no_mesh(leaves: list[Any]) -> Iterator[list[Any]]:
         yield [jax.ShapeDtypeStruct(a.shape, a.dtype, weak_type=a.weak_type) for a in map(jax.typeof, leaves)]
 
 
-def in_mesh(function: Function, shared: Any, batch: Any, split: NamedSharding) -> Any:
+def in_mesh(function: Function, shared: PyTree, batch: PyTree, split: NamedSharding) -> PyTree:
     """`by_devices` where it is known how the batch is split; what is split along another axis is brought together."""
     along, everywhere = PartitionSpec(split.spec[0]), PartitionSpec()
     mesh = split.mesh
@@ -103,7 +103,7 @@ def in_mesh(function: Function, shared: Any, batch: Any, split: NamedSharding) -
     return run(shared, batch)
 
 
-def partitioned(function: Function, shared: Any, batch: Any) -> Any:
+def partitioned(function: Function, shared: PyTree, batch: PyTree) -> PyTree:
     """`by_devices` where XLA alone knows how the batch is split, if it is: it is given a rule to partition the call by.
 
     Where one device runs it, and where it is differentiated, the call is the function itself. So it is where it calls

@@ -43,7 +43,7 @@ from medjax.transforms.program import (
     seen_on_host,
     walk,
 )  # fmt: skip
-from medjax.transforms.run import draw, execute, locate
+from medjax.transforms.run import Shapes, draw, execute, locate
 from medjax.transforms.seen import Packed
 from medjax.typing import Key, Params, Shape3
 
@@ -60,14 +60,24 @@ def compiled_draw(t: "Transform", key: Key | None, subject: Subject) -> Params:
 
 
 @partial(jax.jit, static_argnames=("certain", "runs", "shapes"))
-def compiled_execute(transforms, params, subject, *, certain, runs, shapes):
+def compiled_execute(
+    transforms: Sequence["Transform"],
+    params: Sequence[Turn],
+    subject: Subject,
+    *,
+    certain: tuple[bool, ...],
+    runs: tuple[Run, ...],
+    shapes: Shapes,
+) -> tuple[Subject, Record]:
     """`execute`, compiled: numbers are arguments, structure is static."""
     steps = [Step(t, c) for t, c in zip(transforms, certain, strict=True)]
     return execute(steps, runs, params, subject, shapes)
 
 
 @partial(jax.jit, static_argnames="certain")
-def compiled_locate(transforms: Any, params: Any, subject: Subject, *, certain: tuple[bool, ...]) -> dict[int, Params]:
+def compiled_locate(
+    transforms: Sequence["Transform"], params: Sequence[Turn], subject: Subject, *, certain: tuple[bool, ...]
+) -> dict[int, Params]:
     """What the steps of a run must see before it is planned, by their place in the run."""
     steps = [Step(t, c) for t, c in zip(transforms, certain, strict=True)]
     return locate(steps, tuple(range(len(steps))), params, subject)[1]

@@ -7,28 +7,28 @@ gradient. There is no forward mode and no second derivative through it.
 """
 
 from collections.abc import Callable
-from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.core import eval_jaxpr
 from jax.custom_batching import custom_vmap
+from jaxtyping import Array, PyTree
 
 from medjax.transforms.devices import by_devices, on_no_mesh
 
 
-def looped(function: Callable[..., Any], *operands: Any) -> Any:
+def looped(function: Callable[..., PyTree], *operands: PyTree) -> PyTree:
     """function(*operands), which under `vmap` is a loop over the batch, in both directions."""
-    pure, closed_over, out = hoist(function, operands)
+    pure, closed_over, outline = hoist(function, operands)
     leaves, tree = jax.tree.flatten((operands, closed_over))
     leaves = [leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in leaves]
     real = [jnp.issubdtype(leaf.dtype, jnp.inexact) for leaf in leaves]
 
-    def join(inexact: list[Any], rest: list[Any]) -> list[Any]:
+    def join(inexact: list[Array], rest: list[Array]) -> list[Array]:
         a, b = iter(inexact), iter(rest)
         return pure(*jax.tree.unflatten(tree, [next(a) if r else next(b) for r in real]))
 
-    def pull(inexact: list[Any], rest: list[Any], cotangent: list[Any]) -> list[Any]:
+    def pull(inexact: list[Array], rest: list[Array], cotangent: list[Array]) -> list[Array]:
         return jax.vjp(lambda values: join(values, rest), inexact)[1](cotangent)[0]
 
     forward, backward = in_turn(join), in_turn(pull)
@@ -38,22 +38,24 @@ def looped(function: Callable[..., Any], *operands: Any) -> Any:
         lambda saved, cotangent: (backward(*saved, cotangent), None),
     )
     inexact = [leaf for leaf, r in zip(leaves, real, strict=True) if r]
-    return jax.tree.unflatten(out, run(inexact, [leaf for leaf, r in zip(leaves, real, strict=True) if not r]))
+    return jax.tree.unflatten(
+        jax.tree.structure(outline), run(inexact, [leaf for leaf, r in zip(leaves, real, strict=True) if not r])
+    )
 
 
-def in_turn(function: Callable[..., Any]) -> Callable[..., Any]:
+def in_turn(function: Callable[..., PyTree]) -> Callable[..., PyTree]:
     """`function`, which under `vmap` is a loop, on each device over the elements that it holds."""
     gated = custom_vmap(function)
 
     @gated.def_vmap
-    def _(size: int, batched: Any, *operands: Any) -> tuple[Any, Any]:
+    def _(size: int, batched: PyTree[bool], *operands: PyTree) -> tuple[PyTree, PyTree[bool]]:
         del size
         leaves, tree = jax.tree.flatten(operands)
         mapped = jax.tree.leaves(batched)
         shared, batch = ([leaf for leaf, b in zip(leaves, mapped) if b == which] for which in (False, True))
 
-        def loop(shared: list[Any], batch: list[Any]) -> Any:
-            def element(own: list[Any]) -> Any:
+        def loop(shared: list[Array], batch: list[Array]) -> PyTree:
+            def element(own: list[Array]) -> PyTree:
                 a, b = iter(shared), iter(own)
                 return gated(*tree.unflatten([next(b) if m else next(a) for m in mapped]))
 
@@ -65,15 +67,15 @@ def in_turn(function: Callable[..., Any]) -> Callable[..., Any]:
     return gated
 
 
-def hoist(function: Callable[..., Any], operands: Any) -> tuple[Callable[..., list[Any]], list[Any], Any]:
-    """`function` of its operands and of what it closes over, giving a list; what it closes over; its result's tree."""
+def hoist(function: Callable[..., PyTree], operands: PyTree) -> tuple[Callable[..., list[Array]], list[Array], PyTree]:
+    """`function` of its operands and of what it closes over, giving a list; what it closes over; an outline."""
     leaves, tree = jax.tree.flatten(operands)
     leaves = [leaf if hasattr(leaf, "dtype") else jnp.asarray(leaf) for leaf in leaves]
     trace = jax.make_jaxpr(lambda *flat: function(*jax.tree.unflatten(tree, flat)), return_shape=True)
     with on_no_mesh(leaves) as outlines:
         traced, shape = trace(*outlines)
 
-    def pure(operands: Any, consts: list[Any]) -> list[Any]:
+    def pure(operands: PyTree, consts: list[Array]) -> list[Array]:
         return eval_jaxpr(traced.jaxpr, consts, *jax.tree.leaves(operands))
 
-    return pure, list(traced.consts), jax.tree.structure(shape)
+    return pure, list(traced.consts), shape

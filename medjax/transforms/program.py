@@ -4,10 +4,11 @@ It depends on types and settings alone, never on what was drawn nor on any grid;
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import jax
 import numpy as np
+from jaxtyping import PyTree
 
 from medjax.image import Image
 from medjax.ops import warp
@@ -29,7 +30,7 @@ Told = Sequence[Turn] | Mapping[int, Turn]
 """What happens to each step, by its number."""
 
 
-def is_certain(p: Any) -> bool:
+def is_certain(p: object) -> bool:
     """Whether a p is 1 by structure, so that it is known while tracing too; what a leaf holds is never asked.
 
     A p that was given as the number 1 is kept as a Python float and is no leaf (see `transform.chance`).
@@ -113,7 +114,7 @@ def is_random(t: "Transform") -> bool:
     return not is_certain(t.p) or inner or t.random
 
 
-def is_traced(*trees: Any) -> bool:
+def is_traced(*trees: PyTree) -> bool:
     """Whether any leaf is known only while tracing; reads no file."""
     found = jax.tree.leaves(trees, is_leaf=lambda x: isinstance(x, Image))
     return any(isinstance(leaf, Tracer) for x in found for leaf in (x.held() if isinstance(x, Image) else (x,)))

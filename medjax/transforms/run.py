@@ -3,8 +3,8 @@
 The order and the runs come from `program.py`, where images come to from `place.py`.
 """
 
-from collections.abc import Collection, Sequence
-from typing import TYPE_CHECKING, Any
+from collections.abc import Callable, Collection, Sequence
+from typing import TYPE_CHECKING, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -35,6 +35,9 @@ if TYPE_CHECKING:  # transforms are called through what is built on this
 
 Element = tuple[jax.Array, int]
 Shapes = Sequence[tuple[tuple[str, Known], ...]]
+Applied: TypeAlias = tuple[jax.Array, tuple[Params, ...]]
+"""The voxels after a step, and what it measured."""
+Apply: TypeAlias = Callable[[jax.Array], Applied]
 
 
 def draw(t: "Transform", key: Key | None, subject: Subject, element: Element | None = None) -> Params:
@@ -151,9 +154,7 @@ def run_single(step: Step, turn: Turn, subject: Subject, given: Collection[str] 
         image, own = subject[name], t.for_image(name)
 
         @jax.checkpoint
-        def apply(
-            data: jax.Array, image: Image = image, drawn: Params = drawn, own: "VoxelTransform" = own
-        ) -> tuple[Any, Any]:
+        def apply(data: jax.Array, image: Image = image, drawn: Params = drawn, own: "VoxelTransform" = own) -> Applied:
             of = image.replace(data=data)
             measured = (own.measure(of, subject),) if own.measures else ()
             return own.apply_to(of, drawn, *measured).data, measured
@@ -167,12 +168,12 @@ def run_single(step: Step, turn: Turn, subject: Subject, given: Collection[str] 
             nothing = jax.tree.map(jnp.zeros_like, jax.eval_shape(apply, data)[1])
             in_place = name not in given
 
-            def change(data: jax.Array, apply: Any = apply, in_place: bool = in_place) -> tuple[jax.Array, Any]:
+            def change(data: jax.Array, apply: Apply = apply, in_place: bool = in_place) -> Applied:
                 new, measured = apply(data)
                 # Ended by a pointwise step, a branch writes into what it is given, and the other need not copy it.
                 return jnp.where(turn.on, new, data) if in_place and not t.pointwise else new, measured
 
-            def leave(data: jax.Array, nothing: Any = nothing, in_place: bool = in_place) -> tuple[jax.Array, Any]:
+            def leave(data: jax.Array, nothing: tuple = nothing, in_place: bool = in_place) -> Applied:
                 return data if in_place else copy_of(data, turn.on), nothing
 
             data, record[name] = jax.lax.cond(turn.on, change, leave, data)
