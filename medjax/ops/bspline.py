@@ -4,7 +4,6 @@ d(u) = sum over j of B3(u0 - j0) B3(u1 - j1) B3(u2 - j2) c[j0, j1, j2], coeffici
 u the coordinate in the control grid.
 """
 
-from collections.abc import Callable
 from functools import partial
 
 import jax
@@ -12,7 +11,6 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from medjax.ops import passes
-from medjax.ops.constants import zeros
 from medjax.ops.warp import Coordinates, cubic, indices, map_coordinates
 from medjax.typing import Shape3
 
@@ -66,11 +64,7 @@ def field_aligned(
 def field_at(control: Float[Array, "D n0 n1 n2"], coordinates: Coordinates) -> Float[Array, "D I J K"]:
     """The field at any control coordinates, three arrays (I, J, K): 64 taps a point, zero beyond the control grid."""
 
-    def at(index: Array) -> Array:
-        return taps(control, tuple(c[index] for c in coordinates))
-
-    count = coordinates[0].shape[0]
-    return jax.lax.platform_dependent(cpu=partial(by_slabs, at, count), default=partial(whole, control, coordinates))
+    return passes.by_slabs(partial(taps, control), coordinates)
 
 
 def field_on(
@@ -81,28 +75,23 @@ def field_on(
     matrix: voxel index to control coordinate.
     """
 
-    def slab(i: Array) -> Array:
-        _, j, k = (index[0] for index in indices((1, *shape[1:]), matrix.dtype))
-        return taps(control, map_coordinates(matrix, (i.astype(matrix.dtype), j, k)))
-
     return jax.lax.cond(
         is_aligned(matrix, shape),
         lambda: field_aligned(control, matrix, shape),
-        lambda: jax.lax.platform_dependent(
-            cpu=partial(by_slabs, slab, shape[0]),
-            default=lambda: whole(control, map_coordinates(matrix, indices(shape, matrix.dtype))),
-        ),
+        lambda: field_turned(control, matrix, shape),
     )
 
 
-def whole(control: Float[Array, "D n0 n1 n2"], coordinates: Coordinates) -> Float[Array, "D I J K"]:
-    """`taps` of all points at once, where slabs would be launches (see `passes`); worked out again for a gradient."""
-    return jax.checkpoint(partial(taps, control))(coordinates)
+def field_turned(
+    control: Float[Array, "D n0 n1 n2"], matrix: Float[Array, "4 4"], shape: Shape3
+) -> Float[Array, "D I J K"]:
+    """`field_on` for a grid whose axes run anyhow."""
 
+    def slab(i: Array) -> Array:
+        _, j, k = indices((1, *shape[1:]), matrix.dtype)
+        return taps(control, map_coordinates(matrix, (i[:, None, None].astype(matrix.dtype), j, k)))
 
-def by_slabs(slab: Callable[[Array], Float[Array, "D J K"]], count: int) -> Float[Array, "D I J K"]:
-    """Slabs 0 to `count` one after the other, so that what is worked with in between is of the size of one."""
-    return jnp.moveaxis(jax.lax.map(jax.checkpoint(slab), jnp.arange(count, dtype=jnp.int32)), 0, 1)
+    return passes.by_slabs(slab, jnp.arange(shape[0], dtype=jnp.int32))
 
 
 def taps(control: Float[Array, "D n0 n1 n2"], coordinates: tuple[Array, Array, Array]) -> Float[Array, "D ..."]:
@@ -112,19 +101,17 @@ def taps(control: Float[Array, "D n0 n1 n2"], coordinates: tuple[Array, Array, A
     first = [jnp.clip(jnp.floor(u).astype(jnp.int32) - 1, -2, n) for u, n in zip(coordinates, last, strict=True)]
     flat = padded.reshape(control.shape[0], -1)
     rows, columns = padded.shape[2:]
+    base = ((first[0] + 2) * rows + first[1] + 2) * columns + first[2] + 2
 
     def weight(axis: int, tap: Array | int) -> Array:
-        return cubic(jnp.abs(coordinates[axis] - (first[axis] + tap).astype(coordinates[axis].dtype))).astype(
-            flat.dtype
-        )
+        distance = jnp.abs(coordinates[axis] - (first[axis] + tap).astype(coordinates[axis].dtype))
+        return cubic(distance).astype(flat.dtype)
 
-    def line(a: Array | int, b: Array | int, total: Array) -> Array:
-        """Add the four taps of one line of coefficients."""
-        base = ((first[0] + (a + 2)) * rows + (first[1] + (b + 2))) * columns + first[2] + 2
-        ab = weight(0, a) * weight(1, b)
-        for c in range(4):
-            value = flat.at[:, base + c].get(mode="promise_in_bounds")
-            total = total + value * (ab * weight(2, c))[None]
-        return total
+    def plane(flat: Float[Array, "N"], a: Array | int) -> Array:
+        def line(b: int) -> Array:
+            start = base + (a * rows + b) * columns
+            return sum(weight(2, c) * passes.at(flat, start + c) for c in range(4))
 
-    return passes.over_lines(line, zeros((control.shape[0], *first[0].shape), flat.dtype, flat, *first))
+        return weight(0, a) * sum(weight(1, b) * line(b) for b in range(4))
+
+    return passes.over_planes(plane, flat)

@@ -9,8 +9,12 @@ from functools import partial
 from typing import Any, TypeVar
 
 import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int, Num
 
 T = TypeVar("T")
+LITTLE = 2**26
+"""Bytes that a card reads and writes sooner than it has answered the host."""
 
 
 def one_by_one(function: Callable[..., T], xs: Any) -> T:
@@ -18,20 +22,53 @@ def one_by_one(function: Callable[..., T], xs: Any) -> T:
     return jax.lax.platform_dependent(xs, cpu=partial(jax.lax.map, function), default=jax.vmap(function))
 
 
-def over_lines(line: Callable[[Any, Any, T], T], start: T) -> T:
-    """`start` after line(a, b, state) for a and b from 0 to 3: the lines of taps of a cubic spline, in order.
+def by_slabs(function: Callable[[Any], Array], xs: Any) -> Float[Array, "D I J K"]:
+    """What `function` makes of arrays with a first axis, (D, I, J, K); on a CPU one entry after the other.
 
-    On a CPU plane after plane. Elsewhere line after line: the host need not wait to see whether a loop of known length
-    goes on, and of taps that are unrolled XLA would keep each, as large as the volume.
+    For what works with much more than it gives. It is worked out again for a gradient.
+    """
+    function = jax.checkpoint(function)
+
+    def one(x: Any) -> Array:
+        return function(jax.tree.map(lambda x: x[None], x))[:, 0]
+
+    return jax.lax.platform_dependent(xs, cpu=lambda xs: jnp.moveaxis(jax.lax.map(one, xs), 0, 1), default=function)
+
+
+def over_planes(plane: Callable[[Float[Array, "N"], Any], Array], flat: Float[Array, "D N"]) -> Array:
+    """The sum of plane(channel, a) for a from 0 to 3, the planes of taps of a cubic spline, for each of D channels.
+
+    Elsewhere than on a CPU each channel for itself, in a row: XLA makes one kernel of that. Of taps of all channels it
+    would store every index and weight, for these are worth more than one product.
     """
 
-    def plane(a: Any, state: T) -> T:
-        for b in range(4):
-            state = line(a, b, state)
-        return state
+    def looped(flat: Array) -> Array:
+        def of(a: Any) -> Array:
+            return jax.vmap(lambda channel: plane(channel, a))(flat)
 
-    return jax.lax.platform_dependent(
-        start,
-        cpu=lambda state: jax.lax.fori_loop(0, 4, plane, state),
-        default=lambda state: jax.lax.fori_loop(0, 16, lambda n, state: line(n // 4, n % 4, state), state),
-    )
+        return jax.lax.fori_loop(1, 4, lambda a, total: total + of(a), of(0))
+
+    def in_a_row(flat: Array) -> Array:
+        return jnp.stack([sum(plane(channel, a) for a in range(4)) for channel in flat])
+
+    return jax.lax.platform_dependent(flat, cpu=looped, default=in_a_row)
+
+
+def at(flat: Num[Array, "N"], index: Int[Array, "..."]) -> Num[Array, "..."]:
+    """The numbers at places that are among them, none counted from the end: nothing is done to an index."""
+    return flat.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
+
+
+def either(condition: Array, new: Callable[..., T], old: Callable[..., T], *operands: Any) -> T:
+    """One or the other of `operands`; off a CPU both, of which one is taken, where little is computed for that.
+
+    There the host would wait to see which it is, for as long as a card takes for some hundred megabytes.
+    """
+    size = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(operands))
+    if size > LITTLE:
+        return jax.lax.cond(condition, new, old, *operands)
+
+    def both(*operands: Any) -> T:
+        return jax.tree.map(partial(jnp.where, condition), new(*operands), old(*operands))
+
+    return jax.lax.platform_dependent(*operands, cpu=partial(jax.lax.cond, condition, new, old), default=both)

@@ -61,11 +61,12 @@ def summed(half: Array, weights: Array) -> warp.Coordinates:
     return x, y, z
 
 
-def deform(end: Place, out: Shape3, index: warp.Coordinates, *, plain: bool) -> warp.Coordinates:
+def deform(end: Place, out: Shape3, index: warp.Coordinates, *, plain: bool, turned: bool = False) -> warp.Coordinates:
     """World positions in the input of the voxels of the new grid, all moves applied from the last to the first.
 
     Until the first elastic move the grid is kept as a matrix, so that a field along its axes costs three products;
-    `plain` says that `index` is the grid itself. Fields are materialised, or every corner would compute them again.
+    `plain` says that `index` is the grid itself, `turned` that it runs along no axes of control points. Fields are
+    materialised, or every corner would compute them again.
     """
     matrix, regular = end.grid.affine, plain
     points = warp.map_coordinates(matrix, index)
@@ -79,7 +80,8 @@ def deform(end: Place, out: Shape3, index: warp.Coordinates, *, plain: bool) -> 
         else:
             coefficients, to_field, of = displacement(move)
             if regular:
-                field = of.field_on(coefficients, geometry.matmul(to_field, matrix), out)
+                field_on = bspline.field_turned if turned else of.field_on
+                field = field_on(coefficients, geometry.matmul(to_field, matrix), out)
             else:
                 field = of.field_at(coefficients, warp.map_coordinates(to_field, points))
             points = added(points, jax.lax.optimization_barrier(field))

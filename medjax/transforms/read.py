@@ -20,7 +20,7 @@ from medjax.geometry import Linear
 from medjax.image import Image
 from medjax.ops import axis, warp
 from medjax.transforms import moves, sampling
-from medjax.transforms.place import Known, Place, Step, cost_back, linear_part, way_back
+from medjax.transforms.place import DEFORMED, NOTHING_DONE, Known, Place, Step, cost_back, linear_part, way_back
 from medjax.transforms.program import asked_of
 from medjax.transforms.sampling import Fill, Sampling
 from medjax.typing import Shape3, working
@@ -124,17 +124,26 @@ def branched(reading: Reading, interpolates: bool) -> Array:
     """The voxels by the cheapest branch that what was drawn allows."""
     image, end = reading.image, reading.end
     branches: list[Callable[[], Array]] = [partial(indexed, reading)]
+    cost = end.cost
     if interpolates:
         branches.append(partial(linear, reading))
-    if any(not isinstance(move, Linear) for move in end.moves):
-        branches.append(deformed_by(reading))
-    chosen = jnp.clip(end.cost, 1, len(branches)) - 1
+    if reading.edge is None and moves.is_halved(end):
+        branches += [by_products(reading), partial(deformed, reading, turned=True)]
+        cost = jnp.where((cost == DEFORMED) & ~moves.runs_along(end, reading.out), DEFORMED + 1, cost)
+    elif any(not isinstance(move, Linear) for move in end.moves):
+        branches.append(partial(deformed, reading))
+    first = 1
     if image.spatial_shape == reading.out:
-        branches.insert(0, lambda: copy_of(reading.data(), chosen != 0).astype(reading.dtype))
-        chosen = jnp.clip(end.cost, 0, len(branches) - 1)
+        first = 0
+        branches.insert(0, lambda: copy_of(reading.data(), cost != NOTHING_DONE).astype(reading.dtype))
+    chosen = jnp.clip(cost, first, len(branches) + first - 1) - first
     # Differentiated, a switch saves what any branch needs in every branch: nothing is saved, so that cost follows p.
     branches = [jax.checkpoint(branch) for branch in branches]
-    return jax.lax.switch(chosen, branches) if len(branches) > 1 else branches[0]()
+    if len(branches) == 1:
+        return branches[0]()
+    if not interpolates:  # a card has read the voxels one by one sooner than the host knows whether it must
+        return jax.lax.platform_dependent(cpu=lambda: jax.lax.switch(chosen, branches), default=branches[-1])
+    return jax.lax.switch(chosen, branches)
 
 
 def sample(reading: Reading, coordinates: warp.Coordinates, within: Array) -> Array:
@@ -169,18 +178,16 @@ def linear(reading: Reading) -> Array:
     return sample(reading, warp.map_coordinates(matrix, reading.voxels()), within)
 
 
-def deformed(reading: Reading) -> Array:
-    """Through any moves."""
-    points = moves.deform(reading.end, reading.out, reading.voxels(), plain=reading.edge is None)
+def deformed(reading: Reading, turned: bool = False) -> Array:
+    """Through any moves; turned: the new grid is known to run along no axes of control points."""
+    points = moves.deform(reading.end, reading.out, reading.voxels(), plain=reading.edge is None, turned=turned)
     coordinates = warp.map_coordinates(geometry.inverse(reading.begin.grid.affine), points)
     return sample(reading, coordinates, warp.inside(coordinates, reading.begin.grid.shape).all())
 
 
-def deformed_by(reading: Reading) -> Callable[[], Array]:
-    """The branch of what is deformed: a field of few control points along the new grid's axes is never stored."""
+def by_products(reading: Reading) -> Callable[[], Array]:
+    """The branch of one elastic move along whose axes the new grid runs: a field that is never stored."""
     begin, end, out = reading.begin, reading.end, reading.out
-    if reading.edge is not None or not moves.is_halved(end):
-        return partial(deformed, reading)
     weights = moves.halved(begin, end, out)[2]  # an operand of the switch, or every voxel would compute them
 
     def along() -> Array:
@@ -191,7 +198,7 @@ def deformed_by(reading: Reading) -> Callable[[], Array]:
         within = jnp.stack([warp.inside(moves.added(ends, side * reach), begin.grid.shape) for side in (-1, 1)])
         return sample(reading, moves.added(warp.map_coordinates(matrix, reading.voxels()), steps), within.all())
 
-    return lambda: jax.lax.cond(moves.runs_along(end, out), along, partial(deformed, reading))
+    return along
 
 
 def padded(values: Array, reading: Reading, pad: Fill | None) -> Array:

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 
 from medjax import keys
 from medjax.image import Image, ScalarImage
+from medjax.ops import passes
 from medjax.subject import Subject
 from medjax.transforms.moves import annotated
 from medjax.transforms.place import (
@@ -176,7 +177,8 @@ def run_single(step: Step, turn: Turn, subject: Subject, given: Collection[str] 
             def leave(data: jax.Array, nothing: tuple = nothing, in_place: bool = in_place) -> Applied:
                 return data if in_place else copy_of(data, turn.on), nothing
 
-            data, record[name] = jax.lax.cond(turn.on, change, leave, data)
+            choose = passes.either if t.pointwise else jax.lax.cond
+            data, record[name] = choose(turn.on, change, leave, data)
         images[name] = image.replace(data=data)
     return subject.replace(**images), Measured(turn.on, record)
 

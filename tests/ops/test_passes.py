@@ -1,6 +1,6 @@
 """What runs off a CPU, run on one: the same numbers as the loops that CPUs run, which SciPy vouches for elsewhere."""
 
-from functools import partial, reduce
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -93,11 +93,26 @@ def test_a_loop_of_a_cpu_is_none_elsewhere():
     assert "while" not in jax.export.export(jax.jit(f), platforms=["cuda"])(x).mlir_module()
 
 
-def test_lines_come_in_order_everywhere(request):
-    def f(x):
-        return passes.over_lines(lambda a, b, s: 3 * s + 4 * a + b, x)
+def test_planes_are_summed_everywhere(request):
+    flat = jnp.arange(6.0).reshape(2, 3)
 
-    want = reduce(lambda s, n: (3 * s + n) % 2**32, range(16), 7)
-    assert jax.jit(f)(jnp.uint32(7)) == want
+    def f(flat):
+        return passes.over_planes(lambda channel, a: channel * (1 + a), flat)
+
+    np.testing.assert_array_equal(jax.jit(f)(flat), 10 * flat)
     request.getfixturevalue("elsewhere")
-    assert jax.jit(f)(jnp.uint32(7)) == want
+    np.testing.assert_array_equal(jax.jit(f)(flat), 10 * flat)
+
+
+@pytest.mark.parametrize("condition", [False, True])
+def test_either_is_a_conditional_on_a_cpu_and_a_choice_elsewhere(request, condition):
+    f = jax.jit(lambda c, x: passes.either(c, jnp.sin, jnp.negative, x))
+    x, condition = jnp.arange(4.0), jnp.asarray(condition)
+    want = np.where(condition, np.sin(x), -x)
+    np.testing.assert_allclose(f(condition, x), want, rtol=1e-6)
+    assert "case" in f.lower(condition, x).as_text()
+    request.getfixturevalue("elsewhere")
+    f = jax.jit(lambda c, x: passes.either(c, jnp.sin, jnp.negative, x))
+    np.testing.assert_allclose(f(condition, x), want, rtol=1e-6)
+    assert "case" not in f.lower(condition, x).as_text()
+    assert "case" in f.lower(condition, jax.ShapeDtypeStruct((passes.LITTLE,), x.dtype)).as_text()
