@@ -83,7 +83,7 @@ def boxed(
     for run in spatial:
         subject = keep(subject, steps[run[0]], params[run[0]].on)
         begin = {name: place_of(image, jnp) for name, image in subject.images.items()}
-        end = locate(steps, run, params, subject)[0]
+        _, end = locate(steps, run, params, subject)[0]
     start = place(subject, end)
     around = jnp.asarray(margin, jnp.int32)
     i, j, k = (n + 2 * m for n, m in zip(size, margin, strict=True))

@@ -5,13 +5,11 @@ carries around the program what a program cannot carry. A batch is a loop over i
 cost follows what was drawn and its memory is that of one element.
 """
 
-import math
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import TYPE_CHECKING, NoReturn, TypeAlias
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.sharding import NamedSharding
 from jaxtyping import Array
@@ -20,17 +18,18 @@ from medjax import keys
 from medjax.errors import needs_key
 from medjax.image import Image, LabelMap, ScalarImage
 from medjax.subject import Subject, batch_size
-from medjax.transforms import buckets, inverse
+from medjax.transforms import inverse
 from medjax.transforms.checks import check_subject
-from medjax.transforms.devices import alike, by_devices
-from medjax.transforms.host import after_batch, bare, compiled_draw, fixed_shapes, on_host, outline
+from medjax.transforms.devices import alike
+from medjax.transforms.elements import compiled_each, every
+from medjax.transforms.host import after_batch, bare, compiled_draw, on_host, outline
 from medjax.transforms.loop import looped
 from medjax.transforms.near import brought_near, shifted, taken_back
-from medjax.transforms.program import flatten, flatten_params, is_random, is_traced, runs_of, seen_on_host
+from medjax.transforms.program import flatten, flatten_params, is_random, is_traced, runs_of
 from medjax.transforms.run import draw, execute
-from medjax.transforms.seen import Packed, Seen, packed
+from medjax.transforms.seen import Packed
 from medjax.typing import Key, Params
-from medjax.voxels import ElementVoxels, admitted
+from medjax.voxels import admitted
 
 if TYPE_CHECKING:  # transforms are called through this
     from medjax.transforms.transform import Transform
@@ -120,83 +119,6 @@ def executed(t: "Transform", subject: Subject, params: Params) -> Subject:
     """A subject after a pipeline of which everything has been drawn, traced."""
     steps = flatten(t)
     return execute(steps, runs_of(steps), flatten_params(t, params), subject)[0]
-
-
-def each(t: "Transform", subject: Subject, key: Key | None, index: Array, size: int) -> tuple[Subject, Seen]:
-    """Draw and run for every element of a batch, one after the other; with what is needed to plan again on the host.
-
-    index: which elements of a batch of `size` they are.
-    """
-    steps = flatten(t)
-    runs = runs_of(steps)
-    whole = {name: jnp.asarray(subject[name].data) for name in cropped_first(t, key, subject)}
-    rest = subject.replace(**{name: subject[name].replace(data=None) for name in whole})
-
-    @jax.checkpoint
-    def element(operands: tuple) -> tuple[Subject, Seen]:
-        t, whole, subject, params, number = operands
-        subject = subject.replace(
-            **{name: subject[name].replace(data=ElementVoxels(data, number)) for name, data in whole.items()}
-        )
-        flat = flatten_params(t, params)
-        result, record = execute(flatten(t), runs, flat, subject)
-        turns = {i: flat[i] for i, step in enumerate(steps) if seen_on_host(step.transform)}
-        return result, Seen(record, turns)
-
-    operands = (rest, draws(t, key, subject, index, size), jnp.arange(len(index), dtype=jnp.int32))
-    result, seen = jax.lax.map(lambda operands: element((t, whole, *operands)), operands)
-    for name, image in result.images.items():  # traced, so nothing is computed yet
-        buckets.check_count(image.data.shape[-3:], f"the result {name!r}")
-        buckets.check_memory(image.data.shape, image.data.dtype.itemsize, f"the batch of results {name!r}")
-    return result, seen
-
-
-def draws(t: "Transform", key: Key | None, subject: Subject, index: Array, size: int) -> Params:
-    """`draw` for every element of a batch at once: on a GPU a few kernels instead of as many for each element."""
-    outlines = {n: jax.ShapeDtypeStruct(image.shape[1:], image.dtype) for n, image in subject.images.items()}
-    grids = {n: (image.affine, image.extent) for n, image in subject.images.items()}
-
-    def one(key: Key | None, grids: dict[str, tuple[Array, Array | None]], index: Array) -> Params:
-        images = {n: type(subject[n]).of(outlines[n], *grid) for n, grid in grids.items()}
-        return draw(t, key, Subject(images), (index, size))
-
-    if keys.alone_under_vmap(key):
-        return jax.vmap(one)(key, grids, index)
-    return jax.lax.map(lambda operands: one(*operands), (key, grids, index))
-
-
-def cropped_first(t: "Transform", key: Key | None, subject: Subject) -> list[str]:
-    """The images of a batch of which the first run keeps a part alone, of fixed shape: they are read where they lie.
-
-    A loop copies each element that it takes out of a batch. Other images are taken out: the gradient of what is read
-    in place is as large as the batch, for each element.
-    """
-    one = None if key is None else key[0]
-    shapes = fixed_shapes(t, one, subject)
-    return [n for n, shape in shapes.items() if math.prod(shape) < math.prod(subject[n].spatial_shape)]
-
-
-def every(
-    t: "Transform", subject: Subject, key: Key | None, sharding: NamedSharding | None = None
-) -> tuple[Subject, Seen]:
-    """`each` for all of a batch; one that is split over devices stays so, every device running its own elements."""
-    size = batch_size(subject)
-    index = jnp.arange(size, dtype=jnp.int32)
-
-    def run(t: "Transform", own: tuple[Subject, Key | None, Array]) -> tuple[Subject, Seen]:
-        subject, key, index = own
-        return each(t, subject, key, index, size)
-
-    return by_devices(run, t, (subject, key, index), sharding)
-
-
-@partial(jax.jit, static_argnames="sharding")
-def compiled_each(
-    t: "Transform", subject: Subject, key: Key | None, sharding: NamedSharding | None
-) -> tuple[Subject, Packed]:
-    """`every`, compiled."""
-    result, seen = every(t, subject, key, sharding)
-    return result, packed(seen, batch_size(subject))
 
 
 def batch_sharding(subject: Subject) -> NamedSharding | None:

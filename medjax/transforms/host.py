@@ -280,7 +280,7 @@ def fixed_shapes(t: "Transform", key: Key | None, subject: Subject) -> dict[str,
 
     def run(t: "Transform", key: Key | None, subject: Subject) -> None:
         params = flatten_params(t, draw(t, key, subject, (jnp.int32(0), 1)))
-        places = locate(flatten(t), runs_of(steps)[0], params, subject)[0]
+        _, places = locate(flatten(t), runs_of(steps)[0], params, subject)[0]
         fixed.update({name: place.grid.fixed for name, place in places.items() if place.grid.fixed})
 
     images = {}

@@ -4,6 +4,7 @@ The order and the runs come from `program.py`, where images come to from `place.
 """
 
 from collections.abc import Callable, Collection, Sequence
+from itertools import takewhile, zip_longest
 from typing import TYPE_CHECKING, TypeAlias
 
 import jax
@@ -27,7 +28,7 @@ from medjax.transforms.place import (
     place_of,
     with_copies,
 )
-from medjax.transforms.program import Run, both, is_certain, is_group, reads
+from medjax.transforms.program import Places, Run, both, is_certain, is_group, reads, walk
 from medjax.transforms.read import copy_of, read
 from medjax.typing import Coin, Key, Params, wider, working
 
@@ -36,6 +37,8 @@ if TYPE_CHECKING:  # transforms are called through what is built on this
 
 Element = tuple[jax.Array, int]
 Shapes = Sequence[tuple[tuple[str, Known], ...]]
+Plan: TypeAlias = tuple[Places, Places]
+"""The places of images before and after a run."""
 Applied: TypeAlias = tuple[jax.Array, tuple[Params, ...]]
 """The voxels after a step, and what it measured."""
 Apply: TypeAlias = Callable[[jax.Array], Applied]
@@ -91,17 +94,19 @@ def execute(
     params: Sequence[Turn],
     subject: Subject,
     shapes: Shapes = (),
+    plans: Sequence[Plan] = (),
 ) -> tuple[Subject, Record]:
     """Run runs of steps, traced; gives what was measured and located as well, by the number of the step.
 
-    shapes: for each run, the shapes that the host knows its images will have (see `read`).
+    shapes: for each run, the shapes that the host knows its images will have (see `read`).  plans: of the first runs.
     """
     record: Record = {}
     images, given = subject.images, set(subject.images)
-    for run, known in zip(runs, shapes or [()] * len(runs), strict=True):
+    for run, known, plan in zip_longest(runs, shapes, plans):
         subject = keep(subject, steps[run[0]], params[run[0]].on)
         if reads(steps, run):
-            subject, found = run_spatial(steps, run, params, subject, dict(known))
+            plan, found = (plan, {}) if plan else locate(steps, run, params, subject)
+            subject = run_spatial(steps, run, plan, subject, dict(known or ()))
             record |= found
         else:
             subject, record[run[0]] = run_single(steps[run[0]], params[run[0]], subject, given)
@@ -109,12 +114,9 @@ def execute(
     return subject, record
 
 
-def run_spatial(
-    steps: Sequence[Step], run: Run, params: Sequence[Turn], subject: Subject, shapes: dict[str, Known]
-) -> tuple[Subject, dict[int, Params]]:
-    """A fused run: plan for every image, read each once."""
-    begin = {name: place_of(image, jnp) for name, image in subject.images.items()}
-    end, located = locate(steps, run, params, subject)
+def run_spatial(steps: Sequence[Step], run: Run, plan: Plan, subject: Subject, shapes: dict[str, Known]) -> Subject:
+    """A fused run: each image is read once."""
+    begin, end = plan
     chosen = [steps[index] for index in run]
     images = {}
     for name, image in subject.images.items():
@@ -122,14 +124,12 @@ def run_spatial(
         if mine:
             images[name] = read(image, mine, begin[name], end[name], shapes.get(name))
     moves = next(iter(end.values())).moves
-    return subject.replace(**images, **annotated(subject, moves)), located
+    return subject.replace(**images, **annotated(subject, moves))
 
 
-def locate(
-    steps: Sequence[Step], run: Run, params: Sequence[Turn], subject: Subject
-) -> tuple[dict[str, Place], dict[int, Params]]:
-    """The places after a run, and what its steps had to see of the subject to come there."""
-    places = {name: place_of(image, jnp) for name, image in subject.images.items()}
+def locate(steps: Sequence[Step], run: Run, params: Sequence[Turn], subject: Subject) -> tuple[Plan, dict[int, Params]]:
+    """The places before and after a run, and what its steps had to see of the subject to come there."""
+    begin = places = {name: place_of(image, jnp) for name, image in subject.images.items()}
     located: dict[int, Params] = {}
     for index in run:
         t, turn = steps[index].spatial, params[index]
@@ -138,7 +138,17 @@ def locate(
         if turn.located is not None:
             located[index] = turn.located
         places = advance(places, steps[index], turn)
-    return places, located
+    return (begin, places), located
+
+
+def foreseen(steps: Sequence[Step], runs: Sequence[Run], params: Sequence[Turn], subject: Subject) -> list[Plan]:
+    """The plans of the first runs, up to one that hangs on more than grids; traced."""
+
+    def by_grids(run: Run) -> bool:
+        return not any(t.copies or (is_spatial(t) and t.locates) for t in (steps[i].transform for i in run))
+
+    places = {name: place_of(image, jnp) for name, image in subject.images.items()}
+    return [(begin, end) for _, begin, end in walk(steps, list(takewhile(by_grids, runs)), params, places)]
 
 
 def run_single(step: Step, turn: Turn, subject: Subject, given: Collection[str] = ()) -> tuple[Subject, Measured]:

@@ -60,7 +60,7 @@ def overhead(options: argparse.Namespace) -> None:
     import torch_bridge as tio
     from medjax.patches.samplers import compiled_keys
     from medjax.transforms import host
-    from medjax.transforms.call import compiled_each
+    from medjax.transforms.elements import compiled_each
     from torch_bridge.lending import subject_to_medjax
 
     ours = tio.RandomBrightness()

@@ -27,7 +27,7 @@ from jax.experimental import topologies
 from jax.sharding import SingleDeviceSharding
 
 import medjax as mj
-from medjax.transforms.call import every
+from medjax.transforms.elements import every
 
 # The versions belong to it: without them XLA leaves conditionals out of CUDA graphs and does not say so.
 H200 = """
