@@ -49,11 +49,12 @@ def namespace(*arrays: Any) -> Any:
 
 
 def matmul(*matrices: Any) -> Any:
-    """The product of matrices, in full precision."""
+    """The product of small matrices, in full precision."""
     xp = namespace(*matrices)
     if xp is np:
         return reduce(np.matmul, matrices)
-    return reduce(lambda a, b: jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST), matrices)
+    # As sums, which XLA makes part of what is around them: each `dot` would be a kernel of its own.
+    return reduce(lambda a, b: (a[:, :, None] * b[None]).sum(1), matrices)
 
 
 def homogeneous(linear: Any, offset: Any) -> Any:

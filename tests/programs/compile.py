@@ -45,7 +45,7 @@ dnn_version_info { major: 9 minor: 10 }
 runtime_version { major: 12 minor: 8 }
 device_description_str: "NVIDIA H200 141GB HBM3e"
 """
-BATCH = 2
+BATCH = 8
 
 
 def augmentations() -> mj.Compose:
