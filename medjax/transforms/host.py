@@ -244,6 +244,8 @@ def known_shape(place: Place, itemsize: int) -> Known:
 
 def ends_fixed(steps: Sequence[Step], run: Run, params: Told, places: Places) -> bool:
     """Whether the shapes after a run are the same for images of any shape."""
+    if not any(steps[index].spatial.reshapes for index in run):
+        return False
     places = {name: place._replace(grid=place.grid._replace(fixed=None)) for name, place in places.items()}
     for index in run:
         places = advance(places, steps[index], params[index])

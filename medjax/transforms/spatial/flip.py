@@ -17,10 +17,10 @@ from medjax.typing import Key, Params
 def reversed_axes(axes: Sequence[Axis], chosen: Any, reference: Grid) -> Any:
     """Which voxel axes of the reference are reversed, (3,) bool: `chosen` says which of `axes` are."""
     xp = namespace(reference.affine)
-    along = world_axes(reference.affine)[0]
+    along = world_axes(reference.affine)[0] if any(isinstance(axis, str) for axis in axes) else None
     found = xp.zeros(3, bool)
     for i, axis in enumerate(axes):
-        voxel = along[WORLD_AXES[axis.lower()]] if isinstance(axis, str) else axis
+        voxel = axis if along is None or not isinstance(axis, str) else along[WORLD_AXES[axis.lower()]]
         found = found ^ ((xp.arange(3, dtype=np.int32) == voxel) & chosen[i])
     return found
 
