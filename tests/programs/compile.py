@@ -1,7 +1,8 @@
-"""Compile one program for an H200, on a machine that need not have one, and print what it counts: a JSON line.
+"""Compile one program for a card that the machine need not have, and print what it counts: a JSON line.
 
-python tests/programs/compile.py NAME, in an environment with the wheels of the dependency group `programs`. It sets
-XLA's flags, so it is a process of its own. What is compiled is what `batch` and the queue compile.
+python tests/programs/compile.py NAME [h200 | v5e [FILE FOR THE TEXT]], in an environment with the wheels of the
+dependency group `programs`. It sets XLA's flags, so it is a process of its own. What is compiled is what `batch` and
+the queue compile.
 """
 
 import importlib.util
@@ -71,11 +72,12 @@ def programs() -> dict[str, tuple[Any, tuple[int, ...]]]:
         "augmentations": (augmentations(), (128, 128, 128)),
         "guide": (guide((160, 192, 160)), (197, 233, 189)),
         "nnU-Net": (mj.presets.nnunet((128, 128, 128)), (168, 168, 168)),
+        "SynthSeg": (mj.presets.synthseg(range(4), patch_size=(128, 128, 128)), (160, 160, 160)),
         "patches": (mj.Compose([augmentations(), mj.CropOrPad((64, 64, 64))]), (128, 128, 128)),
     }
 
 
-def device() -> Any:
+def h200() -> Any:
     """An H200 that is only described."""
     known = xla_bridge.canonicalize_platform
     # JAX resolves "cuda" among the devices that there are, of which there is none.
@@ -83,22 +85,31 @@ def device() -> Any:
     return topologies.get_topology_desc("h200", "cuda", target_config=H200, topology="1x1x1").devices[0]
 
 
-def main(name: str) -> None:
+def v5e() -> Any:
+    """A TPU v5e; it comes in fours."""
+    return topologies.get_topology_desc("v5e:2x2", "tpu").devices[0]
+
+
+CARDS = {"h200": ("cuda", h200), "v5e": ("tpu", v5e)}
+
+
+def main(name: str, card: str = "h200", file: str = "") -> None:
     pipeline, shape = programs()[name]
+    platform, device = CARDS[card]
     where = SingleDeviceSharding(device())
 
     def array(shape: tuple[int, ...], dtype: Any) -> jax.ShapeDtypeStruct:
         return jax.ShapeDtypeStruct((BATCH, *shape), dtype, sharding=where)
 
     affine = array((4, 4), np.float32)
-    image, label = mj.ScalarImage.of(array((1, *shape), np.float32), affine), array((1, *shape), np.uint8)
-    subject = mj.Subject(image=image, label=mj.LabelMap.of(label, affine))
+    image = {"image": mj.ScalarImage.of(array((1, *shape), np.float32), affine)} if name != "SynthSeg" else {}
+    subject = mj.Subject(**image, label=mj.LabelMap.of(array((1, *shape), np.uint8), affine))
 
     def run(subject: mj.Subject, key: Any) -> Any:
         return every(jax.tree.map(jnp.asarray, pipeline), subject, jax.random.wrap_key_data(key))[0]
 
     traced = jax.jit(run, in_shardings=where, out_shardings=where).trace(subject, array((2,), np.uint32))
-    program = traced.lower(lowering_platforms=("cuda",)).compile()
+    program = traced.lower(lowering_platforms=(platform,)).compile()
     text, volume = program.as_text(), 4 * np.prod(shape)
     most, likely = ({what: n / BATCH for what, n in costs(text, rule).items()} for rule in (dearest, mean))
     counted = {
@@ -108,10 +119,10 @@ def main(name: str) -> None:
         "volumes moved": likely["bytes"] / volume,
         "temporary volumes": program.memory_analysis().temp_size_in_bytes / BATCH / volume,
     }
-    if len(sys.argv) > 2:
-        Path(sys.argv[2]).write_text(text)
+    if file:
+        Path(file).write_text(text)
     print(json.dumps(counted))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main(*sys.argv[1:])
