@@ -139,11 +139,14 @@ def check_beside(t: "Transform", places: Places) -> None:
             check_same_grid({name: place.grid, t.beside: places[t.beside].grid}, f"{type(t).__name__}({t.beside!r})")
 
 
+def to_verify(steps: Sequence[Step], record: Record) -> Record:
+    """What of a record `verify` asks for."""
+    return {i: found for i, found in record.items() if isinstance(found, Measured) and steps[i].voxels.verifies}
+
+
 def verify(steps: Sequence[Step], record: Record) -> None:
     """Raise the error of whatever was measured and makes no sense."""
-    for index, found in record.items():
-        t = steps[index].voxels
-        if isinstance(found, Measured) and t.measures:
-            found = jax.device_get(found)
-            for name, measured in found.images.items() if found.on else ():
-                t.for_image(name).verify(measured[0], name)
+    for index, found in to_verify(steps, record).items():
+        found = jax.device_get(found)
+        for name, measured in found.images.items() if found.on else ():
+            steps[index].voxels.for_image(name).verify(measured[0], name)

@@ -17,7 +17,7 @@ from medjax.errors import about
 from medjax.geometry import Linear
 from medjax.subject import Subject
 from medjax.transforms import buckets
-from medjax.transforms.checks import check_beside, check_shapes, check_step, kinds_after, kinds_of, verify
+from medjax.transforms.checks import check_beside, check_shapes, check_step, kinds_after, kinds_of, to_verify, verify
 from medjax.transforms.place import (
     INDEXED,
     NOTHING_DONE,
@@ -125,8 +125,8 @@ def on_host(t: "Transform", subject: Subject, params: Params, record: Record | N
             tuple(steps[i].transform for i in used), [flat[i] for i in used], bare(subject),
             certain=tuple(steps[i].certain for i in used), runs=renumbered, shapes=shapes,
         )  # fmt: skip
-        verify([steps[i] for i in used], awaited(result, seen))
-        record.update((used[i], found) for i, found in seen.items())
+        record.update(found := {used[i]: found for i, found in seen.items()})
+        verify(steps, awaited(result, to_verify(steps, found)))
         return settled(result, places, assumed)
 
     def see(run: Run, places: Places) -> None:

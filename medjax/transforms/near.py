@@ -6,7 +6,7 @@ origin is, so the host moves it, in float64, to the middle of the reference grid
 nothing is done, so that a program of the user's own, to which affines come as they are, gives the same bits.
 """
 
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import jax
 import numpy as np
@@ -16,9 +16,13 @@ from medjax import geometry
 from medjax.annotations import Points
 from medjax.geometry import Space
 from medjax.subject import Subject
+from medjax.transforms.place import is_spatial
 from medjax.transforms.program import flatten
 
-T = TypeVar("T")
+if TYPE_CHECKING:  # transforms are called through this
+    from medjax.transforms.transform import Transform
+
+T = TypeVar("T", bound="Transform")
 FAR = 2**12
 """From how many voxels on a distance costs precision: 1e-7 of it is more than the rounding of the maps themselves."""
 Offset = Float[np.ndarray, "*B 3"] | None
@@ -28,9 +32,12 @@ Offset = Float[np.ndarray, "*B 3"] | None
 def brought_near(t: T, subject: Subject) -> tuple[T, Subject, Offset]:
     """A pipeline and a subject, or batch, with the world's origin in the middle of the first image, and how far it was.
 
-    A grid that the pipeline goes to is its middle instead, for all of a batch. None if nothing is far, or if a member
-    depends on where the origin is.
+    A grid that the pipeline goes to is its middle instead, for all of a batch. None if nothing is far or moves, or if a
+    member depends on where the origin is.
     """
+    transforms = [step.transform for step in flatten(t)]
+    if not any(map(is_spatial, transforms)) or any(inner.absolute for inner in transforms):
+        return t, subject, None
     first = next(iter(subject.images.values()))
     affine = np.asarray(first.affine, np.float64)
     shape = np.asarray(first.size)
@@ -41,7 +48,7 @@ def brought_near(t: T, subject: Subject) -> tuple[T, Subject, Offset]:
     else:
         offset = middle(affine, shape)
     far = np.any(np.abs(offset).max(-1) > FAR * geometry.spacing(affine).min(-1))
-    if not far or any(step.transform.absolute for step in flatten(t)):
+    if not far:
         return t, subject, None
     moved = jax.tree.map(
         lambda leaf: leaf.moved(-offset.reshape(-1, 3)[0]) if is_space(leaf) else leaf, t, is_leaf=is_space

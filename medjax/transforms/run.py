@@ -109,7 +109,8 @@ def execute(
             subject = run_spatial(steps, run, plan, subject, dict(known or ()))
             record |= found
         else:
-            subject, record[run[0]] = run_single(steps[run[0]], params[run[0]], subject, given)
+            subject, measured = run_single(steps[run[0]], params[run[0]], subject, given)
+            record |= {run[0]: measured} if steps[run[0]].voxels.measures else {}
         given = {name for name in given if subject[name] is images[name]}
     return subject, record
 

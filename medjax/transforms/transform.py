@@ -297,6 +297,11 @@ class VoxelTransform(Transform):
         return type(self).measure is not VoxelTransform.measure
 
     @property
+    def verifies(self) -> bool:
+        """Whether something measured may make no sense (`verify`), for which the host then waits."""
+        return type(self).verify is not VoxelTransform.verify
+
+    @property
     def rechannels(self) -> bool:
         """Whether it changes the number of channels (`channels`): then its p is structure and must be 1."""
         return type(self).channels is not VoxelTransform.channels
