@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax import io
-from medjax.errors import about
+from medjax.errors import about, is_out_of_memory
 from medjax.geometry import Linear
 from medjax.subject import Subject
 from medjax.transforms import buckets
@@ -365,7 +365,7 @@ def awaited(result: Subject, record: T) -> T:
             jax.block_until_ready(result)
         return record
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower():
+        if is_out_of_memory(error):
             raise MemoryError(str(error)) from error
         raise
 
