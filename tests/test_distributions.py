@@ -62,6 +62,10 @@ def test_most_random_arguments_take_a_distribution():
     assert len(FIELDS) >= 30 and {p.values[1] for p in FIELDS} >= {"std", "degrees", "log_gamma", "factor", "zoom"}
 
 
+def test_only_what_is_drawn_takes_a_distribution():
+    assert [name for name, _ in (p.values for p in FIELDS) if not transform_of(name).random] == []
+
+
 @pytest.mark.parametrize("name, field", FIELDS)
 def test_a_distribution_of_one_point_is_that_number_and_goes_through_configurations(name, field):
     t, s = transform_of(name, p=1.0) if "p" not in CASES[name].skip else transform_of(name), subject_of()
