@@ -21,6 +21,7 @@ from medjax.image import Image as Image
 from medjax.image import LabelMap as LabelMap
 from medjax.image import ScalarImage as ScalarImage
 from medjax.io.dicom import dicom_series as dicom_series
+from medjax.io.dicom import save_dicom_segmentation as save_dicom_segmentation
 from medjax.patches.grid import GridAggregator as GridAggregator
 from medjax.patches.grid import GridSampler as GridSampler
 from medjax.patches.inference import sliding_window as sliding_window

@@ -125,22 +125,24 @@ def dicom_gradients(
     """b-values (C,), s/mm^2, and gradient directions of a DICOM diffusion series, one of each for each channel.
 
     source, series: as `ScalarImage` takes them. Directions are in the world, RAS+, and zero where a volume has none
-    (b = 0, or a mean over directions). They are no metadata of the image, since they turn with it: put them into the
-    subject, `Subject(dwi=ScalarImage(source), gradients=directions)`, and spatial transforms take them along.
+    (b = 0, or a mean over directions); the b-values are their labels too. They are no metadata of the image, since they
+    turn with it: put them into the subject, `Subject(dwi=ScalarImage(source), gradients=directions)`, and spatial
+    transforms take them along; `TemporalCrop` cuts them with the series.
 
     Raises: ImportError without pydicom; ValueError for a series without b-values, for GE's, whose directions are not
         along the axes of the patient, and as `ScalarImage` does.
     """
     bvals, directions = io.dicom.gradients(io.dicom.as_paths(source), series)
-    return bvals, Directions(directions)
+    return bvals, Directions(directions, bvals.tolist())
 
 
 def fsl_gradients(path: str | Path) -> tuple[Float[np.ndarray, "C"], Directions]:
     """b-values (C,), s/mm^2, and gradient directions of a series in a file, from the `.bval` and `.bvec` beside it.
 
     path: of the volume; `dwi.nii.gz` has `dwi.bval` and `dwi.bvec` (or `.bvals`, `.bvecs`). Directions are in the
-    world, RAS+, and zero where a volume has none. Put both into the subject, the b-values as an array, and spatial
-    transforms take the directions along: `Subject(dwi=ScalarImage(path), gradients=directions, bvals=bvals)`.
+    world, RAS+, and zero where a volume has none; the b-values are their labels too. In a subject,
+    `Subject(dwi=ScalarImage(path), gradients=directions)`, spatial transforms take them along and `TemporalCrop` cuts
+    them with the series, labels and all.
 
     Raises: FileNotFoundError; ValueError, naming the file, unless both hold one entry for each of C volumes.
     """
@@ -151,7 +153,7 @@ def fsl_gradients(path: str | Path) -> tuple[Float[np.ndarray, "C"], Directions]
     for file, count in zip(files, (len(bvals), bvecs.shape[1]), strict=True):
         if count != header.shape[0]:
             raise ValueError(f"{file} has {count} entries, but {path} has {header.shape[0]} volumes")
-    return bvals, Directions.from_fsl(bvecs, header.affine)
+    return bvals, Directions(Directions.from_fsl(bvecs, header.affine).xyz, bvals.tolist())
 
 
 def save_fsl_gradients(path: str | Path, bvals: Any, directions: Directions, image: Any) -> None:
@@ -162,7 +164,7 @@ def save_fsl_gradients(path: str | Path, bvals: Any, directions: Directions, ima
     Raises ValueError unless there are as many b-values as directions.
 
     >>> image.save("out/dwi.nii.gz")
-    >>> mj.save_fsl_gradients("out/dwi.nii.gz", subject.bvals, subject.gradients, image)
+    >>> mj.save_fsl_gradients("out/dwi.nii.gz", subject.gradients.labels, subject.gradients, image)
     """
     path, values = Path(path).expanduser(), np.asarray(bvals, np.float64)
     if values.shape != (len(directions),):

@@ -46,8 +46,12 @@ class Distribution:
         for f in fields(self):
             object.__setattr__(self, f.name, as_floats(f.name, getattr(self, f.name)))
         for f in fields(self):
-            if getattr(self, f.name).shape not in ((), (3,)):
+            values = getattr(self, f.name)
+            if values.shape not in ((), (3,)):
                 raise ValueError(f"{f.name} of {self!r} must be one number or three")
+            # An end that is infinite when it is left out may be given so.
+            if not traced(values) and not np.all(np.isfinite(values) | (values == f.default)):
+                raise ValueError(f"{f.name} of {self!r} must be finite, as float32 too")
         self.check()
 
     def check(self) -> None:
@@ -110,7 +114,7 @@ class LogNormal(Distribution):
     mean, std: of the logarithm, std >= 0.
     low, high: no number beyond is drawn.
 
-    Raises ValueError for std < 0, low < 0 and low >= high.
+    Raises ValueError for std < 0, low < 0, low >= high and a mean whose exp float32 does not hold (beyond +-80).
 
     >>> scaled = mj.RandomAffine(scales=mj.LogNormal(0.0, 0.1, low=0.5, high=2.0))
     """
@@ -122,6 +126,7 @@ class LogNormal(Distribution):
 
     def check(self) -> None:
         refuse(self, "std must be at least 0", lambda: np.any(np.asarray(self.std) < 0))
+        refuse(self, "mean must be from -80 to 80, being of the logarithm", lambda: np.any(np.abs(self.mean) > 80))
         refuse(self, "low must be at least 0", lambda: np.any(np.asarray(self.low) < 0))
         refuse(self, "low must be below high", lambda: np.any(np.asarray(self.low) >= np.asarray(self.high)))
 

@@ -65,6 +65,11 @@ def needs_concrete(what: str, instead: str) -> NoReturn:
     raise UnknownShape(f"{what} depends on values that are not known while tracing (jit, vmap or batch): {instead}")
 
 
+def is_out_of_memory(error: Exception) -> bool:
+    """Whether an error says that a device has no memory left, for which XLA has no type but words."""
+    return any(words in str(error).lower() for words in ("resource_exhausted", "out of memory"))
+
+
 @contextmanager
 def about(what: str) -> Iterator[None]:
     """Say of what an error is: it is raised again with `what` before its text.
@@ -80,6 +85,6 @@ def about(what: str) -> Iterator[None]:
         raise type(error)(error.errno, f"{what}: {error.strerror}", error.filename) from error
     except Exception as error:
         kinds = (ValueError, TypeError, ImportError, MemoryError)
-        other = MemoryError if "RESOURCE_EXHAUSTED" in str(error) else RuntimeError  # as XLA says it
+        other = MemoryError if is_out_of_memory(error) else RuntimeError
         kind = next((kind for kind in kinds if isinstance(error, kind)), other)
         raise kind(f"{what}: {error}") from error

@@ -85,6 +85,18 @@ def span(
     return convert
 
 
+def limits(*, low: float | None = None, high: float | None = None) -> Convert:
+    """The converter of an interval from which nothing is drawn, so of no distribution, (2,) float32."""
+    convert = span(low=low, high=high)
+
+    def converted(name: str, value: Any) -> Any:
+        if isinstance(value, Distribution):
+            raise TypeError(f"{name} must be a number or a pair, for nothing is drawn from it, got {value!r}")
+        return convert(name, value)
+
+    return converted
+
+
 def two_spans(low: float | None) -> Convert:
     """The converter of two ranges, (2, 2) float32, from two pairs, one or a number."""
 

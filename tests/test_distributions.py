@@ -12,6 +12,7 @@ from scipy import stats
 import medjax as mj
 from medjax.distributions import DISTRIBUTIONS
 from medjax.ranges import draw, support
+from tests.test_arguments import NONSENSE, value_of
 from tests.test_laws import CASES, key, subject_of, transform_of
 
 COUNT = 4000
@@ -21,6 +22,12 @@ TRUTHS = {
     "truncated above": (mj.Normal(1.0, 2.0, high=0.0), stats.truncnorm(-np.inf, -0.5, loc=1, scale=2)),
     "log-normal": (mj.LogNormal(0.3, 0.4), stats.lognorm(0.4, scale=np.exp(0.3))),
     "log-uniform": (mj.LogUniform(0.5, 8.0), stats.loguniform(0.5, 8)),
+}
+
+DISTRIBUTION_OF = {
+    "Normal": mj.Normal(0.0, 1.0),
+    "LogNormal": mj.LogNormal(0.0, 1.0),
+    "LogUniform": mj.LogUniform(1.0, 2.0),
 }
 
 
@@ -53,6 +60,10 @@ FIELDS = list(ranged())
 
 def test_most_random_arguments_take_a_distribution():
     assert len(FIELDS) >= 30 and {p.values[1] for p in FIELDS} >= {"std", "degrees", "log_gamma", "factor", "zoom"}
+
+
+def test_only_what_is_drawn_takes_a_distribution():
+    assert [name for name, _ in (p.values for p in FIELDS) if not transform_of(name).random] == []
 
 
 @pytest.mark.parametrize("name, field", FIELDS)
@@ -113,3 +124,20 @@ def test_what_makes_no_distribution_is_refused_by_name(make, message):
 
 def test_each_is_public():
     assert all(getattr(mj, name) is cls for name, cls in DISTRIBUTIONS.items())
+
+
+@pytest.mark.parametrize("name", DISTRIBUTIONS)
+def test_nonsense_is_refused_by_name_or_draws_finite_numbers(name):
+    right = {f.name: getattr(DISTRIBUTION_OF[name], f.name) for f in fields(DISTRIBUTION_OF[name])}
+    built = 0
+    for field in right:
+        for kind in NONSENSE:
+            try:
+                made = DISTRIBUTIONS[name](**{**right, field: value_of(kind)})
+            except (TypeError, ValueError) as error:
+                assert field in str(error).split("(")[0], f"{field}, {kind}: {error}"
+                continue
+            values = np.asarray(made.sample(jax.random.key(0), (20, *made.shape)))
+            assert np.isfinite(values).all(), (field, kind)
+            built += 1
+    assert built > 4, "some of it is no nonsense"

@@ -415,7 +415,9 @@ def is_one_device(name, axis_type, ways):
         moved = re.findall(r"all-gather|all-reduce|all-to-all|collective-permute", program.as_text())
         assert not moved, (way, set(moved))
         results.append(program(*given))
-    here = SingleDeviceSharding(jax.devices()[0])  # put on a mere device, an array still calls itself split in JAX 0.10.2
+    here = SingleDeviceSharding(
+        jax.devices()[0]
+    )  # put on a mere device, an array still calls itself split in JAX 0.10.2
     for result in results:
         assert len(result.t1.data.sharding.device_set) == 4 and result.t1.data.sharding.spec[0] == "batch"
         for one, other in zip(mj.unstack(jax.device_put(result, here)), loop, strict=True):

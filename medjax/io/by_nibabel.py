@@ -19,13 +19,13 @@ nib: Any = nibabel  # its type hints know less than it does
 
 def read_header(path: Path) -> Header:
     """`medjax.io.read_header`; one voxel is read, which tells the dtype. A time axis becomes the channels."""
-    with _named(path), _opened(path) as image:
+    with _opened(path) as image:
         return _header(path, image)
 
 
 def read(path: Path) -> tuple[np.ndarray, Header]:
     """`medjax.io.read`. Integers with a scale become float32."""
-    with _named(path), _opened(path) as image:
+    with _opened(path) as image:
         header = _header(path, image)
         data = np.array(np.asanyarray(image.dataobj), header.dtype)  # a copy: nibabel may map the file
     c, i, j, k = header.shape
@@ -38,7 +38,11 @@ def read(path: Path) -> tuple[np.ndarray, Header]:
 def _opened(path: Path) -> Iterator[Any]:
     """nibabel's image. Volumes of PAR/REC are in the order of their numbers, not of the file."""
     if path.suffix.lower() not in (".par", ".rec"):
-        yield nib.load(path)
+        try:
+            image = nib.load(path)
+        except ImportError:
+            needs_extra("h5py", "minc", "reading MINC 2")
+        yield image
         return
     files = PARRECImage.filespec_to_file_map(str(path))
     names = [str(files[part].filename) for part in ("header", "image")]
@@ -56,21 +60,6 @@ def _header(path: Path, image: Any) -> Header:
         raise ValueError(f"{found} is not read")
     dtype = np.dtype(np.float32) if stored.kind in "iu" and found.kind == "f" else found.newbyteorder("=")
     return Header(nifti.volume_shape(path, shape, 1), np.asarray(image.affine, np.float64), dtype, {})
-
-
-@contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """Turn what a damaged file makes nibabel raise into one ValueError that names the file."""
-    try:
-        yield
-    except ImportError:
-        needs_extra("h5py", "minc", f"{path}: reading MINC 2")
-    except MemoryError:
-        raise
-    except Exception as error:
-        if isinstance(error, OSError) and error.filename is not None:
-            raise  # it, or its second file, could not be opened
-        raise ValueError(f"{path} cannot be read, it is damaged or of another format: {error}") from error
 
 
 register(Format("MINC", (".mnc", ".mnc.gz"), read_header, read))

@@ -27,7 +27,7 @@ def read_header(path: Path) -> Header:
 def read(path: Path) -> tuple[np.ndarray, Header]:
     """`medjax.io.read` by SimpleITK."""
     (header, rank), sitk = _information(path), objects.sitk()
-    with _named(path):
+    with _briefly():
         data = sitk.GetArrayFromImage(sitk.ReadImage(str(path)))
     c, i, j, k = header.shape
     if rank == 4:
@@ -38,7 +38,7 @@ def read(path: Path) -> tuple[np.ndarray, Header]:
 def write(path: Path, array: np.ndarray, affine: np.ndarray, metadata: dict) -> None:
     """`medjax.io.write` by SimpleITK, compressed; several channels become a vector. Raises ValueError on shear."""
     dtype = nifti.storable(array)
-    with _named(path):
+    with _briefly():
         objects.sitk().WriteImage(objects.to_sitk(array.astype(dtype, copy=False), affine), str(path), True)
 
 
@@ -47,7 +47,7 @@ def _information(path: Path) -> tuple[Header, int]:
     sitk = objects.sitk()
     reader = sitk.ImageFileReader()
     reader.SetFileName(str(path))
-    with _named(path):
+    with _briefly():
         reader.ReadImageInformation()
     rank, size, parts = reader.GetDimension(), reader.GetSize(), reader.GetNumberOfComponents()
     if rank not in (2, 3, 4) or (rank == 4 and parts > 1):
@@ -66,13 +66,12 @@ def _information(path: Path) -> tuple[Header, int]:
 
 
 @contextmanager
-def _named(path: Path) -> Iterator[None]:
-    """SimpleITK's errors as a ValueError that names the file, with the last line of what it says."""
+def _briefly() -> Iterator[None]:
+    """SimpleITK's errors as a ValueError with the last line of what it says; the lines before are of its own files."""
     try:
         yield
     except (RuntimeError, ValueError) as error:
-        reason = str(error).strip().splitlines()[-1]
-        raise ValueError(f"{path} cannot be read or written by SimpleITK: {reason}") from error
+        raise ValueError(str(error).strip().splitlines()[-1]) from error
 
 
 register(Format("NRRD", (".nrrd", ".nhdr"), read_header, read, write))

@@ -201,7 +201,10 @@ def refuse_leading(name: str, shape: tuple[int, ...] | str, leading: int) -> NoR
 
 def updated(subject: Subject, result: Subject) -> Subject:
     """A subject with the images of another, and where its points and directions have come to; the rest goes around."""
-    moved = {n: subject[n].replace(xyz=item.xyz) for n, item in result.annotations.items()}
+    moved = {
+        n: subject[n].replace(xyz=item.xyz) if item.xyz.shape == subject[n].xyz.shape else item
+        for n, item in result.annotations.items()
+    }
     return Subject({**dict(subject.items()), **result.images, **moved})
 
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax import io
-from medjax.errors import about
+from medjax.errors import about, is_out_of_memory
 from medjax.geometry import Linear
 from medjax.subject import Subject
 from medjax.transforms import buckets
@@ -45,6 +45,7 @@ from medjax.transforms.program import (
 )  # fmt: skip
 from medjax.transforms.run import Shapes, draw, execute, locate
 from medjax.transforms.seen import Packed
+from medjax.transforms.series import Labels, labels_after, with_labels
 from medjax.typing import Key, Params, Shape3
 
 if TYPE_CHECKING:  # transforms are called through this
@@ -109,6 +110,7 @@ def on_host(t: "Transform", subject: Subject, params: Params, record: Record | N
     assumed = {name for name, image in subject.images.items() if image.assumed and not changes_grids(steps)}
     pending: list[Pending] = []
     places, kinds = start_all(subject), kinds_of(subject)
+    labels = labels_after(steps, subject, host)
 
     def flush(subject: Subject) -> Subject:
         """Run what is pending in one program, which is the same whichever coins have fallen.
@@ -159,6 +161,7 @@ def on_host(t: "Transform", subject: Subject, params: Params, record: Record | N
         if not all(whole for _, whole in known.values()):
             subject = flush(subject)
     subject = flush(subject)
+    subject = with_labels(subject, labels)
     return subject.replace(**{n: i.replace(metadata=metadata.get(n, {})) for n, i in subject.images.items()})
 
 
@@ -313,6 +316,7 @@ def after_batch(
     affines = {name: np.asarray(image.affine, np.float64) for name, image in subject.images.items()}
     subject = subject.replace(**{name: subject[name].replace(affine=affine) for name, affine in affines.items()})
     places: list[Places] = []
+    labels: list[Labels] = []
     kept: list[dict[str, Any]] = []
     planned: dict[bytes, Places] = {}
     for i in range(size):
@@ -335,11 +339,13 @@ def after_batch(
                     planned[case] = places_after(steps, runs, params, begin)
                 here = planned[case]
         places.append(here)
+        labels.append(labels_after(steps, subject, params, i))
         kept.append(known)
     images = {}
     for name, image in result.images.items():
         affine = np.stack([np.asarray(here[name].grid.affine) for here in places])
         images[name] = image.replace(affine=affine, metadata=tuple(metadata[name] for metadata in kept))
+    result = with_labels(result, {name: tuple(own[name] for own in labels) for name in labels[0]})
     return Subject({**{n: i for n, i in subject.items() if n not in images}, **result.annotations, **images})
 
 
@@ -365,7 +371,7 @@ def awaited(result: Subject, record: T) -> T:
             jax.block_until_ready(result)
         return record
     except jax.errors.JaxRuntimeError as error:
-        if "RESOURCE_EXHAUSTED" in str(error) or "out of memory" in str(error).lower():
+        if is_out_of_memory(error):
             raise MemoryError(str(error)) from error
         raise
 

@@ -2,19 +2,22 @@
 
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array
 
 from medjax import geometry
-from medjax.annotations import Annotation, Points, turned
+from medjax.annotations import Annotation, Directions, Points, turned
 from medjax.geometry import BSpline, Flow, Inverted, Linear, Map
 from medjax.ops import bspline, velocity, warp
 from medjax.subject import Subject
 from medjax.transforms.place import Place, matrices, way_back
-from medjax.typing import Shape3
+from medjax.typing import Params, Shape3
+
+if TYPE_CHECKING:  # transforms are called through what is built on this
+    from medjax.transforms.transform import VoxelTransform
 
 SOLVING_STEPS = 12
 FLOW_STEPS = 6
@@ -171,6 +174,26 @@ def annotated(subject: Subject, moves: Sequence[Map]) -> dict[str, Annotation]:
 def annotated_back(subject: Subject, moves: Sequence[Map]) -> dict[str, Annotation]:
     """The points and directions of a subject before the moves of its first image."""
     return along(subject, partial(carry, moves), partial(turn, way_back(moves)))
+
+
+def volumes_of(t: "VoxelTransform", drawn: Params, counts: dict[str, int], rows: int) -> Any:
+    """Which rows are left of something that has one for each volume of an image; None if a step cuts no such image.
+
+    drawn: for each image.  counts: how many volumes each has.
+    """
+    images = (name for name in drawn if counts[name] == rows) if t.cuts else iter(())
+    return next((t.volumes(drawn[name]) for name in images), None)
+
+
+def directions_left(subject: Subject, t: "VoxelTransform", drawn: Params) -> dict[str, Annotation]:
+    """The directions of a subject that a step cuts, traced; their labels are metadata, which do not enter."""
+    counts = {name: subject[name].shape[-4] for name in drawn}
+    cut = {}
+    for name, item in subject.annotations.items():
+        rows = volumes_of(t, drawn, counts, len(item)) if isinstance(item, Directions) else None
+        if rows is not None:
+            cut[name] = item.of(jnp.asarray(item.xyz)[rows])
+    return cut
 
 
 def along(

@@ -14,7 +14,7 @@ from medjax import keys
 from medjax.image import Image, ScalarImage
 from medjax.ops import passes
 from medjax.subject import Subject
-from medjax.transforms.moves import annotated
+from medjax.transforms.moves import annotated, directions_left
 from medjax.transforms.place import (
     Known,
     Measured,
@@ -191,7 +191,7 @@ def run_single(step: Step, turn: Turn, subject: Subject, given: Collection[str] 
             choose = passes.either if t.pointwise else jax.lax.cond
             data, record[name] = choose(turn.on, change, leave, data)
         images[name] = image.replace(data=data)
-    return subject.replace(**images), Measured(turn.on, record)
+    return subject.replace(**images, **directions_left(subject, t, turn.draw)), Measured(turn.on, record)
 
 
 def keep(subject: Subject, step: Step, on: Coin) -> Subject:

@@ -320,6 +320,15 @@ class VoxelTransform(Transform):
         """How many channels the result has."""
         return count
 
+    @property
+    def cuts(self) -> bool:
+        """Whether it takes some channels of an image as they are (`volumes`), so that what belongs to them goes too."""
+        return type(self).volumes is not VoxelTransform.volumes
+
+    def volumes(self, params: Params) -> Any:
+        """Numbers of the channels that it takes, where it only takes some."""
+        raise NotImplementedError(f"{type(self).__name__} takes no channels as they are")
+
     def margin(self, spacing: np.ndarray) -> Shape3 | None:
         """How many voxels around a box its result depends on, for a spacing (3,) mm; None for the whole image.
 

@@ -1,6 +1,6 @@
 """The patch queue against TorchIO's, from eight .nii.gz files of 8.7 million voxels to batches of 8 patches of 64^3.
 
-python tests/benchmarks/patch_queue.py
+python -m tests.benchmarks.patch_queue
 """
 
 import tempfile
@@ -13,18 +13,18 @@ import nibabel
 import numpy as np
 import torch
 import torchio as tio
-from timer import volume
 
 import medjax as mj
+from tests.benchmarks.timer import volume
 
 FILES, SAMPLES, BATCH, PATCH = 8, 10, 8, 64
 
 
-def write(folder: Path) -> list[tuple[Path, Path]]:
-    """Eight copies of the MNI152 T1, int16, with their labels."""
+def write(folder: Path, files: int = FILES) -> list[tuple[Path, Path]]:
+    """Copies of the MNI152 T1, int16, with their labels."""
     data, label, affine = volume()
     pairs = []
-    for i in range(FILES):
+    for i in range(files):
         pairs.append((folder / f"{i}_t1.nii.gz", folder / f"{i}_label.nii.gz"))
         nibabel.Nifti1Image(data[0] + np.int16(i), affine).to_filename(pairs[-1][0])
         nibabel.Nifti1Image(label[0], affine).to_filename(pairs[-1][1])

@@ -4,10 +4,10 @@ The door, which loads pydicom when it is first used: `files` finds series, `fram
 its slices, `volume` puts them together or refuses, `pixels` reads voxels, `described` is what of a header may travel.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
@@ -59,6 +59,42 @@ def dicom_series(source: str | Path | Sequence[str | Path]) -> "list[Series]":
     >>> [one.uid for one in mj.dicom_series("study") if one.modality == "MR" and one.shape]  # doctest: +SKIP
     """
     return _volume().list_series(as_paths(source))
+
+
+def save_dicom_segmentation(
+    path: str | Path,
+    label_map: Any,
+    source: str | Path | Sequence[str | Path],
+    names: Mapping[int, str],
+    *,
+    series: str | None = None,
+    algorithm: str | None = None,
+) -> None:
+    """Write a label map as a DICOM segmentation of the series that it belongs to, a segment for each name.
+
+    label_map: a `LabelMap` of one channel on the grid of the series; 0 is nothing.
+    source, series: the series, as `ScalarImage` takes them: slices, or a multi-frame file that is one volume.
+    names: {label: name of 1 to 64 letters} for every label; segments are numbered from 1 in the order of labels.
+    algorithm: the name of what made it, as a network; None for what was drawn by hand.
+
+    What the headers of the series say of the person and the study stands in the file, so that an archive puts it
+    beside them. The file is written whole, or not at all.
+    Raises: ImportError without highdicom (extra `dicom-seg`); TypeError for another image; ValueError, naming the
+        argument or the file, for another grid, a label without a name, and a series without a frame of reference.
+
+    >>> mj.save_dicom_segmentation("seg.dcm", subject.label, "study/T1", {1: "tumour"}, algorithm="U-Net 3")
+    """
+    if not getattr(label_map, "is_label", False):
+        raise TypeError(f"label_map must be a LabelMap, got {type(label_map).__name__}")
+    _volume()
+    try:
+        import highdicom  # noqa: F401
+    except ImportError:
+        needs_extra("highdicom", "dicom-seg", "writing DICOM segmentations")
+    from medjax.io.dicom import segmentation
+
+    labels, affine = label_map.numpy(), np.asarray(label_map.affine, np.float64)
+    segmentation.write(Path(path).expanduser(), labels, affine, as_paths(source), series, names, algorithm)
 
 
 def as_paths(source: str | Path | Sequence[str | Path]) -> tuple[Path, ...]:

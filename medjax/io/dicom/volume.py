@@ -35,16 +35,19 @@ class Series(NamedTuple):
 
 def read_header(paths: Sequence[Path], series: str | None) -> Header:
     """See `medjax.io.dicom.read_header`."""
+    return arranged(paths, series)[1]
+
+
+def arranged(paths: Sequence[Path], series: str | None) -> tuple[Volumes, Header]:
+    """The slices of one series in their order, and its header."""
     heads = choose(paths, series)
-    return _header(heads, _arrange(heads))
+    volumes = _arrange(heads)
+    return volumes, _header(heads, volumes)
 
 
 def read(paths: Sequence[Path], series: str | None) -> tuple[np.ndarray, Header]:
     """See `medjax.io.dicom.read`."""
-    heads = choose(paths, series)
-    volumes = _arrange(heads)
-    header = _header(heads, volumes)
-    del heads  # headers may hold as much as their slices
+    volumes, header = arranged(paths, series)  # without the headers, which may hold as much as their slices
     return pixels.read_volumes(volumes, header.dtype).transpose(0, 3, 2, 1), header
 
 

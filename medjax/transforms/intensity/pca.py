@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from medjax.arguments import flag, maybe, whole
 from medjax.image import Image
 from medjax.ops import components, pointwise
-from medjax.ranges import leaf, span
+from medjax.ranges import leaf, limits
 from medjax.subject import Subject
 from medjax.transforms.masking import mask_of
 from medjax.transforms.transform import IntensityTransform, certain, static, transform
@@ -37,7 +37,7 @@ class PCA(IntensityTransform):
     whiten: bool = static(default=True, convert=flag, kw_only=True)
     normalize: bool = static(default=True, convert=flag, kw_only=True)
     make_skewness_positive: bool = static(default=True, convert=flag, kw_only=True)
-    values_range: Any = leaf(default=(-2.3, 2.3), convert=maybe(span()), kw_only=True)
+    values_range: Any = leaf(default=(-2.3, 2.3), convert=maybe(limits()), kw_only=True)
     clip: bool = static(default=True, convert=flag, kw_only=True)
     p: float = static(default=1.0, convert=certain, kw_only=True)
 

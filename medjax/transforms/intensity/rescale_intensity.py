@@ -11,7 +11,7 @@ from jaxtyping import Array
 from medjax.arguments import flag, label_values, maybe
 from medjax.image import Image
 from medjax.ops import pointwise, statistics
-from medjax.ranges import leaf, span, uniform
+from medjax.ranges import leaf, limits
 from medjax.subject import Subject
 from medjax.transforms.masking import Masking, check_masking, mask_of, masking
 from medjax.transforms.transform import IntensityTransform, static, transform
@@ -33,10 +33,10 @@ class RescaleIntensity(IntensityTransform):
     Raises ValueError for a mask that is not there or empty.  Source: TorchIO 1.2.1, numpy's linear percentiles.
     """
 
-    out_min_max: Any = uniform(default=(0.0, 1.0))
-    percentiles: Any = uniform(default=(0.0, 100.0), low=0.0, high=100.0)
+    out_min_max: Any = leaf(default=(0.0, 1.0), convert=limits())
+    percentiles: Any = leaf(default=(0.0, 100.0), convert=limits(low=0.0, high=100.0))
     masking_method: Masking = static(default=None, convert=masking)
-    in_min_max: Any = leaf(default=None, convert=maybe(span()))
+    in_min_max: Any = leaf(default=None, convert=maybe(limits()))
     clip: bool = static(default=False, convert=flag, kw_only=True)
     per_channel: bool = static(default=False, convert=flag, kw_only=True)
     labels: Sequence[int] | None = static(default=None, convert=maybe(label_values), kw_only=True)

@@ -5,6 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import nibabel
+import numpy as np
 
 from medjax import keys, ranges
 from medjax.arguments import real, traced, whole
@@ -17,6 +18,8 @@ from medjax.transforms.transform import IntensityTransform, abstract, certain, s
 from medjax.typing import Key, Params
 
 nib: Any = nibabel  # its type hints know less than it does
+OF_EACH_VOLUME = ("bvals", "EchoTime")
+"""Metadata that, where they are tuples, hold an entry for each volume."""
 
 
 @abstract
@@ -29,6 +32,9 @@ class Shorter(IntensityTransform):
 
     def channels(self, count: int) -> int:
         return self.length
+
+    def volumes(self, params: Params) -> Any:
+        return params["start"] + np.arange(self.length)
 
     def check_length(self, subject: Subject, start: int) -> None:
         """Raise a ValueError for a series that is too short."""
@@ -45,7 +51,13 @@ class Shorter(IntensityTransform):
         return image.replace(data=jax.lax.dynamic_slice_in_dim(image.data, start, self.length))
 
     def retime(self, metadata: dict[str, Any], params: Params) -> dict[str, Any]:
-        """A NIfTI header's toffset moves by start TR, both in its unit of time; TR and the times of slices stay."""
+        """A NIfTI header's toffset moves by start TR, both in its unit of time; TR and the times of slices stay.
+
+        Of what DICOM tells of each volume the stretch is kept.
+        """
+        taken = self.volumes(params)
+        each = {name: metadata[name] for name in OF_EACH_VOLUME if isinstance(metadata.get(name), tuple)}
+        metadata = metadata | {name: tuple(values[i] for i in taken) for name, values in each.items()}
         header: Any = metadata.get("header")
         if not isinstance(header, nib.Nifti1Header) or len(header.get_data_shape()) != 4:
             return metadata
@@ -60,6 +72,7 @@ class TemporalCrop(Shorter):
 
     Shapes: (C, I, J, K) -> (length, I, J, K), float32; label maps are left alone.  Not invertible.  The start that a
     NIfTI header gives (toffset) moves by start TR, outside of jit; TR and the times of slices stay.
+    `Directions` of a subject that have one for each time point are cut with the series, and so are their labels.
     Raises ValueError for a series that ends before, and for p other than 1.
     """
 

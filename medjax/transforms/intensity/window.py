@@ -9,7 +9,7 @@ from medjax.arguments import maybe, real
 from medjax.errors import one_of
 from medjax.image import Image
 from medjax.ops import pointwise
-from medjax.ranges import leaf, uniform
+from medjax.ranges import leaf, limits
 from medjax.transforms.transform import IntensityTransform, transform
 from medjax.typing import Params
 
@@ -48,7 +48,7 @@ class Window(IntensityTransform):
 
     center: Any = leaf(convert=level)
     width: Any = leaf(default=None, convert=maybe(real(low=1e-6)))
-    out_min_max: Any = uniform(default=(0.0, 1.0))
+    out_min_max: Any = leaf(default=(0.0, 1.0), convert=limits())
 
     pointwise = True
 

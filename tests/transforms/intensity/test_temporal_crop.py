@@ -134,3 +134,58 @@ def test_headers_without_time_stay_as_they_are(tmp_path):
     got = mj.TemporalCrop(1, 2)(mj.ScalarImage(tmp_path / "vectors.nii"))
     assert got.metadata["header"]["toffset"] == BEGIN
     assert mj.TemporalCrop(1, 2)(mj.ScalarImage(SERIES, name="mine")).metadata == {"name": "mine"}
+
+
+# -- gradients
+
+VECTORS = np.random.default_rng(3).normal(size=(8, 3)).astype(np.float32)
+B_VALUES = tuple(100.0 * n for n in range(8))
+
+
+def diffusion(**more):
+    """A series, whose volumes tell which they are, with its gradients, and other directions, which are not of it."""
+    gradients, others = mj.Directions(VECTORS, B_VALUES), mj.Directions(VECTORS[:5], list("abcde"))
+    return mj.Subject(dwi=mj.ScalarImage(SERIES), gradients=gradients, others=others, **more)
+
+
+def check_gradients(got, start, length):
+    np.testing.assert_array_equal(got.gradients.xyz, VECTORS[start : start + length])
+    assert got.gradients.labels == B_VALUES[start : start + length]
+    np.testing.assert_array_equal(got.others.xyz, VECTORS[:5])
+    assert got.others.labels == tuple("abcde")
+
+
+def test_gradients_are_cut_with_their_series():
+    check_gradients(mj.TemporalCrop(2, 3)(diffusion()), 2, 3)
+    twice = mj.Compose([mj.TemporalCrop(1, 6), mj.Gamma(1.0), mj.TemporalCrop(2, 3)])
+    check_gradients(twice(diffusion()), 3, 3)
+    check_gradients(mj.TemporalCrop(0, 8)(diffusion()), 0, 8)
+    t1 = mj.ScalarImage(SERIES[:1])
+    check_gradients(mj.TemporalCrop(2, 3, exclude=["t1"])(diffusion(t1=t1)), 2, 3)
+    check_gradients(mj.TemporalCrop(0, 1, include=["t1"])(diffusion(t1=t1)), 0, 8)
+
+
+def test_gradients_are_cut_as_it_was_drawn():
+    t, subject = mj.RandomTemporalCrop(3), diffusion()
+    for seed in range(3):
+        got = t(subject, jax.random.key(seed))
+        check_gradients(got, start_of(got.dwi), 3)
+    batch = mj.stack([subject] * 4)
+    each = mj.unstack(t.batch(batch, jax.random.key(0)))
+    for got in each:
+        check_gradients(got, start_of(got.dwi), 3)
+    assert len({start_of(got.dwi) for got in each}) > 1
+    traced = jax.jit(t)(subject, jax.random.key(1))
+    np.testing.assert_array_equal(traced.gradients.xyz, t(subject, jax.random.key(1)).gradients.xyz)
+
+
+def test_gradients_turn_and_are_cut():
+    flipped = mj.Compose([mj.Flip(0), mj.TemporalCrop(2, 3)])(diffusion())
+    np.testing.assert_allclose(flipped.gradients.xyz, VECTORS[2:5] * [-1, 1, 1], atol=1e-6)
+    assert flipped.gradients.labels == B_VALUES[2:5]
+
+
+def test_what_dicom_tells_of_each_volume_is_cut():
+    image = mj.ScalarImage(SERIES, bvals=B_VALUES, EchoTime=5.0)
+    got = mj.TemporalCrop(2, 3)(image)
+    assert got.metadata == {"bvals": B_VALUES[2:5], "EchoTime": 5.0}
