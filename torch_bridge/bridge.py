@@ -21,7 +21,7 @@ from torch_bridge.history import Composed
 from torch_bridge.image import Image
 from torch_bridge.lending import to_medjax
 from torch_bridge.masks import MaskFunction
-from torch_bridge.replay import is_invertible, noted, token_for
+from torch_bridge.replay import is_invertible, noted
 from torch_bridge.steps import TorchStep, has_torch, run, steps_of
 from torch_bridge.subject import Items, Subject
 
@@ -92,8 +92,6 @@ class Bridge:
             object.__setattr__(self, "transforms", Members(self.members))
         if label_keys is not None:
             object.__setattr__(self, "label_keys", tuple(label_keys))
-        if self.looks:
-            object.__setattr__(self, "token", token_for(self))
 
     @property
     def looks(self) -> bool:
@@ -109,6 +107,8 @@ class Bridge:
         """Set an argument, checked as when it is built, or an attribute of a subclass of the user's."""
         known = {f.name: f.metadata.get("convert") for f in fields(cast(Any, self))}
         convert = known.get(name)
+        if name == "transforms" and isinstance(self, Group):
+            value, convert = Members(as_members(value)), None
         object.__setattr__(self, name, value if convert is None else convert(name, value))
 
     def __call__(self: Any, x: Any, key: Any = None, *, labels: Any = ()) -> Any:
@@ -230,6 +230,10 @@ class Members(list):
 
     def __setitem__(self, index: Any, value: Any) -> None:
         super().__setitem__(index, as_members(value) if isinstance(index, slice) else as_member(value))
+
+    def __iadd__(self, values: Any) -> "Members":
+        self.extend(values)
+        return self
 
     def append(self, value: Any) -> None:
         """Put a member at the end."""

@@ -147,9 +147,8 @@ class WeightedSampler(RandomSampler, mj.WeightedSampler):
     """
 
     def get_probability_map(self, subject: Subject) -> torch.Tensor:
-        """The image, 0 where no patch can be centred."""
-        image = subject.get_image(self.probability_map)
-        return image.data[:1].float() * self.inside(image.spatial_shape)
+        """The image, at the border too, where no patch is centred."""
+        return subject.get_image(self.probability_map).data[:1].float()
 
 
 class LabelSampler(RandomSampler, mj.LabelSampler):
@@ -159,11 +158,11 @@ class LabelSampler(RandomSampler, mj.LabelSampler):
     """
 
     def get_probability_map(self, subject: Subject) -> torch.Tensor:
-        """The weight of each label spread over its voxels on which a patch can be centred."""
+        """The weight of each label spread over its voxels on which a patch can be centred; 1 for any label."""
         image = next(i for n, i in subject.items() if isinstance(i, LabelMap) and self.label_name in (None, n))
         inside, weights = self.inside(image.spatial_shape), self.label_probabilities
         if weights is None:
-            return ((image.data > 0).any(0, keepdim=True) & inside).float()
+            return (image.data > 0).any(0, keepdim=True).float()
         total, found = sum(weight for _, weight in weights), torch.zeros(1, *image.spatial_shape)
         for label, weight in weights:
             if len(image.data) > 1:

@@ -133,7 +133,7 @@ class OneHot(adapted(REGISTRY["OneHot"])):  # pyright: ignore
         if not self.looks:
             return super().apply_transform(subject)
         for name, image in users.LabelTransform.get_images_dict(self, subject).items():
-            subject[name] = OneHot(int(image.data.max()) + 1)(image)
+            subject = OneHot(int(image.data.max()) + 1, include=(name,))(subject)
         return subject
 
 
@@ -190,13 +190,18 @@ class Resample(adapted(REGISTRY["Resample"])):  # pyright: ignore
 
 
 class HistogramStandardization(adapted(REGISTRY["HistogramStandardization"])):  # pyright: ignore
-    """`medjax.HistogramStandardization`; landmarks may be a file that `torch.save` wrote of a dictionary."""
+    """`medjax.HistogramStandardization`; landmarks may be a file that `torch.save` wrote of a dictionary.
+
+    include, exclude: which of the images that a dictionary names.
+    """
 
     def __init__(self, landmarks: Any, *args: Any, **kwargs: Any):
         if isinstance(landmarks, str | Path) and Path(landmarks).suffix in TENSORS:
             landmarks = torch.load(landmarks, weights_only=False)
-        if isinstance(landmarks, Mapping):
-            landmarks = {n: np.asarray(v) if isinstance(v, torch.Tensor) else v for n, v in landmarks.items()}
+        if isinstance(landmarks, Mapping) and set(landmarks) != {"landmarks", "percentiles"}:
+            include, exclude = kwargs.pop("include", None) or tuple(landmarks), kwargs.pop("exclude", None) or ()
+            chosen = {name: value for name, value in landmarks.items() if name in include and name not in exclude}
+            landmarks = {n: np.asarray(v) if isinstance(v, torch.Tensor) else v for n, v in chosen.items()}
         super().__init__(landmarks, *args, **kwargs)
 
     @property
