@@ -83,7 +83,7 @@ def meta_tensor(image: Image) -> Any:
     return monai_module().data.MetaTensor(image.data, affine=torch.from_numpy(image.affine))
 
 
-def taken_apart(value: torch.Tensor) -> tuple[torch.Tensor, np.ndarray | None]:
+def taken_apart(value: Any) -> tuple[torch.Tensor, np.ndarray | None]:
     """A plain tensor, and the affine of MONAI's, float64, if it is one."""
     if isinstance(value, monai_module().data.MetaTensor):
         return value.as_tensor(), value.affine.detach().cpu().double().numpy()

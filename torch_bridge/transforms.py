@@ -229,12 +229,13 @@ class HistogramStandardization(adapted(REGISTRY["HistogramStandardization"])):  
             options["masking_method"] = "mask"
         elif masking_function is not None:
             options["masking_method"] = MaskFunction(masking_function)
-        text = output_path is not None and Path(output_path).suffix == ".txt"
+        path = None if output_path is None else Path(output_path)
+        as_text = path is not None and path.suffix == ".txt"
         found = mj.HistogramStandardization.train(
-            items, cutoff=cutoff, output_path=None if text else output_path, **options
+            items, cutoff=cutoff, output_path=None if as_text else path, **options
         )
-        if text:
-            np.savetxt(output_path, np.asarray(found))
+        if path is not None and as_text:
+            np.savetxt(path, np.asarray(found))
         return found
 
 
