@@ -56,6 +56,7 @@ from torch_bridge.image import LabelMap as LabelMap
 from torch_bridge.image import ScalarImage as ScalarImage
 from torch_bridge.lending import from_torchio as from_torchio
 from torch_bridge.loader import SubjectsLoader as SubjectsLoader
+from torch_bridge.monai_adapter import MonaiAdapter as MonaiAdapter
 from torch_bridge.queue import Queue as Queue
 from torch_bridge.samplers import LabelSampler as LabelSampler
 from torch_bridge.samplers import UniformSampler as UniformSampler
@@ -63,6 +64,7 @@ from torch_bridge.samplers import WeightedSampler as WeightedSampler
 from torch_bridge.subject import Batch as Batch
 from torch_bridge.subject import Subject as Subject
 from torch_bridge.transforms import from_config as from_config
+from torch_bridge.transforms import train_histogram as train_histogram
 from torch_bridge.users import FourierTransform as FourierTransform
 from torch_bridge.users import IntensityTransform as IntensityTransform
 from torch_bridge.users import LabelTransform as LabelTransform
@@ -71,9 +73,8 @@ from torch_bridge.users import SpatialTransform as SpatialTransform
 from torch_bridge.users import To as To
 from torch_bridge.users import Transform as Transform
 
-PLACES = tuple(
-    f"{__name__}{part}" for part in ("", ".transforms", ".bridge", ".users", ".files", ".utils", ".looks", ".samplers")
-)
+KEPT_IN = ("transforms", "bridge", "users", "files", "utils", "looks", "samplers", "monai_adapter")
+PLACES = (__name__, *(f"{__name__}.{name}" for name in KEPT_IN))
 """Where the names of TorchIO's modules are looked up."""
 SETTING = "XLA_PYTHON_CLIENT_PREALLOCATE"
 COUNT = "jax_num_cpu_devices"

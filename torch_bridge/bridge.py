@@ -16,6 +16,7 @@ from medjax.transforms.compose import Group
 from medjax.transforms.program import is_random
 from medjax.transforms.transform import register
 from torch_bridge import forked, users
+from torch_bridge.arguments import NEAREST, ArgumentError, argument_errors, hydra_config, nearest_known
 from torch_bridge.history import Composed
 from torch_bridge.image import Image
 from torch_bridge.lending import to_medjax
@@ -44,20 +45,6 @@ def as_key(key: Any) -> Any:
     if isinstance(key, (int, np.integer)) and not isinstance(key, bool):
         return np.array([int(key) >> 32 & 0xFFFFFFFF, int(key) & 0xFFFFFFFF], np.uint32)
     return key
-
-
-NEAREST = {
-    "gaussian": "linear",
-    "label_gaussian": "nearest",
-    **dict.fromkeys(("hamming", "cosine", "welch", "lanczos", "blackman"), "cubic"),
-}
-"""Interpolations of ITK's that there are not here, and the nearest that there are."""
-
-
-def nearest_known(name: str, value: str) -> str:
-    """The nearest interpolation that there is; says so."""
-    warnings.warn(f"{name}={value!r} is not here: {NEAREST[value]!r} is taken for it", UserWarning, stacklevel=4)
-    return NEAREST[value]
 
 
 def compute(t: mj.Transform, x: Any, key: Any, labels: Any = ()) -> Any:
@@ -93,12 +80,16 @@ class Bridge:
             kwargs["include"] = users.renamed_keys(keys, kwargs.get("include"))
         if is_group_class(type(self)) and "transforms" in {f.name for f in fields(cast(Any, self))}:
             args, kwargs = with_members(args, kwargs)
+        args, kwargs = [*map(as_argument, args)], {name: as_argument(value) for name, value in kwargs.items()}
         if callable(kwargs.get("masking_method")) and not is_own_mask(kwargs["masking_method"]):
             kwargs["masking_method"] = MaskFunction(kwargs["masking_method"])
         for name in ("image_interpolation", "label_interpolation"):
-            if kwargs.get(name) in NEAREST:
+            if kwargs.get(name) in tuple(NEAREST):
                 kwargs[name] = nearest_known(name, kwargs[name])
-        super().__init__(*args, **kwargs)
+        with argument_errors():
+            super().__init__(*args, **kwargs)
+        if isinstance(self, Group) and isinstance(vars(self).get("transforms"), tuple):
+            object.__setattr__(self, "transforms", Members(self.members))
         if label_keys is not None:
             object.__setattr__(self, "label_keys", tuple(label_keys))
 
@@ -116,6 +107,8 @@ class Bridge:
         """Set an argument, checked as when it is built, or an attribute of a subclass of the user's."""
         known = {f.name: f.metadata.get("convert") for f in fields(cast(Any, self))}
         convert = known.get(name)
+        if name == "transforms" and isinstance(self, Group):
+            value, convert = Members(as_members(value)), None
         object.__setattr__(self, name, value if convert is None else convert(name, value))
 
     def __call__(self: Any, x: Any, key: Any = None, *, labels: Any = ()) -> Any:
@@ -134,7 +127,8 @@ class Bridge:
             return back(self.compiled(subject, key))
         inner, back = to_medjax(x, labels)
         key = self.key_for(key)
-        result = back(forked.run(compute, self, inner, key, labels))
+        with argument_errors():
+            result = back(forked.run(compute, self, inner, key, labels))
         return noted(result, x, self, key, inner) if isinstance(key, np.ndarray | None) else result
 
     def apply_transform(self: Any, subject: Any) -> Any:
@@ -151,6 +145,10 @@ class Bridge:
     def key_for(self: Any, key: Any) -> Any:
         """The key that is given, or one that is drawn if it is needed."""
         return draw_key() if key is None and is_random(self) else as_key(key)
+
+    def to_hydra_config(self) -> dict[str, Any]:
+        """What Hydra makes the transform of again: `_target_` and its arguments."""
+        return hydra_config(self)
 
     def is_invertible(self: Any) -> bool:
         """Whether `inverse()` gives the way back: nothing is drawn, and no shape changes; of a Compose, of all members.
@@ -192,6 +190,11 @@ class Bridge:
         return back(forked.run(compute_inverse, self, inner, params, to_medjax(like)[0], interpolation))
 
 
+def as_argument(value: Any) -> Any:
+    """An argument as medjax takes it: images of the bridge are its own."""
+    return value.as_medjax() if isinstance(value, Image) else value
+
+
 def can_invert(t: Any, warn: bool) -> bool:
     """Whether a member is invertible; warns if not."""
     if warn and not t.is_invertible():
@@ -222,10 +225,36 @@ def as_members(transforms: Any) -> Any:
     return [as_member(t) for t in transforms] if is_sequence and not isinstance(transforms, str) else transforms
 
 
+class Members(list):
+    """The members of a group, in a list that may be changed: what is put in becomes a member."""
+
+    def __setitem__(self, index: Any, value: Any) -> None:
+        super().__setitem__(index, as_members(value) if isinstance(index, slice) else as_member(value))
+
+    def __iadd__(self, values: Any) -> "Members":
+        self.extend(values)
+        return self
+
+    def append(self, value: Any) -> None:
+        """Put a member at the end."""
+        super().append(as_member(value))
+
+    def insert(self, index: Any, value: Any) -> None:
+        """Put a member before the one of this number."""
+        super().insert(index, as_member(value))
+
+    def extend(self, values: Any) -> None:
+        """Put members at the end."""
+        super().extend(as_members(values))
+
+
+jax.tree_util.register_pytree_node(Members, lambda each: (tuple(each), None), lambda _, each: Members(each))
+
+
 def as_member(t: Any) -> Any:
     """A member: itself, or a step in torch. Raises TypeError for what cannot be called."""
     if not callable(t) or isinstance(t, type):
-        raise TypeError(f"members of a Compose are transforms or functions of a Subject, got {t!r}")
+        raise ArgumentError(f"members of a Compose are transforms or functions of a Subject, got {t!r}")
     compiles = isinstance(t, mj.Transform) and not is_written_in_torch(t)
     return t if compiles else TorchStep(t)
 

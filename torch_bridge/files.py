@@ -160,3 +160,42 @@ def write_image(tensor: torch.Tensor, affine: Any, path: str | Path, squeeze: bo
     """Write voxels (C, I, J, K) with an affine; squeeze as in `Image.save`."""
     image = mj.ScalarImage(torch.as_tensor(tensor).numpy(), np.asarray(affine, np.float64))
     write(image, Path(path), squeeze)
+
+
+def get_ras_affine_from_sitk(sitk_object: Any) -> np.ndarray:
+    """The affine of a SimpleITK image, or of the reader of one of three or two dimensions; of four, that of space."""
+    size = min(sitk_object.GetDimension(), 3)
+    full = sitk_object.GetDimension()
+    affine, spacing = np.eye(4), np.array(sitk_object.GetSpacing()[:size])
+    direction = np.array(sitk_object.GetDirection()).reshape(full, full)[:size, :size]
+    affine[:size, :size], affine[:size, 3] = direction * spacing, sitk_object.GetOrigin()[:size]
+    return objects.LPS @ affine
+
+
+def read_matrix(path: str | Path) -> torch.Tensor:
+    """An affine (4, 4) between points in world mm, RAS+, of ITK's (.tfm, .h5) or of NiftyReg's (.txt, .trsf)."""
+    suffix = Path(path).suffix
+    if suffix in (".txt", ".trsf"):
+        return torch.from_numpy(np.linalg.inv(np.loadtxt(path)))
+    if suffix not in (".tfm", ".h5"):
+        raise ValueError(f"matrices are read from .tfm, .h5, .txt and .trsf, got {str(path)!r}")
+    found, matrix = objects.sitk().ReadTransform(str(path)), np.eye(4)
+    matrix[:3, 3] = found.TransformPoint((0.0, 0.0, 0.0))
+    for axis in range(3):
+        matrix[:3, axis] = np.array(found.TransformPoint(np.eye(3)[axis].tolist())) - matrix[:3, 3]
+    return torch.from_numpy(np.linalg.inv(objects.LPS @ matrix @ objects.LPS))
+
+
+def write_matrix(matrix: torch.Tensor, path: str | Path) -> None:
+    """Write an affine (4, 4); see `read_matrix`. The files hold its inverse: both take points of the result."""
+    given, suffix = np.linalg.inv(np.asarray(matrix, np.float64)), Path(path).suffix
+    if suffix in (".txt", ".trsf"):
+        np.savetxt(path, given, fmt="%.8f")
+        return
+    if suffix not in (".tfm", ".h5"):
+        raise ValueError(f"matrices are written to .tfm, .h5, .txt and .trsf, got {str(path)!r}")
+    sitk, given = objects.sitk(), objects.LPS @ given @ objects.LPS
+    made = sitk.AffineTransform(3)
+    made.SetMatrix(given[:3, :3].ravel().tolist())
+    made.SetTranslation(given[:3, 3].tolist())
+    sitk.WriteTransform(made, str(path))

@@ -11,6 +11,7 @@ from torch.utils.data import Dataset
 
 import medjax as mj
 from torch_bridge import forked
+from torch_bridge.arguments import argument_errors
 from torch_bridge.constants import LOCATION
 from torch_bridge.dlpack import lent, restored, to_torch
 from torch_bridge.image import Image
@@ -119,7 +120,8 @@ class GridAggregator:
         if self._state is None:
             self._state = self.aggregator.init(array.shape[1], array.dtype)
             self._like = batch_tensor.new_empty(0, dtype=torch.float32 if whole and self.averages else None)
-        self._state = jax.block_until_ready(self.aggregator.add(self._state, array, places))
+        with argument_errors():
+            self._state = jax.block_until_ready(self.aggregator.add(self._state, array, places))
 
     def get_output_tensor(self) -> torch.Tensor:
         """The volume (C, I, J, K), without the padding."""

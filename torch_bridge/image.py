@@ -15,6 +15,7 @@ from torch.utils.data import default_collate
 
 import medjax as mj
 from torch_bridge import files
+from torch_bridge.arguments import argument_errors
 from torch_bridge.constants import AFFINE, DATA, INTENSITY, LABEL, PATH, SAMPLING_MAP, STEM, TYPE
 from torch_bridge.described import Described
 from torch_bridge.dlpack import to_torch
@@ -67,6 +68,8 @@ class Image(Described, Looks, Store):
         for name in PROTECTED:
             if name in named:
                 raise ValueError(f"{name!r} is what an image has of its own: give the metadatum another name")
+        if named.pop("channels_last", None) is not None:
+            warnings.warn("channels_last is not there any more: give channels first", FutureWarning, stacklevel=2)
         paths = None if path is None else files.checked_paths(path, verify_path)
         self._named, self._tensor = {**named, PATH: paths}, None
         if check_nans:
@@ -106,7 +109,8 @@ class Image(Described, Looks, Store):
     def data(self) -> torch.Tensor:
         """Voxels; read from the file the first time, and then kept."""
         if self._tensor is None:
-            source = self._source.stored()
+            with argument_errors():
+                source = self._source.stored()
             self._tensor = self._told(to_torch(source.data, copy=source._reader is not None))  # a reader may keep it
             self._source = source.replace(data=outline(source.shape), affine=np.array(source.affine))
         return self._tensor

@@ -95,7 +95,9 @@ class Queue(Dataset):
 
     @property
     def num_subjects(self) -> int:
-        """How many volumes an epoch has."""
+        """How many volumes an epoch has. Raises ValueError for a subject_sampler that does not say it."""
+        if self.subject_sampler is not None and not hasattr(self.subject_sampler, "__len__"):
+            raise ValueError(f"subject_sampler must have a __len__, got {self.subject_sampler!r}")
         return len(self.subjects_dataset if self.subject_sampler is None else self.subject_sampler)
 
     @property

@@ -181,11 +181,14 @@ def name_of(t: mj.Transform) -> str:
 
 
 def is_invertible(t: Any) -> bool:
-    """Whether a step can be undone from what was drawn, without the voxels that it was given."""
+    """Whether a step can be undone from what was drawn, without the voxels that it was given.
+
+    OneHot measures them to refuse labels, and needs nothing of it on the way back.
+    """
     return (
         not t.locates
         if isinstance(t, mj.SpatialTransform)
-        else bool(getattr(t, "invertible", False) and not t.measures)
+        else bool(getattr(t, "invertible", False) and (not t.measures or isinstance(t, mj.OneHot)))
     )
 
 

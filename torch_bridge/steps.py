@@ -17,7 +17,7 @@ import numpy as np
 import torch
 
 import medjax as mj
-from medjax.transforms.program import is_certain, is_group
+from medjax.transforms.program import flatten, is_certain, is_group
 from medjax.transforms.transform import abstract, register, static
 from torch_bridge.subject import Subject
 
@@ -89,14 +89,15 @@ def has_torch(t: Any) -> bool:
     return isinstance(t, TorchStep) or (is_group(t) and any(map(has_torch, t.members)))
 
 
-PLANS: "weakref.WeakKeyDictionary[Any, tuple[Any, ...]]" = weakref.WeakKeyDictionary()
+PLANS: "weakref.WeakKeyDictionary[Any, tuple[list[Any], tuple[Any, ...]]]" = weakref.WeakKeyDictionary()
 
 
 def steps_of(t: Any) -> tuple[Any, ...]:
-    """The steps of a pipeline with steps in torch, the same ones for its life: compiled programs are found again."""
-    if t not in PLANS:
-        PLANS[t] = planned(t)
-    return PLANS[t]
+    """The steps of a pipeline with steps in torch, the same ones for its members: compiled programs are found again."""
+    members = [step.transform for step in flatten(t)]
+    if t not in PLANS or PLANS[t][0] != members:
+        PLANS[t] = members, planned(t)
+    return PLANS[t][1]
 
 
 def planned(t: Any) -> tuple[Any, ...]:

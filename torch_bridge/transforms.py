@@ -8,6 +8,7 @@ import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -16,10 +17,14 @@ import torch
 import medjax as mj
 from medjax.transforms.transform import REGISTRY
 from torch_bridge import users
+from torch_bridge.arguments import BASE, ArgumentError
 from torch_bridge.bridge import Bridge
+from torch_bridge.files import TENSORS
 from torch_bridge.image import Image, LabelMap, ScalarImage
+from torch_bridge.masks import MaskFunction
 from torch_bridge.steps import TorchStep
 from torch_bridge.subject import Subject
+from torch_bridge.voxels import checked_affine
 
 HINTS = {
     "CropForeground": 'CropOrPad(mask_name="label")',
@@ -34,8 +39,14 @@ HINTS = {
     "Standardize": "ZNormalization",
 }
 """What TorchIO 2 and MONAI call a transform of medjax."""
-OVERRIDDEN = ("Compose", "OneHot", "RandomLabelsToImage")
+OVERRIDDEN = ("Compose", "HistogramStandardization", "OneHot", "PCA", "RandomLabelsToImage", "Resample")
 """Transforms that have more of TorchIO's than `adapted` gives them."""
+INVERSES: dict[str, Callable[..., Any]] = {
+    "Crop": lambda t, warn=True: globals()["Pad"](t.cropping),
+    "Pad": lambda t, warn=True: globals()["Crop"](t.padding),
+    "Transpose": lambda t, warn=True: t,
+}
+"""What takes a transform back, of those that change shapes."""
 KINDS = {
     mj.SpatialTransform: users.SpatialTransform,
     mj.IntensityTransform: users.IntensityTransform,
@@ -51,11 +62,14 @@ def adapted(cls: type[mj.Transform]) -> Any:
     accepted = [inspect.Parameter(n, inspect.Parameter.KEYWORD_ONLY, default=d) for n, d in defaults.items()]
     body = {
         "__module__": __name__,
+        "args_names": tuple(parameter.name for parameter in given if parameter.name not in BASE),
         "__qualname__": cls.__name__,
         "__doc__": cls.__doc__,
         "__signature__": inspect.Signature([*given, *accepted]),
     }
     kind = next((theirs for ours, theirs in KINDS.items() if issubclass(cls, ours)), users.Transform)
+    if cls.__name__ in INVERSES:
+        body |= {"is_invertible": lambda self: True, "inverse": INVERSES[cls.__name__]}
     drawn = (users.RandomTransform,) if cls.__name__.startswith("Random") else ()
     return type(cls.__name__, (Bridge, cls, *drawn, kind), body)
 
@@ -89,7 +103,10 @@ def __getattr__(name: str) -> Any:
 
 
 globals().update({name: adapted(cls) for name, cls in REGISTRY.items() if name not in ("Lambda", *OVERRIDDEN)})
-Lambda = users.Lambda
+FourierTransform, IntensityTransform, Lambda = users.FourierTransform, users.IntensityTransform, users.Lambda
+LabelTransform, SpatialTransform, To, Transform = (
+    users.LabelTransform, users.SpatialTransform, users.To, users.Transform
+)  # fmt: skip
 
 
 class OneHot(adapted(REGISTRY["OneHot"])):  # pyright: ignore
@@ -104,12 +121,125 @@ class OneHot(adapted(REGISTRY["OneHot"])):  # pyright: ignore
         """Whether it must see the labels."""
         return self.__dict__.get("counts", False)
 
+    def is_invertible(self) -> bool:
+        """Whether `inverse()` gives the way back."""
+        return True
+
+    def inverse(self, warn: bool = True) -> Any:
+        """The number of the first channel with the largest value, as a transform."""
+        return Largest(include=self.include, exclude=self.exclude)
+
     def apply_transform(self, subject: Subject) -> Subject:
         if not self.looks:
             return super().apply_transform(subject)
         for name, image in users.LabelTransform.get_images_dict(self, subject).items():
-            subject[name] = OneHot(int(image.data.max()) + 1)(image)
+            subject = OneHot(int(image.data.max()) + 1, include=(name,))(subject)
         return subject
+
+
+class Largest(users.LabelTransform):
+    """The inverse of OneHot: the number of the first channel with the largest value, in the type of the label map."""
+
+    def apply_transform(self, subject: Subject) -> Subject:
+        for image in self.get_images(subject):
+            image.set_data(image.data.argmax(0, keepdim=True).to(image.data.dtype))
+        return subject
+
+
+class PCA(adapted(REGISTRY["PCA"])):  # pyright: ignore
+    """`medjax.PCA`; pca_kwargs: how scikit-learn would look for the components, which here are exact.
+
+    Raises ValueError for an option of scikit-learn's that changes what they are.
+    """
+
+    HOW = ("copy", "svd_solver", "tol", "iterated_power", "n_oversamples", "power_iteration_normalizer", "random_state")
+
+    def __init__(self, num_components: int = 3, *, pca_kwargs: Mapping[str, Any] | None = None, **kwargs: Any):
+        for name in pca_kwargs or ():
+            if name not in self.HOW:
+                raise ArgumentError(f"pca_kwargs may hold {', '.join(self.HOW)}, got {name!r}")
+        super().__init__(num_components, **kwargs)
+
+
+class Resample(adapted(REGISTRY["Resample"])):  # pyright: ignore
+    """`medjax.Resample`; pre_affine_name: a matrix (4, 4) among the metadata of images, before their affine.
+
+    With one it is a step in torch. Raises ValueError if no image has it, or for one of another shape.
+    """
+
+    def __init__(
+        self, target: Any = 1, image_interpolation: str = "linear", label_interpolation: str = "nearest",
+        pre_affine_name: str | None = None, *args: Any, **kwargs: Any,
+    ):  # fmt: skip
+        object.__setattr__(self, "before", pre_affine_name)
+        super().__init__(target, image_interpolation, label_interpolation, None, *args, **kwargs)
+
+    @property
+    def looks(self) -> bool:
+        """Whether it must see the metadata."""
+        return self.__dict__.get("before") is not None
+
+    def apply_transform(self, subject: Subject) -> Subject:
+        if self.looks:
+            having = [image for image in self.get_images(subject) if self.before in image]
+            if not having:
+                raise ArgumentError(f"pre_affine_name={self.before!r} is in the metadata of no image")
+            for image in having:
+                image.affine = checked_affine(image[self.before]) @ image.affine
+        return super().apply_transform(subject)
+
+
+class HistogramStandardization(adapted(REGISTRY["HistogramStandardization"])):  # pyright: ignore
+    """`medjax.HistogramStandardization`; landmarks may be a file that `torch.save` wrote of a dictionary.
+
+    include, exclude: which of the images that a dictionary names.
+    """
+
+    def __init__(self, landmarks: Any, *args: Any, **kwargs: Any):
+        if isinstance(landmarks, str | Path) and Path(landmarks).suffix in TENSORS:
+            landmarks = torch.load(landmarks, weights_only=False)
+        if isinstance(landmarks, Mapping) and set(landmarks) != {"landmarks", "percentiles"}:
+            include, exclude = kwargs.pop("include", None) or tuple(landmarks), kwargs.pop("exclude", None) or ()
+            chosen = {name: value for name, value in landmarks.items() if name in include and name not in exclude}
+            landmarks = {n: np.asarray(v) if isinstance(v, torch.Tensor) else v for n, v in chosen.items()}
+        super().__init__(landmarks, *args, **kwargs)
+
+    @property
+    def landmarks_dict(self) -> dict[str, np.ndarray]:
+        """The landmarks by the name of the image."""
+        return {name: np.asarray(found) for name, found in zip(self.include or (), self.landmarks, strict=True)}
+
+    @staticmethod
+    def train(
+        images_paths: Sequence[Any], cutoff: tuple[float, float] | None = None, mask_path: Any = None,
+        masking_function: Callable[[Any], Any] | None = None, output_path: str | Path | None = None, **options: Any,
+    ) -> Any:  # fmt: skip
+        """`medjax.HistogramStandardization.train`, for images and subjects of torch_bridge too.
+
+        mask_path: the label map of all images, or one for each.  masking_function: gives a mask for a tensor.
+        output_path: a .txt holds the landmarks as text.  Raises ValueError for another number of masks than of images.
+        """
+        items = [item.as_medjax() if isinstance(item, Image | Subject) else item for item in images_paths]
+        if mask_path is not None:
+            masks = len(items) * [mask_path] if isinstance(mask_path, str | Path) else list(mask_path)
+            if len(masks) != len(items):
+                raise ValueError(f"mask_path must hold one mask for each of {len(items)} images, got {len(masks)}")
+            pairs = zip(items, masks, strict=True)
+            items = [mj.Subject(image=mj.ScalarImage(item), mask=mj.LabelMap(mask)) for item, mask in pairs]
+            options["masking_method"] = "mask"
+        elif masking_function is not None:
+            options["masking_method"] = MaskFunction(masking_function)
+        path = None if output_path is None else Path(output_path)
+        as_text = path is not None and path.suffix == ".txt"
+        found = mj.HistogramStandardization.train(
+            items, cutoff=cutoff, output_path=None if as_text else path, **options
+        )
+        if path is not None and as_text:
+            np.savetxt(path, np.asarray(found))
+        return found
+
+
+train_histogram = HistogramStandardization.train
 
 
 class Compose(adapted(REGISTRY["Compose"])):  # pyright: ignore
@@ -149,6 +279,7 @@ class RandomLabelsToImage(adapted_labels):  # pyright: ignore
         image_key: str = "image_from_labels", mean: Any = None, std: Any = None, default_mean: Any = (0.1, 0.9),
         default_std: Any = (0.01, 0.1), discretize: bool = False, ignore_background: bool = False, **kwargs: Any,
     ):  # fmt: skip
+        check_lengths(used_labels, mean, std)
         super().__init__(
             label_key or "label", (0,) if used_labels is None else used_labels, image_key, default_mean=default_mean,
             default_std=default_std, ignore_background=ignore_background, **kwargs,
@@ -165,7 +296,9 @@ class RandomLabelsToImage(adapted_labels):  # pyright: ignore
             return super().apply_transform(subject)
         label_key, used, mean, std, discretize = self.asked
         maps = [name for name, image in subject.items() if isinstance(image, LabelMap)]
-        image = subject.get_label_map((label_key or maps[0]) if label_key or maps else "a label map")
+        if not label_key and not maps:
+            raise ArgumentError(f"RandomLabelsToImage needs a label map, the subject has {', '.join(subject)}")
+        image = subject.get_label_map(label_key or maps[0])
         data = image.data
         if len(data) > 1 and discretize:
             most, data = data.max(0, keepdim=True)
@@ -192,16 +325,30 @@ class RandomLabelsToImage(adapted_labels):  # pyright: ignore
         return subject
 
 
+def check_lengths(used_labels: Any, mean: Any, std: Any) -> None:
+    """Raise an ArgumentError unless each is None or a sequence, of as many as the others."""
+    given = {"used_labels": used_labels, "mean": mean, "std": std}
+    for name, value in given.items():
+        if value is not None and (isinstance(value, str) or not hasattr(value, "__len__")):
+            raise ArgumentError(f"{name} must be a sequence, one for each label, got {value!r}")
+        if name != "used_labels" and not all(
+            isinstance(n, int | float) for v in value or () for n in np.ravel(v).tolist()
+        ):
+            raise ArgumentError(f"{name} must hold numbers or pairs of them, got {value!r}")
+    counts = {name: len(value) for name, value in given.items() if value is not None}
+    if len(set(counts.values())) > 1:
+        raise ArgumentError(f"used_labels, mean and std must be of one length, got {counts}")
+
+
 def as_pair(value: Any) -> Any:
     """Numbers that can be hashed: one, or two."""
     return tuple(float(v) for v in np.ravel(value)) if np.ndim(value) else float(value)
 
 
-def train(images_or_paths: Any, *args: Any, **options: Any) -> Any:
-    """`medjax.HistogramStandardization.train`, for images and subjects of torch_bridge too."""
-    bridge = (Image, Subject)
-    items = [item.as_medjax() if isinstance(item, bridge) else item for item in images_or_paths]
-    return mj.HistogramStandardization.train(items, *args, **options)
+def build_image_from_reference(tensor: torch.Tensor, reference: Image) -> Image:
+    """A tensor (C, I, J, K) as an image of the kind of `reference`, in its field of view."""
+    made = mj.ToReferenceSpace.from_tensor(np.empty((1, *tensor.shape[-3:])), reference.as_medjax())
+    return type(reference)(tensor=tensor, affine=made.affine)
 
 
-globals()["HistogramStandardization"].train = staticmethod(train)
+globals()["ToReferenceSpace"].from_tensor = staticmethod(build_image_from_reference)

@@ -2,18 +2,22 @@
 
 import copy as copying
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
 import torch
 
-from torch_bridge.files import sitk_to_nib
+from torch_bridge.arguments import hydra_config
+from torch_bridge.files import ensure_4d, sitk_to_nib
 from torch_bridge.image import Image, LabelMap, ScalarImage
 from torch_bridge.lending import from_torchio
 from torch_bridge.masks import Helpers
 from torch_bridge.replay import StepRecord, token_for
 from torch_bridge.subject import Batch, Subject
+
+NAME = "default_image_name"
+"""What the image is called that stands alone."""
 
 
 class Transform(Helpers):
@@ -35,6 +39,8 @@ class Transform(Helpers):
         exclude: Sequence[str] | None = None, keys: Sequence[str] | None = None, keep: dict[str, str] | None = None,
         parse_input: bool = True, label_keys: Sequence[str] | None = None,
     ):  # fmt: skip
+        if type(self).apply_transform is Transform.apply_transform and type(self).__call__ is Transform.__call__:
+            raise TypeError(f"{self.name} is abstract: a subclass defines apply_transform(subject)")
         include = renamed_keys(keys, include)
         if include is not None and exclude is not None:
             raise ValueError("give include or exclude, not both")
@@ -73,6 +79,10 @@ class Transform(Helpers):
         """The images that it is for."""
         return list(self.get_images_dict(subject).values())
 
+    def to_hydra_config(self) -> dict[str, Any]:
+        """What Hydra makes the transform of again: `_target_` and its arguments."""
+        return hydra_config(self)
+
     def is_invertible(self) -> bool:
         """Whether it has an `invert_transform` that says which way it goes."""
         return hasattr(self, "invert_transform")
@@ -102,6 +112,11 @@ class IntensityTransform(Transform):
     def get_images_dict(self, subject: Subject) -> dict[str, Image]:
         """The scalar images that it is for, by name."""
         return subject.get_images_dict(True, self.include, self.exclude)
+
+    @staticmethod
+    def get_parameter(value: Any, name: str) -> Any:
+        """An argument for the image of this name: that of a dictionary by image, or the one for all."""
+        return value[name] if isinstance(value, Mapping) else value
 
     def arguments_are_dict(self) -> bool:
         """Whether its arguments are dictionaries by image; raises ValueError if only some are."""
@@ -176,7 +191,8 @@ class Lambda(Transform):
         super().__init__(**kwargs)
         if not callable(function):
             raise TypeError(f"function must be callable, got {function!r}")
-        self.function, self.types_to_apply = function, types_to_apply
+        given = (types_to_apply,) if isinstance(types_to_apply, str | type) else types_to_apply
+        self.function, self.types_to_apply = function, given
         self.args_names = ("function", "types_to_apply")
 
     def apply_transform(self, subject: Subject) -> Subject:
@@ -221,23 +237,23 @@ def parsed(x: Any, include: Any, label_keys: Any) -> tuple[Subject, Callable[[Su
     if isinstance(x, Subject):
         return x, lambda subject: subject
     if isinstance(x, Image):
-        return Subject(image=x), lambda subject: subject["image"]
+        return Subject({NAME: x}), lambda subject: subject[NAME]
     if isinstance(x, Batch):
         raise TypeError("a transform in torch takes one subject at a time, got a Batch: put it into a data set")
     if isinstance(x, torch.Tensor | np.ndarray):
-        subject = Subject(image=ScalarImage(tensor=x))
+        subject = Subject({NAME: ScalarImage(tensor=x)})
         of_torch = isinstance(x, torch.Tensor)
-        return subject, lambda subject: subject["image"].data if of_torch else subject["image"].numpy()
+        return subject, lambda subject: subject[NAME].data if of_torch else subject[NAME].numpy()
     module = type(x).__module__.partition(".")[0]
     if module == "SimpleITK":
         tensor, affine = sitk_to_nib(x)
-        image = ScalarImage(tensor=tensor, affine=affine)
-        return Subject(image=image), lambda subject: subject["image"].as_sitk(force_3d=x.GetDimension() == 3)
+        subject = Subject({NAME: ScalarImage(tensor=tensor, affine=affine)})
+        return subject, lambda subject: subject[NAME].as_sitk(force_3d=x.GetDimension() == 3)
     if module == "nibabel":
         data = np.asanyarray(x.dataobj)
-        data = data[None] if data.ndim == 3 else np.moveaxis(data, -1, 0)
-        image = ScalarImage(tensor=data, affine=x.affine)
-        return Subject(image=image), lambda subject: subject["image"].to_nibabel()
+        data = ensure_4d(data) if data.ndim == 5 else data[None] if data.ndim == 3 else np.moveaxis(data, -1, 0)
+        subject = Subject({NAME: ScalarImage(tensor=data, affine=x.affine)})
+        return subject, lambda subject: subject[NAME].to_nibabel()
     if isinstance(x, dict):
         return parsed_dictionary(x, include, label_keys)
     raise ValueError(

@@ -1,6 +1,8 @@
 """Small helpers that TorchIO's users import: subjects of batches, predictions into subjects, made-up data sets."""
 
+import ast
 import gzip
+import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -23,6 +25,27 @@ def to_tuple(value: Any, length: int = 1) -> tuple[Any, ...]:
     if isinstance(value, Iterable) and not isinstance(value, str | bytes):
         return tuple(value)
     return length * (value,)
+
+
+def guess_type(text: str) -> Any:
+    """What a text says as a Python literal; itself if it says none."""
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        return text
+
+
+def normalize_path(path: str | Path) -> Path:
+    """An absolute path, `~` being the home."""
+    return Path(path).expanduser().resolve()
+
+
+def guess_external_viewer() -> Path | None:
+    """The program that SITK_SHOW_COMMAND names, or ITK-SNAP or Slicer where they are found."""
+    named = os.environ.get("SITK_SHOW_COMMAND")
+    found = (shutil.which(name) for name in ("itksnap", "ITK-SNAP", "Slicer"))
+    program = named or next((each for each in found if each), None)
+    return None if program is None else Path(program)
 
 
 def get_stem(path: str | Path | Sequence[str | Path]) -> Any:
