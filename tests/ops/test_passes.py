@@ -61,6 +61,12 @@ TRANSFORMS = {
     "low resolution": mj.LowResolution(0.4, image_interpolation="cubic"),
     "Gibbs": mj.RandomGibbs(per_channel=True),
     "elastic": mj.RandomElasticDeformation(num_control_points=5, max_displacement=3),
+    "elastic behind a turn": mj.Compose([mj.RandomAffine(), mj.RandomElasticDeformation(5, max_displacement=3)]),
+    "a coin that falls on heads": mj.Compose([mj.RandomBiasField(p=0.9), mj.RandomGamma(p=0.9), mj.RandomNoise(p=0.9)]),
+    "a coin that falls on tails": mj.Compose([mj.RandomBiasField(p=0.1), mj.RandomGamma(p=0.1), mj.RandomNoise(p=0.1)]),
+    "flips": mj.RandomFlip(axes=(0, 1, 2), p=0.8),
+    "crops of a padded image": mj.Compose([mj.Pad(3, padding_mode="reflect"), mj.RandomCrop(9), mj.Flip(0)]),
+    "statistics of channels": mj.Compose([mj.ZNormalization(per_channel=True), mj.RescaleIntensity(per_channel=True)]),
 }
 
 
