@@ -14,6 +14,9 @@ from medjax.ranges import Range, leaf, uniform
 from medjax.transforms.transform import IntensityTransform, abstract, static, transform
 from medjax.typing import Key, Params
 
+STEEPEST = 60
+"""The logarithm of a gain beyond which voxels would become infinite, or 0."""
+
 
 @abstract
 class PolynomialField(IntensityTransform):
@@ -30,14 +33,15 @@ class PolynomialField(IntensityTransform):
         return (self.order + 1) * (self.order + 2) * (self.order + 3) // 6 - (not self.constant)
 
     def gain(self, image: Image, params: Params) -> Array:
-        """The logarithm of the field, (1, I, J, K)."""
+        """The logarithm of the field, (1, I, J, K), cut off where float32 would hold no product."""
         extent = jnp.asarray(image.size if image.full is None else image.full, jnp.int32)
         offset = image.origin_in_whole
         coefficients = jnp.asarray(params["coefficients"]).astype(image.data.dtype)
         if not self.constant:
             coefficients = jnp.concatenate([jnp.zeros(1, coefficients.dtype), coefficients])
         shape = image.spatial_shape
-        return pointwise.polynomial_field(coefficients, self.order, shape, extent=extent, offset=offset)[None]
+        field = pointwise.polynomial_field(coefficients, self.order, shape, extent=extent, offset=offset)
+        return jnp.clip(field, -STEEPEST, STEEPEST)[None]
 
     def apply_to(self, image: Image, params: Params) -> Image:
         return image.replace(data=image.data * jnp.exp(self.gain(image, params)))
@@ -50,6 +54,7 @@ class PolynomialField(IntensityTransform):
 class BiasField(PolynomialField):
     """Multiply by exp(sum of c X^a Y^b Z^c), a + b + c <= order, X, Y, Z from -1 to 1 along the voxel axes.
 
+    The sum is cut off at -60 and 60, beyond which nothing is left of an image.
     coefficients: (order + 1)(order + 2)(order + 3) / 6 numbers, c fastest, then b, then a; the first is a constant
     gain.
     order: of the polynomial.

@@ -13,6 +13,7 @@ from medjax.image import Image
 from medjax.ops import bspline
 from medjax.ranges import Range, leaf, uniform
 from medjax.transforms.intensity import channels
+from medjax.transforms.intensity.bias_field import STEEPEST
 from medjax.transforms.transform import IntensityTransform, abstract, static, transform
 from medjax.typing import Key, Params
 
@@ -31,7 +32,7 @@ class FieldOfPoints(IntensityTransform):
     pointwise = True
 
     def field(self, image: Image, params: Params) -> Array:
-        """The logarithm of the field, (1 or C, I, J, K): three small products."""
+        """The logarithm of the field, (1 or C, I, J, K): three small products, cut off as that of `BiasField`."""
         values = jnp.asarray(params["control_points"]).astype(image.data.dtype)
         values = channels.fitted(values.reshape(-1, *values.shape[-3:]), image.shape[0])
         whole = jnp.asarray(image.size if image.full is None else image.full, jnp.int32)
@@ -47,7 +48,7 @@ class FieldOfPoints(IntensityTransform):
             else:
                 weights = bspline.basis(1 + (jnp.clip(index, 0, size - 1) + 0.5) * ((count - 3) / size), count)
             values = jnp.tensordot(values, weights, (1, 0), precision=jax.lax.Precision.HIGHEST)
-        return values
+        return jnp.clip(values, -STEEPEST, STEEPEST)
 
     def apply_to(self, image: Image, params: Params) -> Image:
         return image.replace(data=image.data * jnp.exp(self.field(image, params)))

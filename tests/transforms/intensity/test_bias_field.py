@@ -72,3 +72,18 @@ def test_the_inverse_divides_by_the_field(constant):
     there = t.apply(subject, params)
     assert np.abs(there.t1.numpy() - subject.t1.numpy()).max() > 0.1
     np.testing.assert_allclose(t.invert(there, params, like=subject).t1.numpy(), subject.t1.numpy(), atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    "t",
+    [
+        mj.RandomBiasField(1e30),
+        mj.RandomBiasField(mj.Normal(0, 1e30)),
+        mj.RandomBSplineBiasField(std=mj.Normal(0, 1e30, low=0)),
+        mj.BSplineBiasField(np.full((4, 4, 4), 1e30)),
+    ],
+    ids=repr,
+)
+def test_no_gain_makes_a_voxel_infinite(t):
+    got = np.asarray(t(np.full((1, 6, 5, 4), 1000, np.float32), jax.random.key(0)))
+    assert np.isfinite(got).all() and (got > 0).all()
