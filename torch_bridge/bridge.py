@@ -80,7 +80,7 @@ class Bridge:
             kwargs["include"] = users.renamed_keys(keys, kwargs.get("include"))
         if is_group_class(type(self)) and "transforms" in {f.name for f in fields(cast(Any, self))}:
             args, kwargs = with_members(args, kwargs)
-        args, kwargs = [*map(as_argument, args)], {name: as_argument(value) for name, value in kwargs.items()}
+        args, kwargs = tuple(map(as_argument, args)), {name: as_argument(value) for name, value in kwargs.items()}
         if callable(kwargs.get("masking_method")) and not is_own_mask(kwargs["masking_method"]):
             kwargs["masking_method"] = MaskFunction(kwargs["masking_method"])
         for name in ("image_interpolation", "label_interpolation"):
