@@ -14,7 +14,9 @@ from jaxtyping import Array, Float, Int, Num
 
 T = TypeVar("T")
 LITTLE = 2**26
-"""Bytes that a card reads and writes sooner than it has answered the host."""
+"""Bytes of operands up to which a card computes both branches in less time than the host needs to ask for one."""
+FEW = 4
+"""Channels up to which each has a kernel of its own."""
 
 
 def one_by_one(function: Callable[..., T], xs: Any) -> T:
@@ -48,15 +50,21 @@ def over_planes(plane: Callable[[Float[Array, "N"], Any], Array], flat: Float[Ar
 
         return jax.lax.fori_loop(1, 4, lambda a, total: total + of(a), of(0))
 
-    def in_a_row(flat: Array) -> Array:
-        return jnp.stack([sum(plane(channel, a) for a in range(4)) for channel in flat])
+    @jax.jit  # traced once for all channels, and made part of what calls it
+    def in_a_row(channel: Array) -> Array:
+        return sum((plane(channel, a) for a in range(1, 4)), plane(channel, 0))
 
-    return jax.lax.platform_dependent(flat, cpu=looped, default=in_a_row)
+    def elsewhere(flat: Array) -> Array:
+        return jnp.stack(list(map(in_a_row, flat))) if len(flat) <= FEW else jax.lax.map(in_a_row, flat)
+
+    return jax.lax.platform_dependent(flat, cpu=looped, default=elsewhere)
 
 
 def at(flat: Num[Array, "N"], index: Int[Array, "..."]) -> Num[Array, "..."]:
     """The numbers at places that are among them, none counted from the end: nothing is done to an index."""
-    return flat.at[index].get(mode="promise_in_bounds", wrap_negative_indices=False)
+    numbers = jax.lax.GatherDimensionNumbers(offset_dims=(), collapsed_slice_dims=(0,), start_index_map=(0,))
+    mode = jax.lax.GatherScatterMode.PROMISE_IN_BOUNDS
+    return jax.lax.gather(flat, index[..., None], numbers, slice_sizes=(1,), mode=mode)
 
 
 def either(condition: Array, new: Callable[..., T], old: Callable[..., T], *operands: Any) -> T:
@@ -69,6 +77,8 @@ def either(condition: Array, new: Callable[..., T], old: Callable[..., T], *oper
         return jax.lax.cond(condition, new, old, *operands)
 
     def both(*operands: Any) -> T:
-        return jax.tree.map(partial(jnp.where, condition), new(*operands), old(*operands))
+        # What is not taken is made of ones: were a slope infinite there, 0 times it would be no number.
+        given = jax.tree.map(lambda x: jnp.where(condition, x, jnp.ones_like(x)), operands)
+        return jax.tree.map(partial(jnp.where, condition), new(*given), old(*operands))
 
     return jax.lax.platform_dependent(*operands, cpu=partial(jax.lax.cond, condition, new, old), default=both)

@@ -13,8 +13,10 @@ from jaxtyping import Array, PyTree
 from medjax import keys
 from medjax.subject import Subject, batch_size
 from medjax.transforms import buckets
+from medjax.transforms.checks import to_verify
 from medjax.transforms.devices import by_devices
 from medjax.transforms.host import fixed_shapes
+from medjax.transforms.place import is_spatial
 from medjax.transforms.program import flatten, flatten_params, runs_of, seen_on_host
 from medjax.transforms.run import Plan, draw, execute, foreseen
 from medjax.transforms.seen import Packed, Seen, packed
@@ -42,7 +44,7 @@ def each(t: "Transform", subject: Subject, key: Key | None, index: Array, size: 
     rest = subject.replace(**{name: subject[name].replace(data=None) for name in whole})
 
     params = draws(t, key, subject, index, size)
-    plans, plan_of = planned(t, subject, params)
+    plans, plan_of = planned(t, key, subject, params)
 
     @jax.checkpoint
     def element(operands: tuple) -> tuple[Subject, Seen]:
@@ -53,7 +55,8 @@ def each(t: "Transform", subject: Subject, key: Key | None, index: Array, size: 
         flat = flatten_params(t, params)
         result, record = execute(flatten(t), runs, flat, subject, plans=plan_of(plans))
         turns = {i: flat[i] for i, step in enumerate(steps) if seen_on_host(step.transform)}
-        return result, Seen(record, turns)
+        asked = {i: found for i, found in record.items() if is_spatial(steps[i].transform)}
+        return result, Seen(asked | to_verify(steps, record), turns)
 
     operands = (rest, params, plans, jnp.arange(len(index), dtype=jnp.int32))
     result, seen = jax.lax.map(lambda operands: element((t, whole, *operands)), operands)
@@ -75,9 +78,7 @@ def draws(t: "Transform", key: Key | None, subject: Subject, index: Array, size:
     return jax.lax.map(lambda operands: one(*operands), (key, grids, index))
 
 
-def planned(
-    t: "Transform", subject: Subject, params: Params
-) -> tuple[list[Array], Callable[[list[Array]], list[Plan]]]:
+def planned(t: "Transform", key: Key | None, subject: Subject, params: Params) -> tuple[list[Array], OfElement]:
     """The plans that hang on grids alone, of every element of a batch at once, and the way to those of one.
 
     They are given as what is an array of them; the rest is the same for all elements.
@@ -92,7 +93,10 @@ def planned(
         fixed.append(rest)
         return arrays
 
-    arrays = jax.vmap(one)(grids, params)
+    if keys.alone_under_vmap(key):  # or what a user's transform draws from a key would be drawn for all
+        arrays = jax.vmap(one)(grids, params)
+    else:
+        arrays = jax.lax.map(lambda operands: one(*operands), (grids, params))
     return arrays, lambda own: joined(own, fixed[-1])
 
 
@@ -113,7 +117,8 @@ def outlined(subject: Subject) -> tuple[Grids, Callable[[Grids], Subject]]:
     """Affines and extents of a batch, by image, and the way from those of an element to a subject without voxels."""
     shapes = {n: jax.ShapeDtypeStruct(image.shape[1:], image.dtype) for n, image in subject.images.items()}
     grids = {n: (image.affine, image.extent) for n, image in subject.images.items()}
-    return grids, lambda own: Subject({n: type(subject[n]).of(shapes[n], *grid) for n, grid in own.items()})
+    # In the order of the subject, whose first image is the reference: JAX sorts what is in a dictionary.
+    return grids, lambda own: Subject({n: type(image).of(shapes[n], *own[n]) for n, image in subject.images.items()})
 
 
 def cropped_first(t: "Transform", key: Key | None, subject: Subject) -> list[str]:

@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from medjax import io
+from medjax import io, keys
 from medjax.errors import about, is_out_of_memory
 from medjax.geometry import Linear
 from medjax.subject import Subject
@@ -353,10 +353,14 @@ def drawn_for_grids(steps: Sequence[Step], turns: dict[int, Turn], places: Place
     """All that the grids of one element of a batch, and the checks of them, hang on."""
     parts = [np.asarray(part) for place in places.values() for part in (place.grid.affine, place.grid.shape)]
     for index, turn in turns.items():
-        if is_spatial(t := steps[index].transform):
-            leaves = jax.tree.leaves((turn.on, turn.draw if t.regrids else {}, turn.located))
-            # What a key of a draw leads to is located.
-            parts += [np.asarray(leaf) for leaf in leaves if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key)]
+        t = steps[index].transform
+        parts += [np.asarray(turn.on)] if t.copies else []
+        if is_spatial(t):
+            for leaf in jax.tree.leaves((turn.on, turn.draw if t.regrids else {}, turn.located)):
+                if not jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+                    parts.append(np.asarray(leaf))
+                elif not t.locates:  # else what the key leads to is located
+                    parts.append(np.asarray(keys.words_of(leaf)))
     return b"".join(part.tobytes() for part in parts)
 
 

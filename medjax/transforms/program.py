@@ -105,7 +105,7 @@ def seen_on_host(t: "Transform") -> bool:
 
 def carries(t: "Transform") -> bool:
     """Whether the metadata of images hang on what is drawn for a step."""
-    return t.retimes or bool(t.copies)
+    return t.retimes or bool(t.copies) or getattr(t, "cuts", False)
 
 
 def is_random(t: "Transform") -> bool:

@@ -166,6 +166,8 @@ def sample(reading: Reading, coordinates: warp.Coordinates, within: Array) -> Ar
 def indexed(reading: Reading) -> Array:
     """Voxels as they are, where the map takes each to one."""
     matrix = jnp.round(linear_part(reading.begin, reading.end)).astype(jnp.int32)
+    # Where nothing was drawn no rounding of affines far from the origin must move a voxel.
+    matrix = jnp.where(reading.end.cost == NOTHING_DONE, jnp.eye(4, dtype=jnp.int32), matrix)
     extent, fill = reading.begin.grid.shape, reading.fill(reading.dtype)
     return warp.reindex(reading.data(), matrix, reading.lines(), extent=extent, fill=fill)
 

@@ -124,7 +124,7 @@ def run_spatial(steps: Sequence[Step], run: Run, plan: Plan, subject: Subject, s
         mine = [step for step in chosen if included(step.transform, name, begin[name].label)]
         if mine:
             images[name] = read(image, mine, begin[name], end[name], shapes.get(name))
-    moves = next(iter(end.values())).moves
+    moves = end[next(iter(subject.images))].moves
     return subject.replace(**images, **annotated(subject, moves))
 
 

@@ -58,4 +58,5 @@ def packed(seen: Seen, size: int) -> Packed:
 def as_bytes(x: Array) -> UInt8[Array, "B N"]:
     """The bytes of each element of an array, as they lie in memory."""
     flat = x.astype(jnp.uint8) if x.dtype == bool else x
+    flat = jnp.stack([x.real, x.imag], -1) if jnp.iscomplexobj(x) else flat
     return jax.lax.bitcast_convert_type(flat.reshape(len(x), -1), jnp.uint8).reshape(len(x), -1)
