@@ -7,6 +7,7 @@ import pytest
 from conftest import OBLIQUE, compilations, small_subject
 
 import medjax as mj
+from medjax.transforms import transform as registered
 
 SHAPE = (9, 10, 8)
 
@@ -184,3 +185,71 @@ def test_a_batch_of_patches_copies_no_volume():
         alone = t(subject, key)
         np.testing.assert_allclose(one.t1.data, alone.t1.data, atol=1e-6)
         np.testing.assert_array_equal(one.label.data, alone.label.data)
+
+
+@pytest.mark.parametrize("names", ["ab", "ba"])
+@pytest.mark.parametrize(
+    "t",
+    [
+        mj.RandomDiffeomorphicDeformation(3, 2.0),
+        mj.Compose([mj.RandomElasticDeformation(5, 1.0), mj.Flip(0, include=["a"])]),
+    ],
+    ids=["flow", "spline"],
+)
+def test_the_first_image_is_the_reference_in_a_batch_whatever_it_is_called(t, names):
+    """Images on grids of their own, and points, which move as the first does."""
+    size = {"a": (9, 8, 7), "b": (6, 8, 9)}
+    affine = {
+        "a": np.diag([1.0, 1.2, 0.9, 1]),
+        "b": np.array([[0, 0, 1.1, -1], [1.3, 0, 0, 2], [0, 1, 0, 1], [0, 0, 0, 1]]),
+    }
+    generator = np.random.default_rng(0)
+    subjects = [
+        mj.Subject(
+            {n: mj.ScalarImage.of(generator.normal(size=(1, *size[n])).astype(np.float32), affine[n]) for n in names},
+            mark=mj.Points(np.full((1, 3), 3, np.float32)),
+        )
+        for _ in range(2)
+    ]
+    keys = jax.random.split(jax.random.key(2), 2)
+    for subject, key, got in zip(subjects, keys, mj.unstack(t.batch(mj.stack(subjects), keys)), strict=True):
+        want = t(subject, key)
+        assert list(got.images) == list(want.images)
+        for name, image in want.images.items():
+            np.testing.assert_allclose(got[name].numpy(), image.numpy(), atol=1e-4)
+            np.testing.assert_allclose(got[name].affine, image.affine, atol=1e-9)
+        np.testing.assert_allclose(got.mark.xyz, want.mark.xyz, atol=1e-5)
+
+
+def test_elements_that_differ_in_whether_a_copy_is_made_anew_have_affines_of_their_own():
+    keep = {"t1": "kept"}
+    t = mj.Compose([mj.Noise(keep=keep), mj.ToOrientation("LPS", exclude=["kept"]), mj.Noise(p=0.5, keep=keep)])
+    subject = mj.Subject(t1=mj.ScalarImage(np.ones((1, 4, 4, 4), np.float32), np.diag([2.0, 2, 2, 1])))
+    keys = jax.random.split(jax.random.key(3), 4)
+    want = np.stack([t(subject, key).kept.affine for key in keys])
+    assert len(np.unique(want, axis=0)) == 2
+    np.testing.assert_array_equal(t.batch(mj.stack([subject] * 4), keys).kept.affine, want)
+
+
+def test_what_is_measured_may_be_complex(monkeypatch):
+    monkeypatch.setattr(registered, "REGISTRY", dict(registered.REGISTRY))  # it is no transform of the library
+
+    @mj.transform
+    class Spectral(mj.IntensityTransform):
+        """Adds a wave's share to itself."""
+
+        def measure(self, image, subject):
+            return {"share": jnp.fft.fftn(image.data)[0, 0, 0, 1]}
+
+        def verify(self, measured, name):
+            if measured["share"] == 0:
+                raise ValueError("no wave")
+
+        def apply_to(self, image, params, measured):
+            return image.replace(data=image.data + measured["share"].real)
+
+    data = np.random.default_rng(0).normal(size=(2, 1, 4, 4, 4)).astype(np.float32)
+    want = data + np.fft.fftn(data[:, 0], axes=(1, 2, 3))[:, 0, 0, 1].real[:, None, None, None, None]
+    np.testing.assert_allclose(Spectral().batch(data), want, atol=1e-4)
+    with pytest.raises(ValueError, match="no wave"):
+        Spectral().batch(0 * data)

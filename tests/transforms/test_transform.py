@@ -104,11 +104,10 @@ def test_a_schedule_of_p_compiles_once_and_once_more_for_the_number_1():
     subject = small_subject(shape=(6, 5, 4))
     t = mj.RandomNoise(p=0.3)
     t(subject, KEY)
+    arrays = [jnp.asarray(value, jnp.float32) for value in (0.2, 1.0)]  # which may take a program themselves
     with compilations() as count:
-        for p in (0.0, 0.7, np.float32(0.9)):
+        for p in (0.0, 0.7, np.float32(0.9), *arrays):
             t.replace(p=p)(subject, KEY)
-        for value in (0.2, 1.0):
-            t.replace(p=jnp.asarray(value, jnp.float32))(subject, KEY)
     assert count() == 0
     t.replace(p=1)(subject, KEY)
     with compilations() as count:
