@@ -63,7 +63,6 @@ def field_aligned(
 
 def field_at(control: Float[Array, "D n0 n1 n2"], coordinates: Coordinates) -> Float[Array, "D I J K"]:
     """The field at any control coordinates, three arrays (I, J, K): 64 taps a point, zero beyond the control grid."""
-
     return passes.by_slabs(partial(taps, control), coordinates)
 
 
@@ -74,7 +73,6 @@ def field_on(
 
     matrix: voxel index to control coordinate.
     """
-
     return jax.lax.cond(
         is_aligned(matrix, shape),
         lambda: field_aligned(control, matrix, shape),

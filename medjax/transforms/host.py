@@ -131,10 +131,9 @@ def on_host(t: "Transform", subject: Subject, params: Params, record: Record | N
         verify(steps, awaited(result, to_verify(steps, found)))
         return settled(result, places, assumed)
 
-    def see(run: Run, places: Places) -> None:
+    def see(run: Run, _: Places) -> None:
         """Put what the steps of a run must see of voxels into params."""
         nonlocal subject
-        del places
         if any(steps[index].spatial.locates for index in run):
             subject = flush(subject)
             located = compiled_locate(

@@ -4,7 +4,7 @@ The order and the runs come from `program.py`, where images come to from `place.
 """
 
 from collections.abc import Callable, Collection, Sequence
-from itertools import takewhile, zip_longest
+from itertools import takewhile
 from typing import TYPE_CHECKING, TypeAlias
 
 import jax
@@ -102,11 +102,12 @@ def execute(
     """
     record: Record = {}
     images, given = subject.images, set(subject.images)
-    for run, known, plan in zip_longest(runs, shapes, plans):
+    shapes, later = shapes or [()] * len(runs), [None] * (len(runs) - len(plans))
+    for run, known, plan in zip(runs, shapes, [*plans, *later], strict=True):
         subject = keep(subject, steps[run[0]], params[run[0]].on)
         if reads(steps, run):
             plan, found = (plan, {}) if plan else locate(steps, run, params, subject)
-            subject = run_spatial(steps, run, plan, subject, dict(known or ()))
+            subject = run_spatial(steps, run, plan, subject, dict(known))
             record |= found
         else:
             subject, measured = run_single(steps[run[0]], params[run[0]], subject, given)
