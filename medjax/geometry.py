@@ -45,7 +45,10 @@ class Space:
 
 def namespace(*arrays: Any) -> Any:
     """NumPy if every array is NumPy's, else jax.numpy."""
-    return jnp if any(isinstance(a, jax.Array) for a in arrays) else np
+    for array in arrays:  # what is asked first is quick, what it spares is not
+        if type(array) is not np.ndarray and isinstance(array, jax.Array):
+            return jnp
+    return np
 
 
 def matmul(*matrices: Any) -> Any:
@@ -224,8 +227,8 @@ def nearest_rotation(linear: Any) -> Any:
 
 def window(grid: Grid, first: Any, shape: Any, fixed: Shape3 | None) -> Grid:
     """The grid of `shape` voxels whose first is at index `first` of another grid; negative indices extend it."""
-    affine = matmul(grid.affine, translation(first.astype(grid.affine.dtype)))
-    return Grid(affine, shape.astype(np.int32), fixed, grid.channels)
+    origin = transform_point(grid.affine, first.astype(grid.affine.dtype))
+    return Grid(homogeneous(grid.affine[:3, :3], origin), shape.astype(np.int32), fixed, grid.channels)
 
 
 def world_axes(affine: Any) -> Any:

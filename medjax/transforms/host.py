@@ -248,9 +248,12 @@ def ends_fixed(steps: Sequence[Step], run: Run, params: Told, places: Places) ->
     """Whether the shapes after a run are the same for images of any shape."""
     if not any(steps[index].spatial.reshapes for index in run):
         return False
-    places = {name: place._replace(grid=place.grid._replace(fixed=None)) for name, place in places.items()}
+    places = {name: place.unfixed() for name, place in places.items()}
     for index in run:
-        places = advance(places, steps[index], params[index])
+        before, places = places, regridded(places, steps[index], params[index])
+        if not steps[index].certain:  # another coin leaves the shape that came in
+            kept = (name for name, place in places.items() if place.grid.fixed != before[name].grid.fixed)
+            places = places | {name: places[name].unfixed() for name in kept}
     return all(place.grid.fixed for place in places.values())
 
 

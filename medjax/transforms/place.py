@@ -95,6 +95,10 @@ class Place(NamedTuple):
             grid = grid._replace(fixed=(i, j, k))
         return Place(grid, 0 * grid.shape, grid.shape, self.label)
 
+    def unfixed(self) -> "Place":
+        """The place with a shape that only numbers tell."""
+        return self._replace(grid=self.grid._replace(fixed=None))
+
 
 def place_of(image: Image, xp: ModuleType) -> Place:
     """The place of an image before a run."""
@@ -151,7 +155,8 @@ def advance_one(
             if asked.antialias:  # indexing would leave out the smoothing for a coarser grid
                 indexing = indexing & ((step[:3, :3] ** 2).sum(1) < 1 + 1e-5).all()
             cost = xp.where(indexing, INDEXED, cost)
-        if asked.fill is None:  # else what lies around the image is of the new grid, as its fill
+        # With a fill, what lies around the image is of the new grid; and the host reads no voxel.
+        if asked.fill is None and xp is not np:
             box = seen(place, step, new.shape, xp)
             low, high = xp.where(indexing, box[0], low), xp.where(indexing, box[1], high)
     if on is not True:
