@@ -110,6 +110,18 @@ def wholes(count: int = 3, *, low: int | None = None, high: int | None = MOST) -
     )
 
 
+def share(name: str, value: Any) -> tuple[int, int]:
+    """(index, count) of one among those that share something."""
+
+    def parse(value: Any) -> tuple[int, int]:
+        index, count = (whole_number(n, 0) for n in entries(value))
+        if index >= count:
+            raise ValueError
+        return index, count
+
+    return stated("a pair (index, count) of whole numbers with 0 <= index < count", parse)(name, value)
+
+
 def interval(*, low: int = 0, start: int | None = None) -> Convert:
     """(least, greatest), two ints, from a pair; n is (n, n), or (start, n) if there is a start."""
 

@@ -1,7 +1,8 @@
 """Subjects by number: read when asked for, and kept nowhere, or in a cache."""
 
 import operator
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
 from medjax.arguments import maybe, of_type
@@ -101,6 +102,17 @@ class SubjectsDataset:
         if image is None or (self._prepared is not None and changes_grids(flatten(self._prepared.head))):
             return None
         return image.known_shape()
+
+    def known_shapes(self, names: Sequence[str], num_threads: int) -> list[dict[str, tuple[int, ...] | None]]:
+        """`known_shape` of the images of these names that each subject has, from the headers of all files."""
+
+        def shapes(index: int) -> dict[str, tuple[int, ...] | None]:
+            images = self.subjects[index].images
+            with about(self.describe(index)):
+                return {name: self.known_shape(index, name) for name in names if name in images}
+
+        with ThreadPoolExecutor(num_threads) as pool:
+            return list(pool.map(shapes, range(len(self)) if names else ()))
 
     def read(self, index: int, proceed: Callable[[], None] | None = None) -> Subject:
         """A copy of subject `index` with every image read, not transformed; touches NumPy only.

@@ -9,7 +9,8 @@ import threading
 import warnings
 import weakref
 from collections.abc import Callable, Iterator
-from typing import Any, NamedTuple, Protocol, TypeVar
+from functools import cache
+from typing import Any, NamedTuple, Protocol, TypeVar, cast
 
 import jax
 
@@ -79,9 +80,11 @@ class BatchIterator:
     """The batches of a loader or queue from some number on; what runs ahead of it ends when it is closed or dropped.
 
     Threads may share one: each batch goes to one of them. skipped: what has been left out so far, with the error.
+    It counts as a `grain.DatasetIterator`, so that what saves and restores those does so with it.
     """
 
     def __init__(self, source: Source):
+        register()
         self._source, self._next = source, 0
         self._close: Callable[[], object] | None = None
         self._lock = threading.RLock()
@@ -97,9 +100,7 @@ class BatchIterator:
                 self.close()
                 self._warn(None)
                 raise StopIteration
-            if self._close is None:
-                worker = Worker(self._source, self._next)
-                self._take, self._close = worker.take, weakref.finalize(self, worker.close)
+            self.start_prefetch()
             try:
                 number, batch, skipped = self._take()
             except BaseException:  # Ctrl-C, or what has nothing to do with a batch
@@ -131,6 +132,21 @@ class BatchIterator:
         if close is not None:
             close()
 
+    def start_prefetch(self) -> None:
+        """Begin to make batches, as `next` would."""
+        with self._lock:
+            if self._close is None and self._next < len(self._source):
+                worker = Worker(self._source, self._next)
+                self._take, self._close = worker.take, weakref.finalize(self, worker.close)
+
+    def save(self, directory: Any) -> Any:
+        """For orbax: what writes the state into a folder."""
+        return grain_iterator().save(cast(Any, self), directory)
+
+    def load(self, directory: Any) -> Any:
+        """For orbax: what goes on from the state in a folder."""
+        return grain_iterator().load(cast(Any, self), directory)
+
     def get_state(self) -> dict[str, Any]:
         """Where the iterator stands, for JSON: number of the batch that is next, and digests of what it counts."""
         return {"batch": self._next, **self._source.identity}
@@ -155,6 +171,20 @@ class BatchIterator:
         with self._lock:
             self.close()
             self._next = batch
+
+
+def grain_iterator() -> Any:
+    """grain's base class of iterators, which is slow to import and need not be there."""
+    import grain
+
+    return grain.DatasetIterator
+
+
+@cache
+def register() -> None:
+    """Let iterators of batches count as grain's, if there is grain; else reading says what is missing."""
+    with contextlib.suppress(ImportError):
+        grain_iterator().register(BatchIterator)
 
 
 class Worker:

@@ -12,7 +12,6 @@ import itertools
 import operator
 import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from functools import cached_property
 from typing import Any, NamedTuple
 
@@ -21,6 +20,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
 
 from medjax import keys
+from medjax.arguments import share
 from medjax.data.dataset import SubjectsDataset
 from medjax.data.identity import identity_of
 from medjax.data.iterator import BatchIterator, Reading, Skipped, Stopped, as_here
@@ -47,6 +47,7 @@ def loader(
     prefetch: int = 2,
     device: Any = None,
     on_error: str = "raise",
+    shard: tuple[int, int] = (0, 1),
 ) -> "Loader":
     """Batches of a data set, read by threads and transformed as batches on a device.
 
@@ -59,15 +60,19 @@ def loader(
     transformed. "raise": the loop gets the error; `next` goes on with the batch after it. "skip": it is left out, its
     batch is smaller by it (by the same program, but a training step compiles for each size that it meets; a batch of
     none is not given), and no other batch changes, so the state of an iterator means what it meant. Those left out are
-    in `iter(loader).skipped`, and one warning at the end of an epoch counts and names them.
+    in `iter(loader).skipped`, and one warning at the end of an epoch counts and names them.  shard: (index, count) of
+    this process among those that train together, as `(jax.process_index(), jax.process_count())`: of every batch of B
+    it reads and gives B / count, so that all processes together have, in the order of their indices, the batches that
+    one alone has.
 
     Iterating again gives the same batches again, for any number of threads; `len` counts them. Subject i of the data
     set is what `dataset.get(i, keys.for_element(key, epoch, i))` gives, whatever batch it lands in. Every subject is
     read each time it is drawn, and nothing that was read is kept, unless the data set has a `Cache`: then what comes
     before anything random is done once, on each subject alone, so that it may also end in shapes that a batch cannot
     foresee (`Resample(1.0)` alone); the rest rounds as it does without one, but that a program which resamples, too,
-    rounds otherwise (by 1e-5 of the range). `iter(loader).get_state()` is a small dictionary for
-    JSON; `set_state` goes on from there. Leaving a loop early, Ctrl-C or `close()` ends the threads: no other file is
+    rounds otherwise (by 1e-5 of the range). `iter(loader).get_state()` is a small dictionary for JSON; `set_state` goes
+    on from there, with any number of processes. The iterator is a `grain.DatasetIterator`, which `grain.checkpoint` and
+    orbax save and restore beside a model. Leaving a loop early, Ctrl-C or `close()` ends the threads: no other file is
     begun, those that are being read are waited for. Threads may share an iterator: each batch goes to one of them.
 
     Where the transform begins with steps that end in a fixed shape (`Resample(1.0), CropOrPad(160)`), subjects may
@@ -75,8 +80,8 @@ def loader(
     is seen. Otherwise the subjects of a batch must agree in shape.
 
     Raises ImportError without the `loader` extra; TypeError for a key that is none; ValueError for sizes below 1, for
-    no batch at all, and for batches that do not divide over the devices. An error while reading or transforming reaches
-    the consumer and begins with the subject.
+    no batch at all, and for batches that do not divide over the processes or devices. An error while reading or
+    transforming reaches the consumer and begins with the subject.
 
     >>> dataset = mj.SubjectsDataset(subjects, pipeline)
     >>> for batch in mj.loader(dataset, 2, jax.random.key(0), epochs=10):
@@ -95,15 +100,17 @@ def loader(
     elif dataset.transform is not None and is_random(dataset.transform):
         needs_key(type(dataset.transform).__name__, "loader(dataset, batch_size, jax.random.key(0))")
     one_of("on_error", on_error, ("raise", "skip"))
-    order = Order(len(dataset), batch_size, key if shuffle else None, drop_last, epochs)
+    shard = share("shard", shard)
+    order = Order(len(dataset), batch_size, key if shuffle else None, drop_last, epochs, shard)
     target = as_target(device)
-    parts = len(target.device_set) if isinstance(target, NamedSharding) else 1
+    devices = len(target.device_set) if isinstance(target, NamedSharding) else 1
     for size in {order.size_of(0), order.size_of(order.steps - 1)}:
-        if size % parts:
-            hint = "; drop_last=True leaves it out" if size < batch_size else ""
-            raise ValueError(f"a batch of {size} does not divide over {parts} devices{hint}")
-    if parts > 1 and on_error == "skip":
-        raise ValueError("on_error='skip' makes batches smaller, which do not divide over devices")
+        for parts, what in ((order.parts, "processes"), (order.parts * devices, "devices")):
+            if size % parts:
+                hint = "; drop_last=True leaves it out" if size < batch_size else ""
+                raise ValueError(f"a batch of {size} does not divide over {parts} {what}{hint}")
+    if order.parts * devices > 1 and on_error == "skip":
+        raise ValueError("on_error='skip' makes batches smaller, which do not divide over processes or devices")
     return Loader(dataset, order, key, num_threads, prefetch, target, on_error)
 
 
@@ -204,11 +211,11 @@ class Loader:
 
         options = grain.ReadOptions(
             num_threads=self.num_threads,
-            prefetch_buffer_size=max(self.prefetch * self.order.batch_size, self.num_threads),
+            prefetch_buffer_size=max(self.prefetch * self.order.local, self.num_threads),
         )
         elements = iter(grain.MapDataset.source(self.order).map(as_here(decode)).to_iter_dataset(options))
         if first:
-            elements.set_state({"next_index": first * self.order.batch_size})
+            elements.set_state({"next_index": first * self.order.local})
         return elements
 
     def batches(
@@ -224,7 +231,7 @@ class Loader:
             if number < len(self):
                 found: list[Element] = []
                 try:
-                    found = list(itertools.islice(elements, self.order.batch_size))
+                    found = list(itertools.islice(elements, self.order.local))
                     reading.skipped += [Skipped(e.epoch, e.index or 0, e.name, e.error) for e in found if e.error]
                     if any(e.subject is not None for e in found):
                         ahead = number, found, self.start(found)
@@ -254,7 +261,7 @@ class Loader:
 
     def survivors(self, elements: list[Element], error: Exception, reading: Reading) -> Any:
         """What is left of a batch that failed, after each of its subjects was tried alone, by the same program."""
-        fillers = [Element(elements[0].epoch, None, None, "")] * (self.order.batch_size - 1)
+        fillers = [Element(elements[0].epoch, None, None, "")] * (self.order.local - 1)
         good = []
         for element in elements:
             if element.subject is None:
@@ -298,7 +305,9 @@ class Loader:
             full = stack(subjects + subjects[:1] * missing, shape=shapes)
         with about(", ".join(names)):
             checks.check_subject(t, full)
-            result, seen = call.compute(t, self.put(host.bare(full)), self.element_keys(elements))
+            order, first = self.order, self.order.part * len(subjects)
+            whole = order.batch_size if order.parts > 1 else None
+            result, seen = call.compute(t, self.put(host.bare(full)), self.element_keys(elements), first, whole)
         return Started(batch, result, seen, names)
 
     def finish(self, started: Started) -> Subject:
@@ -307,7 +316,7 @@ class Loader:
         t, size = self.dataset.rest, len(names)
         if t is None or seen is None:
             return result
-        if size < self.order.batch_size:
+        if size < self.order.local:
             result = jax.tree.map(lambda leaf: leaf[:size], result)
         return host.after_batch(t, batch, result, seen, size, names)
 
@@ -366,14 +375,7 @@ class Loader:
         with about(dataset.describe(0)):
             checks.check_subject(t, first)
             names = list(host.fixed_shapes(t, self.key, first))
-
-        def shapes(index: int) -> dict[str, tuple[int, ...] | None]:
-            images = dataset.subjects[index].images
-            with about(dataset.describe(index)):
-                return {name: dataset.known_shape(index, name) for name in names if name in images}
-
-        with ThreadPoolExecutor(self.num_threads) as pool:
-            found = list(pool.map(shapes, range(len(dataset)) if names else ()))
+        found = dataset.known_shapes(names, self.num_threads)
         padding: dict[str, Shape3 | None] = {}
         for name in names:
             known = {shape and shape[1:] for shapes in found for key, shape in shapes.items() if key == name}

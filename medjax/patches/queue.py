@@ -20,22 +20,23 @@ import numpy as np
 from jaxtyping import Array
 
 from medjax import geometry, keys
+from medjax.arguments import share
 from medjax.data.dataset import SubjectsDataset
 from medjax.data.identity import digest, identity_of
 from medjax.data.iterator import BatchIterator, Reading, Skipped, Stopped, as_here
 from medjax.data.loader import as_target, in_order
 from medjax.errors import about, needs_extra, one_of
-from medjax.geometry import Grid
 from medjax.image import Image
+from medjax.patches.plan import FAR, Plan, around, first_of_each
 from medjax.patches.programs import compiled_ends, compiled_patches, empty_pool
-from medjax.patches.samplers import Sampler, check_fits, fitting
+from medjax.patches.samplers import Sampler, check_fits
 from medjax.patches.schedule import Schedule
 from medjax.subject import KEY, LOCATION, Subject, is_array, stack_others
 from medjax.transforms import box, buckets, checks, host, near
 from medjax.transforms.compose import Compose
 from medjax.transforms.place import Place, Step, Turn, is_spatial
 from medjax.transforms.program import flatten, shown, split
-from medjax.typing import Key, Shape3
+from medjax.typing import Key
 
 
 class Volume(NamedTuple):
@@ -81,6 +82,9 @@ class PatchQueue:
     can be used gives further patches, of draws of their own, in its stead, so that batches keep their size, their
     number and what else is in them. Those skipped are in `iter(queue).skipped`, and one warning at the end of an epoch
     counts and names them.
+    shard: (index, count) of this process among those that train together, as `(jax.process_index(),
+    jax.process_count())`: of every `count` volumes of an epoch it reads one, and of every batch of B it gives B /
+    count, all of them of its own volumes; volumes left over at the end of an epoch are left out of it.
 
     Iterating again gives the same patches again, for any number of threads. The key of a patch is that of its epoch and
     subject, as the loader's, with its number in its volume folded in. Affines are float32. `iter(queue).get_state()` is
@@ -109,6 +113,7 @@ class PatchQueue:
         device: Any = None,
         order: Sequence[int] | None = None,
         on_error: str = "raise",
+        shard: tuple[int, int] = (0, 1),
     ):
         one_of("on_error", on_error, ("raise", "skip"))
         if not isinstance(dataset, SubjectsDataset):
@@ -132,10 +137,17 @@ class PatchQueue:
             raise ValueError(f"samples_per_volume must be a number for each of {len(dataset)} subjects, got {samples}")
         if order is not None and not all(0 <= index < len(dataset) for index in order):
             raise ValueError(f"order must hold indices of the {len(dataset)} subjects, got {order}")
+        part, parts = share("shard", shard)
+        if batch_size % parts:
+            raise ValueError(f"a batch of {batch_size} does not divide over {parts} processes")
+        if parts > 1 and isinstance(samples, Sequence):
+            raise ValueError("samples_per_volume must be one number where processes share the volumes, or they part")
         self.dataset, self.sampler, self.num_threads, self.on_error = dataset, sampler, num_threads, on_error
         self.key, self.target = keys.as_key(key), as_target(device)
         reach = max_length - most if shuffle_patches else 0
-        self.order = Schedule(len(dataset), samples, batch_size, epochs, reach, self.key, shuffle_subjects, order)
+        self.order = Schedule(
+            len(dataset), samples, batch_size // parts, epochs, reach, self.key, shuffle_subjects, order, (part, parts)
+        )
         if not self.order.batches:
             raise ValueError("there is no patch to give")
         self.pipeline = dataset.rest or Compose([])
@@ -289,15 +301,30 @@ class PatchQueue:
     def brought(self, image: Image) -> Image:
         """The image of a volume where patches are made of it.
 
-        Padded, so that few programs serve many shapes, unless something runs on all of it for each patch: that would
-        be slower, and a function of the user's would see the padding. Of a box nothing hangs on the volume's shape.
+        Padded where there are several shapes, so that few programs serve them, unless something runs on all of it for
+        each patch: that would be slower, and a function of the user's would see the padding. Of a box nothing hangs on
+        the volume's shape. What is not padded is not copied: of a volume that a cache has mapped no more is read, then,
+        than its patches and what is measured need.
         """
-        if not self.parts.whole and image.extent is None:
+        if not self.parts.whole and image.extent is None and not self.one_shape:
             on_host = image.replace(data=np.asarray(jax.block_until_ready(image.data)))
             image = buckets.padded(on_host, buckets.bucket(image.spatial_shape))
         return image.replace(data=jax.device_put(image.data, self.target))
 
-    def planned(self, steps: Sequence[Step], ready: Subject, drawn: tuple[box.Ends, dict[int, Turn]]) -> "Plan":
+    @cached_property
+    def one_shape(self) -> bool:
+        """Whether the images of a name come to their patches in one shape, whichever subject they are of."""
+        if host.changes_grids(flatten(self.head)):
+            return False
+        names = dict.fromkeys(name for subject in self.dataset.subjects for name in subject.images)
+        try:
+            found = self.dataset.known_shapes(tuple(names), self.num_threads)
+        except Exception:  # of a file that cannot be read: an error of its patches alone
+            return False
+        known = {name: {shapes[name] for shapes in found if name in shapes} for name in names}
+        return all(len(shapes) == 1 and None not in shapes for shapes in known.values())
+
+    def planned(self, steps: Sequence[Step], ready: Subject, drawn: tuple[box.Ends, dict[int, Turn]]) -> Plan:
         """What is known of a volume's patches before their voxels, whatever is drawn for each of them.
 
         Raises ValueError for images that come to lie on different grids, or are smaller than a patch, for any of them.
@@ -317,37 +344,6 @@ class PatchQueue:
         margin = box.margin_of(steps, parts.box, last, {name: place.label for name, place in places.items()})
         seen = any(is_spatial(steps[i].transform) and steps[i].spatial.locates for i in params)
         return Plan(margin, (np.zeros(3, np.int32), FAR) if seen else around(begin, end, self.sampler.patch_size))
-
-
-class Plan(NamedTuple):
-    """How far beyond a patch is read, and from which voxel to before which a patch's centre comes if it can."""
-
-    margin: Shape3
-    around: tuple[np.ndarray, np.ndarray]
-
-
-FAR = np.full(3, np.iinfo(np.int32).max, np.int32)
-"""Beyond the last voxel of any grid."""
-
-
-def first_of_each(coins: dict[int, np.ndarray]) -> list[int]:
-    """The first number of each combination of coins (S,)."""
-    return [0] if not coins else sorted(np.unique(np.stack(list(coins.values())), axis=1, return_index=True)[1])
-
-
-def around(begin: Grid, end: Grid, size: Shape3) -> tuple[np.ndarray, np.ndarray]:
-    """The voxels [low, high) before a run around which, if nothing moves, a patch lies in the grid after it.
-
-    Affines are (S, 4, 4): of all draws together, and of what is oblique the box.
-    """
-    low, high = (np.broadcast_to(edge, end.shape.shape) for edge in fitting(end.shape, size))
-    edges = np.stack([low - 0.499, high - 1 + 0.499], 1)  # rounded, a centre on the way is one of them
-    corners = np.where(np.indices((2, 2, 2)).reshape(3, 8).T[None] == 0, edges[:, :1], edges[:, 1:])
-    step = np.linalg.inv(begin.affine.astype(np.float64)) @ end.affine
-    index = corners @ np.swapaxes(step[:, :3, :3], 1, 2) + step[:, None, :3, 3]
-    limit = begin.shape.max(0)
-    first, last = np.ceil(index.min((0, 1))), np.floor(index.max((0, 1))) + 1
-    return np.clip(first, 0, limit).astype(np.int32), np.clip(last, 0, limit).astype(np.int32)
 
 
 @jax.jit

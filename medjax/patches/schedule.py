@@ -16,11 +16,13 @@ class Schedule:
     Patch p is the (p mod S)-th of volume p div S of the sequence of all volumes in all epochs.
     size: of the data set.  samples: patches of a volume, or of each one of the data set; S is the most.
     reach: places by which patches are spread, 0 to keep them in order.  order: the volumes of every epoch, if given.
+    shard: (index, count) of the process among those that share the volumes of every epoch: of each `count` of them it
+    has the one at `index`. Those that are left over at an epoch's end nobody has, so that all have as many.
     """
 
     def __init__(
         self, size: int, samples: Any, batch_size: int, epochs: int | range, reach: int, key: Key, shuffle: bool,
-        order: Sequence[int] | None = None,
+        order: Sequence[int] | None = None, shard: tuple[int, int] = (0, 1),
     ):  # fmt: skip
         counts = np.broadcast_to(samples, size)
         epochs = range(epochs) if isinstance(epochs, int) else epochs
@@ -33,13 +35,16 @@ class Schedule:
             else np.arange(size)
             for epoch in epochs
         ]
-        self.volumes = np.concatenate(orders)
-        self.epochs = np.repeat(np.asarray(epochs), [len(volumes) for volumes in orders])
+        part, parts = shard
+        shared = [len(volumes) // parts * parts for volumes in orders]
+        orders = [volumes[:n] for volumes, n in zip(orders, shared, strict=True)]
+        volumes, of_epoch = np.concatenate(orders), np.repeat(np.asarray(epochs), shared)
+        first = self.repeated(volumes, of_epoch, counts)
+        self.volumes, self.epochs, self.first = volumes[part::parts], of_epoch[part::parts], first[part::parts]
         counts = counts[self.volumes]
         begin = counts.cumsum() - counts
         volume = np.repeat(np.arange(len(counts)), counts)
         j = np.arange(len(volume)) - begin[volume]
-        self.first = self.repeated(counts)
         # Of the same places in any epochs, so that their pools are of one size.
         spread = (j + numbers(key, "spread").random(len(j))) * reach / counts[volume] if reach else j
         due = begin[volume] + np.where(j == 0, 0, spread)  # the first is never late, so volumes come one by one
@@ -48,12 +53,13 @@ class Schedule:
         self.batch_of = np.full(len(counts) * self.samples, -1)  # of what is no patch
         self.batch_of[self.order] = np.arange(len(j)) // batch_size
 
-    def repeated(self, counts: np.ndarray) -> np.ndarray:
+    @staticmethod
+    def repeated(volumes: np.ndarray, epochs: np.ndarray, counts: np.ndarray) -> np.ndarray:
         """For each volume how many patches the same one has given before in its epoch."""
-        found, first = Counter(), np.zeros(len(counts), np.int64)
-        for number, place in enumerate(zip(self.epochs.tolist(), self.volumes.tolist(), strict=True)):
+        found, first = Counter(), np.zeros(len(volumes), np.int64)
+        for number, place in enumerate(zip(epochs.tolist(), volumes.tolist(), strict=True)):
             first[number] = found[place]
-            found[place] += int(counts[number])
+            found[place] += int(counts[place[1]])
         return first
 
     def patches(self, batch: int) -> np.ndarray:

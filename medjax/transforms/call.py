@@ -62,10 +62,15 @@ def batch(t: "Transform", x: Data, key: Key | None, labels: Sequence[str]) -> Da
     return restore(after_batch(t, subject, *compute(t, subject, key), size))
 
 
-def compute(t: "Transform", subject: Subject, key: Key | None) -> tuple[Subject, Packed]:
-    """A batch transformed by one program, and what `after_batch` needs to finish it; waits for neither."""
+def compute(
+    t: "Transform", subject: Subject, key: Key | None, first: int = 0, whole: int | None = None
+) -> tuple[Subject, Packed]:
+    """A batch transformed by one program, and what `after_batch` needs to finish it; waits for neither.
+
+    first, whole: where it begins in a larger batch that it is a part of, and the size of that.
+    """
     near, brought, offset = brought_near(t, subject)
-    result, seen = compiled_each(near, brought, key, batch_sharding(subject))
+    result, seen = compiled_each(near, brought, key, batch_sharding(subject), np.int32(first), whole)
     seen.ask()
     return taken_back(result, offset), seen
 

@@ -133,11 +133,19 @@ def cropped_first(t: "Transform", key: Key | None, subject: Subject) -> list[str
 
 
 def every(
-    t: "Transform", subject: Subject, key: Key | None, sharding: NamedSharding | None = None
+    t: "Transform",
+    subject: Subject,
+    key: Key | None,
+    sharding: NamedSharding | None = None,
+    first: Array | int = 0,
+    whole: int | None = None,
 ) -> tuple[Subject, Seen]:
-    """`each` for all of a batch; one that is split over devices stays so, every device running its own elements."""
-    size = batch_size(subject)
-    index = jnp.arange(size, dtype=jnp.int32)
+    """`each` for all of a batch; one that is split over devices stays so, every device running its own elements.
+
+    first, whole: where its elements begin in a larger batch that it is a part of, and the size of that.
+    """
+    own = batch_size(subject)
+    index, size = first + jnp.arange(own, dtype=jnp.int32), whole or own
 
     def run(t: "Transform", own: tuple[Subject, Key | None, Array]) -> tuple[Subject, Seen]:
         subject, key, index = own
@@ -146,10 +154,15 @@ def every(
     return by_devices(run, t, (subject, key, index), sharding)
 
 
-@partial(jax.jit, static_argnames="sharding")
+@partial(jax.jit, static_argnames=("sharding", "whole"))
 def compiled_each(
-    t: "Transform", subject: Subject, key: Key | None, sharding: NamedSharding | None
+    t: "Transform",
+    subject: Subject,
+    key: Key | None,
+    sharding: NamedSharding | None,
+    first: Array | int = 0,
+    whole: int | None = None,
 ) -> tuple[Subject, Packed]:
-    """`every`, compiled."""
-    result, seen = every(t, subject, key, sharding)
+    """`every`, compiled; one program for all parts of a batch."""
+    result, seen = every(t, subject, key, sharding, first if whole else 0, whole)
     return result, packed(seen, batch_size(subject))
