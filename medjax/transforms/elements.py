@@ -3,7 +3,7 @@
 import math
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,10 @@ from medjax.transforms import buckets
 from medjax.transforms.checks import to_verify
 from medjax.transforms.devices import by_devices
 from medjax.transforms.host import fixed_shapes
-from medjax.transforms.place import is_spatial
+from medjax.transforms.place import Turn, is_spatial
 from medjax.transforms.program import flatten, flatten_params, runs_of, seen_on_host
-from medjax.transforms.run import Plan, draw, execute, foreseen
+from medjax.transforms.rows import in_rows
+from medjax.transforms.run import Plan, draw, execute, foreseen, locate
 from medjax.transforms.seen import Packed, Seen, packed
 from medjax.typing import Key, Params
 from medjax.voxels import ElementVoxels
@@ -31,6 +32,9 @@ GAP = object()
 Grids: TypeAlias = dict[str, tuple[Array, Array | None]]
 """Affines and extents, by image."""
 OfElement: TypeAlias = Callable[[list[Array]], list[Plan]]
+Located: TypeAlias = dict[int, Params]
+"""What steps have seen of voxels, by their number."""
+T = TypeVar("T")
 
 
 def each(t: "Transform", subject: Subject, key: Key | None, index: Array, size: int) -> tuple[Subject, Seen]:
@@ -40,26 +44,28 @@ def each(t: "Transform", subject: Subject, key: Key | None, index: Array, size: 
     """
     steps = flatten(t)
     runs = runs_of(steps)
-    whole = {name: jnp.asarray(subject[name].data) for name in cropped_first(t, key, subject)}
-    rest = subject.replace(**{name: subject[name].replace(data=None) for name in whole})
+    voxels = {name: jnp.asarray(image.data) for name, image in subject.images.items()}
+    whole = {name: voxels.pop(name) for name in cropped_first(t, key, subject)}
+    bare = subject.replace(**{name: image.replace(data=None) for name, image in subject.images.items()})
 
     params = draws(t, key, subject, index, size)
-    plans, plan_of = planned(t, key, subject, params)
+    located = located_first(t, key, subject, params)
+    plans, plan_of = planned(t, key, subject, params, located)
+    rows, of_rows = in_rows((bare, params, located, plans, jnp.arange(len(index), dtype=jnp.int32)))
 
     @jax.checkpoint
     def element(operands: tuple) -> tuple[Subject, Seen]:
-        t, whole, subject, params, plans, number = operands
-        subject = subject.replace(
-            **{name: subject[name].replace(data=ElementVoxels(data, number)) for name, data in whole.items()}
-        )
-        flat = flatten_params(t, params)
+        t, whole, voxels, rows = operands
+        subject, params, located, plans, number = of_rows(rows)
+        own = voxels | {name: ElementVoxels(data, number) for name, data in whole.items()}
+        subject = subject.replace(**{name: subject[name].replace(data=data) for name, data in own.items()})
+        flat = turns_of(t, params, located)
         result, record = execute(flatten(t), runs, flat, subject, plans=plan_of(plans))
         turns = {i: flat[i] for i, step in enumerate(steps) if seen_on_host(step.transform)}
         asked = {i: found for i, found in record.items() if is_spatial(steps[i].transform)}
         return result, Seen(asked | to_verify(steps, record), turns)
 
-    operands = (rest, params, plans, jnp.arange(len(index), dtype=jnp.int32))
-    result, seen = jax.lax.map(lambda operands: element((t, whole, *operands)), operands)
+    result, seen = jax.lax.map(lambda operands: element((t, whole, *operands)), (voxels, rows))
     for name, image in result.images.items():  # traced, so nothing is computed yet
         buckets.check_count(image.data.shape[-3:], f"the result {name!r}")
         buckets.check_memory(image.data.shape, image.data.dtype.itemsize, f"the batch of results {name!r}")
@@ -73,12 +79,38 @@ def draws(t: "Transform", key: Key | None, subject: Subject, index: Array, size:
     def one(key: Key | None, grids: Grids, index: Array) -> Params:
         return draw(t, key, outline(grids), (index, size))
 
+    return at_once(one, key, key, grids, index)
+
+
+def located_first(t: "Transform", key: Key | None, subject: Subject, params: Params) -> Located:
+    """What the first run of a pipeline must see of voxels, of every element at once: they are those that came in."""
+    steps = flatten(t)
+    run = next(iter(runs_of(steps)), ())
+    if not any(is_spatial(inner) and inner.locates and not inner.copies for inner in (steps[i].transform for i in run)):
+        return {}
+
+    def one(subject: Subject, params: Params) -> Located:
+        return locate(steps, run, flatten_params(t, params), subject)[1]
+
+    return at_once(one, key, subject, params)
+
+
+def turns_of(t: "Transform", params: Params, located: Located) -> list[Turn]:
+    """The turns of an element's steps, with what those of the first run have seen."""
+    flat = flatten_params(t, params)
+    return [turn._replace(located=located[i]) if i in located else turn for i, turn in enumerate(flat)]
+
+
+def at_once(function: Callable[..., T], key: Key | None, *operands: Any) -> T:
+    """A function of elements for all of a batch, or, where that drew for all what a key draws, one by one."""
     if keys.alone_under_vmap(key):
-        return jax.vmap(one)(key, grids, index)
-    return jax.lax.map(lambda operands: one(*operands), (key, grids, index))
+        return jax.vmap(function)(*operands)
+    return jax.lax.map(lambda operands: function(*operands), operands)
 
 
-def planned(t: "Transform", key: Key | None, subject: Subject, params: Params) -> tuple[list[Array], OfElement]:
+def planned(
+    t: "Transform", key: Key | None, subject: Subject, params: Params, located: Located
+) -> tuple[list[Array], OfElement]:
     """The plans that hang on grids alone, of every element of a batch at once, and the way to those of one.
 
     They are given as what is an array of them; the rest is the same for all elements.
@@ -87,16 +119,13 @@ def planned(t: "Transform", key: Key | None, subject: Subject, params: Params) -
     steps = flatten(t)
     fixed: list[PyTree] = []
 
-    def one(grids: Grids, params: Params) -> list[Array]:
-        plans = foreseen(steps, runs_of(steps), flatten_params(t, params), outline(grids))
+    def one(grids: Grids, params: Params, located: Located) -> list[Array]:
+        plans = foreseen(steps, runs_of(steps), turns_of(t, params, located), outline(grids))
         arrays, rest = parted(plans)
         fixed.append(rest)
         return arrays
 
-    if keys.alone_under_vmap(key):  # or what a user's transform draws from a key would be drawn for all
-        arrays = jax.vmap(one)(grids, params)
-    else:
-        arrays = jax.lax.map(lambda operands: one(*operands), (grids, params))
+    arrays = at_once(one, key, grids, params, located)
     return arrays, lambda own: joined(own, fixed[-1])
 
 

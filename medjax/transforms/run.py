@@ -106,7 +106,7 @@ def execute(
     for run, known, plan in zip(runs, shapes, [*plans, *later], strict=True):
         subject = keep(subject, steps[run[0]], params[run[0]].on)
         if reads(steps, run):
-            plan, found = (plan, {}) if plan else locate(steps, run, params, subject)
+            plan, found = (plan, seen_by(run, params)) if plan else locate(steps, run, params, subject)
             subject = run_spatial(steps, run, plan, subject, dict(known))
             record |= found
         else:
@@ -132,22 +132,30 @@ def run_spatial(steps: Sequence[Step], run: Run, plan: Plan, subject: Subject, s
 def locate(steps: Sequence[Step], run: Run, params: Sequence[Turn], subject: Subject) -> tuple[Plan, dict[int, Params]]:
     """The places before and after a run, and what its steps had to see of the subject to come there."""
     begin = places = {name: place_of(image, jnp) for name, image in subject.images.items()}
-    located: dict[int, Params] = {}
+    located = seen_by(run, params)
     for index in run:
         t, turn = steps[index].spatial, params[index]
         if t.locates and turn.located is None:
-            turn = turn._replace(located=t.locate(subject, turn.draw, places))
-        if turn.located is not None:
-            located[index] = turn.located
+            located[index] = t.locate(subject, turn.draw, places)
+            turn = turn._replace(located=located[index])
         places = advance(places, steps[index], turn)
     return (begin, places), located
+
+
+def seen_by(run: Run, params: Sequence[Turn]) -> dict[int, Params]:
+    """What steps of a run are known to have seen of voxels."""
+    found = {index: params[index].located for index in run}
+    return {index: located for index, located in found.items() if located is not None}
 
 
 def foreseen(steps: Sequence[Step], runs: Sequence[Run], params: Sequence[Turn], subject: Subject) -> list[Plan]:
     """The plans of the first runs, up to one that hangs on more than grids; traced."""
 
     def by_grids(run: Run) -> bool:
-        return not any(t.copies or (is_spatial(t) and t.locates) for t in (steps[i].transform for i in run))
+        return not any(
+            t.copies or (is_spatial(t) and t.locates and params[i].located is None)
+            for i, t in ((i, steps[i].transform) for i in run)
+        )
 
     places = {name: place_of(image, jnp) for name, image in subject.images.items()}
     return [(begin, end) for _, begin, end in walk(steps, list(takewhile(by_grids, runs)), params, places)]
