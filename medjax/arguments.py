@@ -114,7 +114,7 @@ def share(name: str, value: Any) -> tuple[int, int]:
     """(index, count) of one among those that share something."""
 
     def parse(value: Any) -> tuple[int, int]:
-        index, count = (whole_number(n, 0) for n in entries(value))
+        index, count = (whole_number(n, 0) for n in entries(value) or ())
         if index >= count:
             raise ValueError
         return index, count

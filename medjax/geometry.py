@@ -4,9 +4,10 @@ World coordinates are millimetres, RAS+. An affine (4, 4) takes a voxel index to
 integer indices. Every product is in full precision: TF32 operands would move a voxel by a fifth.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial, reduce
-from typing import Any, NamedTuple, TypeAlias
+from functools import partial, reduce, wraps
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -16,6 +17,7 @@ from medjax.arguments import as_numbers
 from medjax.errors import needs_concrete
 from medjax.typing import Affine, Shape3, Tracer, working
 
+T = TypeVar("T")
 AXIS_CODES = (("L", "R"), ("P", "A"), ("I", "S"))
 
 
@@ -51,6 +53,21 @@ def namespace(*arrays: Any) -> Any:
     return np
 
 
+def traced_once(function: Callable[..., T]) -> Callable[..., T]:
+    """A function of arrays which, where they are JAX's, is traced once for all calls alike.
+
+    A pipeline asks for dozens of inverses, and tracing one takes a hundred times as long as looking up that it was.
+    What is compiled is the same: XLA makes it part of what calls it.
+    """
+    compiled = jax.jit(function)
+
+    @wraps(function)
+    def call(*arrays: Any) -> T:
+        return function(*arrays) if namespace(*arrays) is np else compiled(*arrays)
+
+    return call
+
+
 def matmul(*matrices: Any) -> Any:
     """The product of small matrices, in full precision."""
     xp = namespace(*matrices)
@@ -83,6 +100,7 @@ def scaling(factors: Any) -> Any:
     return homogeneous(xp.diag(factors), xp.zeros(3, factors.dtype))
 
 
+@traced_once
 def inverse(matrix: Any) -> Any:
     """The inverse of a 4x4 affine in closed form: no linear algebra library, exact for scaled permutations."""
     xp = namespace(matrix)
@@ -217,6 +235,7 @@ def check_affine(affine: Any, what: str = "affine") -> Any:
     return matrix
 
 
+@traced_once
 def nearest_rotation(linear: Any) -> Any:
     """The orthogonal matrix nearest to a (3, 3) one, its polar factor, by Newton's iteration (Higham, 1986)."""
     whole = homogeneous(linear, namespace(linear).zeros(3, linear.dtype))
@@ -231,6 +250,7 @@ def window(grid: Grid, first: Any, shape: Any, fixed: Shape3 | None) -> Grid:
     return Grid(homogeneous(grid.affine[:3, :3], origin), shape.astype(np.int32), fixed, grid.channels)
 
 
+@traced_once
 def world_axes(affine: Any) -> Any:
     """For each world axis R, A, S the voxel axis that lies closest to it, and the sign of its step: (3,), (3,).
 
@@ -343,48 +363,6 @@ def inverted(move: Map) -> Map:
     if isinstance(move, Flow):  # but for its lattice, which between voxels reads smoother than the exact way back
         return move._replace(velocity=-move.velocity)
     return move.forward if isinstance(move, Inverted) else Inverted(move)
-
-
-def rotation(radians: Any) -> Any:
-    """Rz Rx Ry (3, 3), right-handed about the RAS axes."""
-    xp = namespace(radians)
-    one, zero = xp.ones_like(radians[0]), xp.zeros_like(radians[0])
-    (cx, cy, cz), (sx, sy, sz) = xp.cos(radians), xp.sin(radians)
-    about_x = xp.stack([one, zero, zero, zero, cx, -sx, zero, sx, cx]).reshape(3, 3)
-    about_y = xp.stack([cy, zero, sy, zero, one, zero, -sy, zero, cy]).reshape(3, 3)
-    about_z = xp.stack([cz, -sz, zero, sz, cz, zero, zero, zero, one]).reshape(3, 3)
-    return matmul(about_z, about_x, about_y)
-
-
-def shearing(factors: Any, flat: Any) -> Any:
-    """The (3, 3) matrix with ones on its diagonal and xy, xz, yx, yz, zx, zy beside it, 0 along `flat` axes (3,)."""
-    xp = namespace(factors)
-    one, zero = xp.ones_like(factors[0]), xp.zeros_like(factors[0])
-    xy, xz, yx, yz, zx, zy = factors
-    matrix = xp.stack([one, xy, xz, yx, one, yz, zx, zy, one]).reshape(3, 3)
-    return xp.where((flat[:, None] | flat[None, :]) & (matrix != one), zero, matrix)
-
-
-def affine_map(params: Any, reference: Grid, about: str, order: str) -> Linear:
-    """Output world to input world: p_in = c + H^-1 R^T (S^-1 (p_out - c) - t), or c + S^-1 H^-1 R^T (p_out - c - t).
-
-    A slice is moved within itself: angles, scales and shifts are along its own axes instead of the world's, nothing is
-    scaled, sheared or shifted along its normal, and the only rotation is about it.
-    """
-    xp = namespace(reference.affine)
-    dtype = reference.affine.dtype
-    scales, degrees, shift = (xp.asarray(params[n]).astype(dtype) for n in ("scales", "degrees", "translation"))
-    own, flat = own_axes(reference)
-    others = xp.stack([flat[1] | flat[2], flat[0] | flat[2], flat[0] | flat[1]])
-    scales, shift = xp.where(flat, 1, scales).astype(dtype), xp.where(flat, 0, shift).astype(dtype)
-    sheared = shearing(xp.asarray(params["shears"]).astype(dtype), flat)
-    upright = inverse(homogeneous(sheared, xp.zeros(3, dtype)))[:3, :3]
-    turned = matmul(upright, rotation(xp.deg2rad(xp.where(others, 0, degrees).astype(dtype))).T)
-    linear = turned / (scales[None, :] if order == "world" else scales[:, None])
-    shifted = transform_vector(own, transform_vector(turned if order == "world" else linear, shift))
-    linear = matmul(own, linear, own.T)
-    middle = center(reference) if about == "image" else xp.zeros(3, dtype)
-    return Linear(homogeneous(linear, middle - transform_vector(linear, middle) - shifted))
 
 
 def plain(values: Any) -> Any:

@@ -174,7 +174,12 @@ def draw(key: Key, values: jax.Array | np.ndarray | Distribution, shape: tuple[i
     """
     if isinstance(values, Distribution):
         return values.sample(key, (*shape, *values.shape))
-    low, high = ends(values, shape)
+    return between(key, *ends(values, shape))
+
+
+@jax.jit  # traced once for all draws of a shape
+def between(key: Key, low: jax.Array, high: jax.Array) -> jax.Array:
+    """`draw` from uniform ranges."""
     unit = random.uniform(key, low.shape, low.dtype)
     coarse = jnp.floor(unit * 2**12) / 2**12
     width = high - low

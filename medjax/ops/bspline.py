@@ -4,6 +4,7 @@ d(u) = sum over j of B3(u0 - j0) B3(u1 - j1) B3(u2 - j2) c[j0, j1, j2], coeffici
 u the coordinate in the control grid.
 """
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -100,16 +101,28 @@ def taps(control: Float[Array, "D n0 n1 n2"], coordinates: tuple[Array, Array, A
     flat = padded.reshape(control.shape[0], -1)
     rows, columns = padded.shape[2:]
     base = ((first[0] + 2) * rows + first[1] + 2) * columns + first[2] + 2
+    place = {"first": first, "coordinates": coordinates, "base": base, "strides": (rows, columns)}
+    return passes.over_planes(lambda flat, a: taps_of_plane(flat, jnp.int32(a), **place), flat)
+
+
+@partial(jax.jit, static_argnames="strides")  # traced once for all planes
+def taps_of_plane(
+    flat: Float[Array, "N"],
+    a: Array,
+    first: Sequence[Array],
+    coordinates: Coordinates,
+    base: Array,
+    strides: tuple[int, int],
+) -> Array:
+    """The 16 taps of `taps` in one plane; base: of the first tap; strides: rows and columns of the coefficients."""
+    rows, columns = strides
 
     def weight(axis: int, tap: Array | int) -> Array:
         distance = jnp.abs(coordinates[axis] - (first[axis] + tap).astype(coordinates[axis].dtype))
         return cubic(distance).astype(flat.dtype)
 
-    def plane(flat: Float[Array, "N"], a: Array | int) -> Array:
-        def line(b: int) -> Array:
-            start = base + (a * rows + b) * columns
-            return sum(weight(2, c) * passes.at(flat, start + c) for c in range(4))
+    def line(b: int) -> Array:
+        start = base + (a * rows + b) * columns
+        return sum(weight(2, c) * passes.at(flat, start + c) for c in range(4))
 
-        return weight(0, a) * sum(weight(1, b) * line(b) for b in range(4))
-
-    return passes.over_planes(plane, flat)
+    return weight(0, a) * sum(weight(1, b) * line(b) for b in range(4))

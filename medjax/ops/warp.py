@@ -31,6 +31,7 @@ def indices(shape: Shape3, dtype: Any) -> Coordinates:
     return i, j, k
 
 
+@jax.jit
 def map_coordinates(matrix: Array, coordinates: Coordinates) -> Coordinates:
     """A 4x4 matrix applied to every point; of the type of the matrix."""
     i, j, k = (c.astype(matrix.dtype) for c in coordinates)
@@ -129,6 +130,7 @@ def linear(data: Array, coordinates: Coordinates, extent: Array, dtype: Any) -> 
     return between(planes[0], planes[1], i)
 
 
+@jax.jit
 def cubic(distance: Array) -> Array:
     """The cubic B-spline B3 at a distance >= 0."""
     near = 2 / 3 - distance**2 + distance**3 / 2
@@ -138,29 +140,39 @@ def cubic(distance: Array) -> Array:
 
 def spline(data: Array, coordinates: Coordinates, extent: Array, dtype: Any) -> Array:
     """Cubic B-spline interpolation, mirrored about the edge voxels: `scipy.ndimage`, order 3, mode 'mirror'."""
-    channels, _, rows, columns = data.shape
+    channels, _, *strides = data.shape
     flat = axis.spline_coefficients(data.astype(dtype), extent).reshape(channels, -1)
     first = [jnp.floor(c).astype(jnp.int32) - 1 for c in coordinates]
+    place = {"first": first, "coordinates": coordinates, "extent": extent, "strides": tuple(strides)}
+    return passes.over_planes(lambda flat, a: spline_plane(flat, jnp.int32(a), **place), flat)
+
+
+@partial(jax.jit, static_argnames="strides")  # traced once for all planes
+def spline_plane(
+    flat: Float[Array, "N"],
+    a: Array,
+    first: Sequence[Array],
+    coordinates: Coordinates,
+    extent: Array,
+    strides: tuple[int, int],
+) -> Array:
+    """The 16 taps of `spline` in one plane; strides: rows and columns of the volume."""
+    rows, columns = strides
 
     def along(of: int, tap: Array | int) -> tuple[Array, Array]:
         """Index and weight of a tap along an axis."""
         index = first[of] + tap
-        weight = cubic(jnp.abs(coordinates[of] - index.astype(coordinates[of].dtype))).astype(dtype)
+        weight = cubic(jnp.abs(coordinates[of] - index.astype(coordinates[of].dtype))).astype(flat.dtype)
         return fold(index, jnp.int32(0), extent[of], "reflect"), weight
 
-    def plane(flat: Float[Array, "N"], a: Array | int) -> Array:
-        """The 16 taps of one plane."""
-        i, u = along(0, a)
+    def line(i: Array, b: int) -> Array:
+        j, v = along(1, b)
+        start = (i * rows + j) * columns
+        taps = [(start + k, w) for k, w in (along(2, c) for c in range(4))]
+        return v * sum(w * passes.at(flat, index) for index, w in taps)
 
-        def line(b: int) -> Array:
-            j, v = along(1, b)
-            start = (i * rows + j) * columns
-            taps = [(start + k, w) for k, w in (along(2, c) for c in range(4))]
-            return v * sum(w * passes.at(flat, index) for index, w in taps)
-
-        return u * sum(line(b) for b in range(4))
-
-    return passes.over_planes(plane, flat)
+    i, u = along(0, a)
+    return u * sum(line(i, b) for b in range(4))
 
 
 def vote(data: Array, coordinates: Coordinates, extent: Array) -> Array:

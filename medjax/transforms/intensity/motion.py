@@ -9,8 +9,9 @@ import numpy as np
 from jaxtyping import Array
 
 from medjax import keys, ranges
+from medjax.affine_map import affine_map, rotation
 from medjax.arguments import flag, traced, vector, whole
-from medjax.geometry import Grid, affine_map, homogeneous, inverse, matmul, rotation
+from medjax.geometry import Grid, homogeneous, inverse, matmul
 from medjax.image import Image
 from medjax.ops import fourier, warp
 from medjax.ranges import Range, leaf, uniform

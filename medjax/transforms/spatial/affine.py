@@ -6,9 +6,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax import keys, ranges
+from medjax.affine_map import affine_map, shearing
 from medjax.arguments import choice, finite, flag
 from medjax.errors import shown
-from medjax.geometry import Grid, Linear, affine_map, shearing
+from medjax.geometry import Grid, Linear
 from medjax.ranges import Range, number, uniform
 from medjax.transforms.sampling import Fill, interpolation, label_interpolation, move_fill
 from medjax.transforms.spatial.moving import Moving
