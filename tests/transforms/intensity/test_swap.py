@@ -98,3 +98,9 @@ def test_boxes_that_leave_the_image_are_refused():
         mj.RandomSwap(19)(x, jax.random.key(0))
     with pytest.raises(ValueError, match="num_iterations"):
         mj.RandomSwap(3, -1)
+
+
+def test_no_pair_changes_nothing():
+    x = blobs(SHAPE)[None]
+    for t in (mj.RandomSwap(SIZE, 0), mj.Swap(SIZE, np.zeros((0, 2, 3)))):
+        np.testing.assert_array_equal(np.asarray(t(x, jax.random.key(0))), x)
