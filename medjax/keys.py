@@ -68,7 +68,7 @@ def are_many(key: object) -> bool:
 @partial(jax.jit, static_argnums=1)
 def for_places(key: Key, size: int) -> Key:
     """Keys of the elements of a batch of `size`, by their places; compiled, for it is slow outside of a program."""
-    return jax.vmap(random.fold_in, (None, 0))(key, jnp.arange(size, dtype=jnp.uint32))
+    return for_each(key, jnp.arange(size, dtype=jnp.uint32))
 
 
 def of_seed(seed: int) -> Key:
@@ -125,6 +125,17 @@ def for_step(key: Key, index: int) -> Key:
 def for_name(key: Key, name: str) -> Key:
     """Key of the parameter called `name`."""
     return random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def for_names(key: Key, names: Sequence[str]) -> Key:
+    """The (N,) keys of what is called so, each that of `for_name`."""
+    return for_each(key, np.array([zlib.crc32(name.encode()) for name in names], np.uint32))
+
+
+@jax.jit
+def for_each(key: Key, words: np.ndarray) -> Key:
+    """The (N,) keys that fold in one of N words each; compiled, for it is slow outside of a program."""
+    return jax.vmap(random.fold_in, (None, 0))(key, words)
 
 
 def for_image(key: Key, name: str) -> Key:
