@@ -103,6 +103,16 @@ def of_words(words: jax.Array | np.ndarray, like: Key) -> Key:
     return random.wrap_key_data(jnp.asarray(words), impl=random.key_impl(like))
 
 
+def as_text(key: Key | None) -> list[Any] | None:
+    """A key as JSON holds it: its implementation and its words; `of_text` is the way back."""
+    return None if key is None else [str(random.key_impl(key)), np.asarray(random.key_data(key)).tolist()]
+
+
+def of_text(text: list[Any] | None) -> Key | None:
+    """The key of which `as_text` made this."""
+    return None if text is None else random.wrap_key_data(jnp.asarray(text[1], jnp.uint32), impl=text[0])
+
+
 def in_words(tree: Any) -> tuple[list[jax.Array], Callable[[Sequence[jax.Array]], Any]]:
     """The leaves of a tree as arrays of plain numbers, keys by their words, and the way back."""
     leaves, structure = jax.tree.flatten(tree)
