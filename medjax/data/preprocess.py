@@ -128,7 +128,14 @@ def preprocess(
         records[one.job.name] = record = replace(one.record, **outcome._asdict())
         manifest.append(record)
 
-    work(due, executor, keep, progress)
+    try:
+        work(due, executor, keep, progress)
+    except BrokenExecutor as error:
+        done = sum(record.error is None for record in records.values())
+        raise RuntimeError(
+            f"a process of the executor died, as one does that is given no memory: {done} of {len(due)} subjects "
+            "are done; call preprocess again to go on, with fewer processes"
+        ) from error
     try:
         manifest.flush()
     except OSError as error:
@@ -223,17 +230,12 @@ def work(
     with running(executor) as pool, shown_progress("preprocessing", len(due), progress) as advance:
         waiting: dict[Future[Outcome], Planned] = {}
         try:
-            waiting.update({pool.submit(jobs.run, one.job): one for one in due})
+            for one in due:
+                waiting[pool.submit(jobs.run, one.job)] = one
             for future in as_completed(list(waiting)):
                 outcome = came_of(future, waiting[future])
                 keep(waiting.pop(future), outcome)
                 advance()
-        except BrokenExecutor as error:
-            done = len(due) - len(waiting)
-            raise RuntimeError(
-                f"a process of the executor died, as one does that is given no memory: {done} of {len(due)} subjects "
-                "are done; call preprocess again to go on, with fewer processes"
-            ) from error
         finally:
             begun = [future for future in waiting if not future.cancel()]
             for future in wait(begun).done:

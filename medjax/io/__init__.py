@@ -23,6 +23,7 @@ from medjax.io.objects import to_nibabel as to_nibabel
 from medjax.io.objects import to_sitk as to_sitk
 from medjax.io.registry import Format as Format
 from medjax.io.registry import Header as Header
+from medjax.io.registry import format_of as format_of
 from medjax.io.registry import formats as formats
 from medjax.io.registry import read as read
 from medjax.io.registry import read_box as read_box
