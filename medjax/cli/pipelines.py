@@ -71,7 +71,7 @@ def parsed(text: str) -> Any:
         return config_of(ast.parse(text.strip(), mode="eval").body)
     except (SyntaxError, RecursionError, MemoryError) as error:
         raise ValueError(
-            f"pipeline={text!r} is neither a file .json, .yaml or .yml nor an expression: {error}"
+            f"pipeline={text[:80]!r} is neither a file .json, .yaml or .yml nor an expression: {error}"
         ) from None
 
 

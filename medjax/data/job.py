@@ -13,10 +13,10 @@ from typing import Any, NamedTuple
 from medjax import io, keys
 from medjax.data import patterns, sidecars
 from medjax.data.entry import crc32
+from medjax.data.sources import MODALITY
 from medjax.image import Image
 from medjax.subject import Subject
 
-MODALITY = "modality"
 IMPORTED_BY = os.getpid()
 SHORTEST = 4
 """Letters of a text of the metadata that is looked for in errors."""

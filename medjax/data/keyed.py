@@ -58,7 +58,7 @@ def described(t: Any) -> Any:
         raise Unkeyed(f"{name} has traced arguments")
     try:
         config = to_config(t) if is_dataclass(t) else {FUNCTION: reference(name, t, None)}
-        modules = {type(t).__module__, *_modules_in(config)}
+        modules = {*_modules_in(config), *([type(t).__module__] if is_dataclass(t) else [])}
         code = [_source(module) for module in sorted(modules) if not module.startswith(OWN)]
         return json.loads(json.dumps([config, code]))
     except (TypeError, ValueError, OSError) as error:

@@ -178,13 +178,13 @@ def plan(
         raise ValueError(f"pipeline must be one that is found again, so that a next run can tell: {error}") from None
     inputs = [os.path.abspath(Path(p).expanduser()) for s in subjects for i in s.images.values() for p in files_of(i)]
     base = common_folder(inputs)
-    shown = {**{f"{place}{os.sep}": "" for place in (base, os.path.abspath(folder), str(folder)) if place}}
+    shown = {f"{place}{os.sep}": "" for place in (base, os.path.abspath(folder)) if place}
     planned, taken = [], {}
     for index, subject in enumerate(subjects):
         values = {name: item for name, item in subject.metadata.items() if isinstance(item, (str, int, float))}
         unread = subject.replace(**{name: copy(image) for name, image in subject.images.items()})
         relative = {os.fspath(p): shorter(p, base) for image in subject.images.values() for p in files_of(image)}
-        job = Job(unread, pipeline, None, folder, names, values | {"number": f"{index:05d}"}, relative | shown)
+        job = Job(unread, pipeline, None, folder, names, {"number": f"{index:05d}"} | values, relative | shown)
         if len({job.output(name) for name in subject.images}) < len(subject.images):
             raise ValueError(f"names={names!r} must hold {{modality}}: subject {index} has several images")
         if taken.setdefault(job.name, index) != index:
@@ -207,14 +207,14 @@ def shorter(path: str | os.PathLike, base: str) -> str:
 def signed(job: Job, told: Any) -> Planned:
     """A job with the signature of all that it is made of; `told` of the pipeline."""
     images = job.subject.images
-    inputs = sorted({shorter_name for path, shorter_name in job.shown.items() if not path.endswith(os.sep)})
+    inputs = sorted({name for name in job.shown.values() if name})
     version = sys.modules["medjax"].__version__
     signature, problem = "", None
     try:
         beside = [[what, signature_of(path)] for i in images.values() for what, path in sorted(sidecars_of(i).items())]
         signature = key_of(job.subject, [told, beside, job.key], dtype=None, door="medjax")
     except (Unkeyed, OSError, ValueError) as error:
-        problem = jobs.said(error, job)
+        problem = jobs.said(ValueError(str(error)), job)
     record = Record(job.name, inputs, signature, digest(told), version, job.key, 0.0, {}, problem)
     return Planned(job, record, problem)
 

@@ -80,9 +80,8 @@ def main(folder: Path, moments: int) -> None:
                 gzip.decompress(path.read_bytes())
             except Exception:
                 broken += 1
-        for path in sorted((folder / "cut").glob("*.nii.gz"))[
-            moment % 2 :: 2
-        ]:  # so that there is always something to do
+        done = sorted((folder / "cut").glob("*.nii.gz"))
+        for path in done[moment % 2 :: 2]:  # so that there is always something to do
             path.unlink()
     assert os.waitpid(forked(folder, "cut"), 0)[1] == 0
     found, expected = outputs(folder / "cut"), outputs(folder / "whole")

@@ -364,7 +364,7 @@ def test_what_makes_no_sense_is_refused(folder):
         (ValueError, "t1 of subject 0 is an array", lambda: mj.preprocess([array], CROP, folder / "out")),
         (ValueError, "several images", lambda: run(folder, names="{id}.nii.gz")),
         (ValueError, "subjects 0 and 1 are both", lambda: run(folder, names="{modality}.nii.gz")),
-        (ValueError, "no 'Id'.*Did you mean 'id'", lambda: run(folder, names="{Id}/{modality}.nii.gz")),
+        (ValueError, "no 'idd'.*Did you mean 'id'", lambda: run(folder, names="{idd}/{modality}.nii.gz")),
         (ValueError, "replace an input, sub-0_T1w.nii.gz", lambda: run(folder, out="in")),
         (ValueError, "found again", lambda: run(folder, lambda subject: subject)),
         (TypeError, "needs a key", lambda: run(folder, mj.RandomNoise())),
@@ -379,7 +379,7 @@ def test_what_makes_no_sense_is_refused(folder):
     assert not (folder / "out").exists()
 
 
-def test_a_subject_may_gain_images_and_have_a_preprocessing_of_its_own(folder):
+def test_what_is_no_transform_but_a_function_of_a_module_is_a_pipeline_too(folder):
     pre = mj.nnunet_preprocess((2.0, 1.0, 1.5))
     report = run(folder, pre, names="{id}/{modality}.nii")
     assert len(report.done) == 3
