@@ -83,7 +83,8 @@ def config_of(node: ast.expr) -> Any:
         case ast.List() | ast.Tuple():
             return [config_of(entry) for entry in node.elts]
         case ast.Dict() if None not in node.keys:
-            return {str(config_of(k)): config_of(v) for k, v in zip(node.keys, node.values, strict=True) if k}
+            pairs = [[config_of(k), config_of(v)] for k, v in zip(node.keys, node.values, strict=True) if k]
+            return dict(pairs) if all(isinstance(key, str) for key, _ in pairs) else pairs
         case ast.UnaryOp(op=ast.USub() | ast.UAdd(), operand=ast.Constant(value=int() | float() as number)):
             return SIGNS[type(node.op)] * number
         case ast.Constant(value=None | bool() | int() | float() | str() as value):
