@@ -53,9 +53,7 @@ def by_torchio(folder: Path, out: Path, cores: int) -> None:
 
     transform = tio.Compose([tio.ToCanonical(), tio.Resample(1), tio.CropOrPad(SHAPE), tio.ZNormalization()])
     out.mkdir()
-    with ProcessPoolExecutor(
-        cores, multiprocessing.get_context("spawn"), os.environ.update, ({"OMP_NUM_THREADS": "1"},)
-    ) as pool:
+    with ProcessPoolExecutor(cores, multiprocessing.get_context("spawn")) as pool:
         list(pool.map(partial(one_by_torchio, transform=transform, out=out), sorted(folder.iterdir())))
 
 
