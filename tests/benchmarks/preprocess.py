@@ -1,9 +1,10 @@
 """Preprocessing of real-size volumes to .nii.gz: medjax against the loop of the guide, TorchIO in spawned processes.
 
 Reorient, resample to 1 mm, crop or pad, z-norm. Volumes are the MNI152 T1 at spacings from 0.9 to 1.1 mm, turned, each
-with noise of its own. Everyone begins anew, so that what is compiled and imported counts. Contestants take turns.
+with noise of its own. Everyone begins anew, so that what is compiled and imported counts. From int16 TorchIO's files are a
+third as large, since SimpleITK rounds what it interpolates back to whole numbers; from float32 nothing is rounded.
 
-python -m tests.benchmarks.preprocess [--count 64] [--cores 2] [--only torchio,threads,processes]
+python -m tests.benchmarks.preprocess [--count 64] [--cores 2] [--only torchio,threads,processes] [--dtype int16]
 """
 
 import argparse
@@ -25,7 +26,7 @@ NAMES = "sub-{id}_{modality}.nii.gz"
 CONTESTANTS = ("torchio", "threads", "processes")
 
 
-def write(folder: Path, count: int) -> None:
+def write(folder: Path, count: int, dtype: str) -> None:
     """The volumes."""
     import medjax as mj
     from tests.benchmarks.timer import T1
@@ -35,7 +36,8 @@ def write(folder: Path, count: int) -> None:
     folder.mkdir()
     for n in range(count):
         affine = np.diag([-1.0, 1, 1, 1]) * [*rng.uniform(0.9, 1.1, 3), 1]
-        voxels = np.rint(data + np.roll(noise, 1000 * n)).astype(np.int16)
+        noisy = data + np.roll(noise, 1000 * n)
+        voxels = np.rint(noisy).astype(dtype) if dtype == "int16" else noisy.astype(dtype)
         mj.ScalarImage(voxels[:, ::-1], affine).save(folder / f"sub-{n:02d}_T1w.nii.gz")
 
 
@@ -85,13 +87,14 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=64)
     parser.add_argument("--cores", type=int, default=2)
     parser.add_argument("--only", default=",".join(CONTESTANTS))
+    parser.add_argument("--dtype", default="int16", choices=("int16", "float32"))
     parser.add_argument("--inside", nargs=3, help=argparse.SUPPRESS)  # what a contestant's own process is called with
     asked = parser.parse_args()
     if asked.inside:
         return run(asked.inside[0], Path(asked.inside[1]), Path(asked.inside[2]), asked.cores)
     with tempfile.TemporaryDirectory() as temporary:
         folder, first = Path(temporary) / "in", None
-        write(folder, asked.count)
+        write(folder, asked.count, asked.dtype)
         for name in asked.only.split(","):
             out = Path(temporary) / name
             start, before = time.perf_counter(), os.times()
