@@ -85,7 +85,8 @@ def preprocess(
     names: of the files below it, which say their format: metadata in braces, `{modality}` for the name of an image,
     `{number}` for the place of the subject, as "sub-{id}/sub-{id}_{modality}.nii.gz"; so `SubjectsDataset.from_folder`
     finds them again. By default "{id}/{modality}.nii.gz", and "{number}/{modality}.nii.gz" unless every subject has an
-    id. executor: any of `concurrent.futures`, as a ProcessPoolExecutor that spawns or, beyond one machine,
+    id.
+    executor: any of `concurrent.futures`, as a ProcessPoolExecutor that spawns or, beyond one machine,
     `dask.distributed.Client(...).get_executor()`; by default threads, one a core.
     key: for a pipeline that draws; each subject's own follows from it and the name of the subject's files.
     dry_run: only say what is due, and estimate seconds and bytes by earlier records or else by the first subject due.
@@ -120,8 +121,14 @@ def preprocess(
     due = [one for one in planned if one.job.name not in kept]
     if dry_run:
         return estimated(due, kept, before, manifest)
-    folder.mkdir(parents=True, exist_ok=True)
     write_configuration(folder, pipeline, planned)
+    return carried_out(due, kept, manifest, executor, progress)
+
+
+def carried_out(
+    due: Sequence[Planned], kept: Iterable[str], manifest: Manifest, executor: Executor | None, progress: bool
+) -> Preprocessed:
+    """Do what is due, and record it."""
     records: dict[str, Record] = {}
 
     def keep(one: Planned, outcome: Outcome) -> None:
@@ -139,7 +146,7 @@ def preprocess(
     try:
         manifest.flush()
     except OSError as error:
-        warnings.warn(f"the manifest could not be written, so that a next run does these again: {error}", stacklevel=2)
+        warnings.warn(f"the manifest could not be written, so that a next run does these again: {error}", stacklevel=3)
     return report(records, kept, manifest)
 
 
@@ -269,7 +276,8 @@ def cores() -> int:
 
 
 def write_configuration(folder: Path, pipeline: Callable[..., Any], planned: Sequence[Planned]) -> None:
-    """The text of a pipeline, called by the digest that records name it by."""
+    """The text of a pipeline, called by the digest that records name it by, in the folder, which is made."""
+    folder.mkdir(parents=True, exist_ok=True)
     if planned and isinstance(pipeline, Transform):
         path = folder / f"pipeline-{planned[0].record.configuration}.json"
         if not path.exists():
@@ -299,7 +307,7 @@ def report(records: dict[str, Record], kept: Iterable[str], manifest: Manifest) 
     failed = {name: record.error for name, record in records.items() if record.error is not None}
     done = [record for record in records.values() if record.error is None]
     if failed:
-        warnings.warn(f"{len(failed)} of {len(records)} subjects failed: see {manifest.path}", stacklevel=3)
+        warnings.warn(f"{len(failed)} of {len(records)} subjects failed: see {manifest.path}", stacklevel=4)
     names = tuple(sorted(record.subject for record in done))
     seconds, size = sum(record.seconds for record in records.values()), sum(record.bytes for record in done)
     return Preprocessed(names, tuple(sorted(kept)), failed, (), seconds, size, manifest.path)
