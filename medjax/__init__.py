@@ -14,6 +14,8 @@ from medjax.data.loader import loader as loader
 from medjax.data.nnunet_preprocess import NNUNetPreprocess as NNUNetPreprocess
 from medjax.data.nnunet_preprocess import nnunet_preprocess as nnunet_preprocess
 from medjax.data.nnunet_preprocess import nnunet_preprocess_from_plans as nnunet_preprocess_from_plans
+from medjax.data.preprocess import Preprocessed as Preprocessed
+from medjax.data.preprocess import preprocess as preprocess
 from medjax.distributions import LogNormal as LogNormal
 from medjax.distributions import LogUniform as LogUniform
 from medjax.distributions import Normal as Normal

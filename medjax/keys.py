@@ -68,7 +68,7 @@ def are_many(key: object) -> bool:
 @partial(jax.jit, static_argnums=1)
 def for_places(key: Key, size: int) -> Key:
     """Keys of the elements of a batch of `size`, by their places; compiled, for it is slow outside of a program."""
-    return jax.vmap(random.fold_in, (None, 0))(key, jnp.arange(size, dtype=jnp.uint32))
+    return for_each(key, jnp.arange(size, dtype=jnp.uint32))
 
 
 def of_seed(seed: int) -> Key:
@@ -103,6 +103,16 @@ def of_words(words: jax.Array | np.ndarray, like: Key) -> Key:
     return random.wrap_key_data(jnp.asarray(words), impl=random.key_impl(like))
 
 
+def as_text(key: Key | None) -> list[Any] | None:
+    """A key as JSON holds it: its implementation and its words; `of_text` is the way back."""
+    return None if key is None else [str(random.key_impl(key)), np.asarray(random.key_data(key)).tolist()]
+
+
+def of_text(text: list[Any] | None) -> Key | None:
+    """The key of which `as_text` made this."""
+    return None if text is None else random.wrap_key_data(jnp.asarray(text[1], jnp.uint32), impl=text[0])
+
+
 def in_words(tree: Any) -> tuple[list[jax.Array], Callable[[Sequence[jax.Array]], Any]]:
     """The leaves of a tree as arrays of plain numbers, keys by their words, and the way back."""
     leaves, structure = jax.tree.flatten(tree)
@@ -125,6 +135,17 @@ def for_step(key: Key, index: int) -> Key:
 def for_name(key: Key, name: str) -> Key:
     """Key of the parameter called `name`."""
     return random.fold_in(key, zlib.crc32(name.encode()))
+
+
+def for_names(key: Key, names: Sequence[str]) -> Key:
+    """The (N,) keys of what is called so, each that of `for_name`."""
+    return for_each(key, np.array([zlib.crc32(name.encode()) for name in names], np.uint32))
+
+
+@jax.jit
+def for_each(key: Key, words: np.ndarray) -> Key:
+    """The (N,) keys that fold in one of N words each; compiled, for it is slow outside of a program."""
+    return jax.vmap(random.fold_in, (None, 0))(key, words)
 
 
 def for_image(key: Key, name: str) -> Key:

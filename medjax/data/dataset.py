@@ -1,19 +1,23 @@
 """Subjects by number: read when asked for, and kept nowhere, or in a cache."""
 
 import operator
+import os
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
-from medjax.arguments import maybe, of_type
+from medjax.arguments import maybe, of_type, whole
+from medjax.data import parts, sources
 from medjax.data.cache import Cache
 from medjax.data.prepared import prepared_by
+from medjax.data.progress import progress as shown_progress
 from medjax.errors import about, needs_key
 from medjax.subject import Subject
 from medjax.transforms.checks import check_subject
 from medjax.transforms.host import changes_grids
 from medjax.transforms.program import flatten, is_random
 from medjax.transforms.transform import Transform
+from medjax.typing import Key
 
 
 class Problem(NamedTuple):
@@ -51,8 +55,81 @@ class SubjectsDataset:
                 raise TypeError(f"subjects[{index}] is no Subject but a {type(subject).__name__}")
         if transform is not None and not isinstance(transform, Transform):
             raise TypeError(f"transform must be a Transform or None, got {transform!r}")
-        cache = maybe(of_type(Cache))("cache", cache)
+        self.cache = cache = maybe(of_type(Cache))("cache", cache)
         self._prepared, self._rest = (None, transform) if cache is None else prepared_by(cache, transform, "medjax")
+
+    @classmethod
+    def from_folder(
+        cls,
+        pattern: str | os.PathLike,
+        transform: Transform | None = None,
+        *,
+        labels: Sequence[str] = sources.LABELS,
+        cache: Cache | None = None,
+    ) -> "SubjectsDataset":
+        """The subjects whose files lie in a folder, by their names.
+
+        pattern: a path with names in braces. `{modality}` names the image of a subject, without it that is `image`;
+        the other names become metadata, texts, and files that agree in all of them are of one subject. A name takes as
+        much as it can, from left to right, and no `/`; twice the same name is twice the same text; `*`, `?` and `**`
+        are as in a shell.
+        labels: the images that are label maps; the others are ScalarImages, which come first.
+
+        A subject has the images that are there: one that lacks a modality does not have it. No file is opened.
+        Raises FileNotFoundError if nothing fits, ValueError for two files that would be the same image.
+
+        >>> dataset = mj.SubjectsDataset.from_folder("bids/sub-{id}/anat/sub-{id}_{modality}.nii.gz", labels=["dseg"])
+        >>> dataset.subjects[0].id, dataset.subjects[0].T1w
+        """
+        return cls(sources.in_folder(pattern, labels), transform, cache=cache)
+
+    @classmethod
+    def from_csv(
+        cls,
+        source: Any,
+        transform: Transform | None = None,
+        *,
+        images: Sequence[str] = (),
+        labels: Sequence[str] = (),
+        folder: str | os.PathLike | None = None,
+        cache: Cache | None = None,
+    ) -> "SubjectsDataset":
+        """A subject for each row of a table.
+
+        source: the path of a text file whose columns are divided by commas, semicolons or tabs, or a DataFrame.
+        images, labels: the columns that hold paths of scalar images and of label maps; all others are metadata. Of a
+        text file those that hold nothing but numbers become numbers (007 is none). What is empty the subject lacks.
+        folder: that relative paths begin in; that of the table, or for a DataFrame the working directory.
+
+        Raises ValueError for columns that are not there, TypeError for another source, OSError for no file.
+
+        >>> dataset = mj.SubjectsDataset.from_csv("study/scans.csv", images=["t1", "flair"], labels=["lesions"])
+        """
+        return cls(sources.in_table(source, images, labels, folder), transform, cache=cache)
+
+    def subset(self, which: Iterable[int] | Callable[[Subject], bool]) -> "SubjectsDataset":
+        """The data set of some of the subjects: of these indices, or of those for which a function, unread, is true.
+
+        >>> adults = dataset.subset(lambda subject: subject.age >= 18)
+        """
+        if callable(which):
+            indices = [index for index, subject in enumerate(self.subjects) if which(subject)]
+        else:
+            indices = [self._checked(whole(low=None)(f"which[{place}]", index)) for place, index in enumerate(which)]
+        return SubjectsDataset((self.subjects[index] for index in indices), self.transform, cache=self.cache)
+
+    def split(self, fractions: Sequence[float], *, by: str | None = None, key: Key) -> "tuple[SubjectsDataset, ...]":
+        """Data sets of parts of the subjects, at random, each in the order in which the subjects are here.
+
+        fractions: of the parts, positive, 1 together.  by: a metadatum; subjects that share its value stay together, as
+        scans of one person should.  key: with the same key the parts are the same, and nearly the same when subjects
+        are added: each has a random number of its own, and the numbers are cut.
+
+        Raises ValueError for fractions that leave a part without a subject, and for a subject without that metadatum.
+
+        >>> train, validate, test = dataset.split((0.7, 0.15, 0.15), by="id", key=jax.random.key(0))
+        """
+        return tuple(self.subset(indices) for indices in parts.divided(self.subjects, fractions, by, key))
 
     @property
     def rest(self) -> Transform | None:
@@ -128,31 +205,38 @@ class SubjectsDataset:
                 images[name] = image.load()
         return subject.replace(**images)
 
-    def check(self, *, voxels: bool = False) -> list[Problem]:
+    def check(self, *, voxels: bool = False, progress: bool = True) -> list[Problem]:
         """All subjects that cannot be used, before an epoch is begun: (index, name, error) of each.
 
         Headers are read, and what the transform asks of a subject is checked (the images that it names, a world that
         they share); with `voxels` every file is read to its end, one subject at a time. Nothing is kept or transformed.
         A list, so that one bad file of a thousand does not hide the others: stop there, or leave them out.
+        progress: a bar on a terminal, with the extra `demo` or `cli`.
 
         >>> bad = {problem.index for problem in dataset.check(voxels=True)}
-        >>> dataset = mj.SubjectsDataset([s for i, s in enumerate(subjects) if i not in bad], pipeline)
+        >>> dataset = dataset.subset(index for index in range(len(dataset)) if index not in bad)
         """
         problems = []
-        for index in range(len(self)):
-            try:
-                with about(self.describe(index)):
-                    subject = self.subjects[index]
-                    copy = subject.replace(**{name: image.replace() for name, image in subject.images.items()})
-                    copy = copy.load() if voxels else copy
-                    for name, image in copy.images.items():
-                        with about(name):
-                            _ = image.shape, image.affine, image.dtype
-                    if self.transform is not None:
-                        check_subject(self.transform, copy)
-            except Exception as error:
-                problems.append(Problem(index, self.describe(index), error))
+        with shown_progress("checking", len(self), progress) as advance:
+            for index in range(len(self)):
+                try:
+                    with about(self.describe(index)):
+                        self._check(index, voxels)
+                except Exception as error:
+                    problems.append(Problem(index, self.describe(index), error))
+                advance()
         return problems
+
+    def _check(self, index: int, voxels: bool) -> None:
+        """Raise an error for a subject that cannot be used."""
+        subject = self.subjects[index]
+        copy = subject.replace(**{name: image.replace() for name, image in subject.images.items()})
+        copy = copy.load() if voxels else copy
+        for name, image in copy.images.items():
+            with about(name):
+                _ = image.shape, image.affine, image.dtype
+        if self.transform is not None:
+            check_subject(self.transform, copy)
 
     def describe(self, index: int) -> str:
         """Which subject this is, for a message: its index, its short metadata and its files."""

@@ -3,11 +3,10 @@
 import hashlib
 import json
 import os
+from collections.abc import Sequence
 from typing import Any
 
-import jax
-import numpy as np
-
+from medjax import keys
 from medjax.data.dataset import SubjectsDataset
 from medjax.subject import Subject
 from medjax.typing import Key
@@ -15,8 +14,7 @@ from medjax.typing import Key
 
 def identity_of(key: Key | None, options: Any, dataset: SubjectsDataset) -> dict[str, str]:
     """Digests, by what they are of; the same in every process, and no file is read."""
-    words = None if key is None else [str(jax.random.key_impl(key)), np.asarray(jax.random.key_data(key)).tolist()]
-    return {"key": digest(words), "options": digest(options), "dataset": digest(outlines(dataset))}
+    return {"key": digest(keys.as_text(key)), "options": digest(options), "dataset": digest(outlines(dataset))}
 
 
 def digest(value: Any) -> str:
@@ -32,10 +30,7 @@ def outlines(dataset: SubjectsDataset) -> list[Any]:
     paths = [
         os.path.abspath(path) for subject in dataset.subjects for i in subject.images.values() for path in files_of(i)
     ]
-    try:
-        folder = os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
-    except ValueError:  # on several drives
-        folder = ""
+    folder = common_folder(paths)
 
     def one(subject: Subject) -> Any:
         images = {}
@@ -48,6 +43,14 @@ def outlines(dataset: SubjectsDataset) -> list[Any]:
         return [list(images.items()), known]
 
     return [len(dataset), *map(one, dataset.subjects)]
+
+
+def common_folder(paths: Sequence[str]) -> str:
+    """The folder that holds all of these absolute paths; empty where there is none."""
+    try:
+        return os.path.commonpath([os.path.dirname(path) for path in paths]) if paths else ""
+    except ValueError:  # on several drives
+        return ""
 
 
 def files_of(image: Any) -> list[Any]:

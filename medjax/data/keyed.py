@@ -3,6 +3,7 @@
 import hashlib
 import json
 import sys
+from dataclasses import is_dataclass
 from typing import Any
 
 import jax
@@ -48,14 +49,16 @@ def key_of(subject: Subject, head: Any, *, dtype: Any, door: str) -> str:
 def described(t: Any) -> Any:
     """A step of a pipeline as text: its configuration, and the files that define what is not medjax's own.
 
+    A function is text, too, as far as `medjax.config.reference` finds it again.
+
     Raises Unkeyed for numbers that are traced and functions that nothing finds again.
     """
-    name = type(t).__name__
+    name = getattr(t, "__name__", type(t).__name__)
     if is_traced(*jax.tree.leaves(t)):
         raise Unkeyed(f"{name} has traced arguments")
     try:
-        config = to_config(t)
-        modules = {type(t).__module__, *_modules_in(config)}
+        config = to_config(t) if is_dataclass(t) else {FUNCTION: reference(name, t, None)}
+        modules = {*_modules_in(config), *([type(t).__module__] if is_dataclass(t) else [])}
         code = [_source(module) for module in sorted(modules) if not module.startswith(OWN)]
         return json.loads(json.dumps([config, code]))
     except (TypeError, ValueError, OSError) as error:

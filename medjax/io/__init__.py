@@ -13,6 +13,7 @@ from medjax.io.gate import narrowed as narrowed
 from medjax.io.gate import native as native
 from medjax.io.nifti import slice_axis as slice_axis
 from medjax.io.nifti import without_slice_times as without_slice_times
+from medjax.io.nifti import without_texts as without_texts
 from medjax.io.objects import from_object as from_object
 from medjax.io.objects import read_channels as read_channels
 from medjax.io.objects import read_channels_box as read_channels_box
@@ -22,6 +23,7 @@ from medjax.io.objects import to_nibabel as to_nibabel
 from medjax.io.objects import to_sitk as to_sitk
 from medjax.io.registry import Format as Format
 from medjax.io.registry import Header as Header
+from medjax.io.registry import format_of as format_of
 from medjax.io.registry import formats as formats
 from medjax.io.registry import read as read
 from medjax.io.registry import read_box as read_box

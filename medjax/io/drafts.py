@@ -23,6 +23,13 @@ def folder_in(parent: Path) -> Iterator[Path]:
         yield Path(folder)
 
 
+def write_text(path: Path, text: str) -> None:
+    """Write a file of text, whole or not at all."""
+    with folder_in(path.parent) as folder:
+        (folder / path.name).write_text(text)
+        (folder / path.name).replace(path)
+
+
 def sweep(parent: Path) -> None:
     """Remove the drafts whose process is gone, and those that are old; never one that may still be written to."""
     for draft in parent.glob(PREFIX + "*"):

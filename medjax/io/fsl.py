@@ -59,7 +59,4 @@ def read_bvecs(path: Path) -> np.ndarray:
 
 def write_numbers(path: Path, table: np.ndarray) -> None:
     """Write rows of numbers, the whole file or none; 9 digits, as many as float32 has."""
-    text = "".join(" ".join(f"{number:.9g}" for number in row) + "\n" for row in np.atleast_2d(table))
-    with drafts.folder_in(path.parent) as folder:
-        (folder / path.name).write_text(text)
-        (folder / path.name).replace(path)
+    drafts.write_text(path, "".join(" ".join(f"{number:.9g}" for number in row) + "\n" for row in np.atleast_2d(table)))

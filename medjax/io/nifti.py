@@ -341,6 +341,18 @@ def without_slice_times(metadata: dict[str, Any]) -> dict[str, Any]:
     return {**metadata, "header": header}
 
 
+def without_texts(metadata: dict[str, Any]) -> dict[str, Any]:
+    """The metadata of an image without what a NIfTI header says in words, which may name a person."""
+    header: Any = metadata.get("header")
+    if not isinstance(header, nib.Nifti1Header):
+        return metadata
+    header = header.copy()
+    for name in ("descrip", "aux_file", "intent_name", "db_name"):
+        header[name] = b""
+    header.extensions.clear()
+    return {**metadata, "header": header}
+
+
 def storable(array: np.ndarray, table: dict[str, str] = _NIFTI_DTYPES) -> np.dtype:
     """The dtype in which an array is written; raises ValueError where the format has none."""
     name = array.dtype.name

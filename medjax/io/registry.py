@@ -83,6 +83,12 @@ def format_of(path: str | os.PathLike) -> str | None:
     return found.name if found else None
 
 
+def is_written(path: str | os.PathLike) -> bool:
+    """Whether `write` takes a path, by how it ends."""
+    found = _match(Path(path).expanduser())
+    return found is not None and found.write is not None
+
+
 def read_header(path: str | os.PathLike) -> Header:
     """Shape, affine, dtype and metadata of a file, without reading its voxels.
 
