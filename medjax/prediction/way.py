@@ -89,7 +89,7 @@ def prepared(pipeline: Pipeline, subject: Subject) -> tuple[Subject, Way]:
         shape = grid_of(ready)[1].spatial_shape
         lines = np.meshgrid(*(np.arange(1, n + 1, dtype=np.float32) for n in shape), indexing="ij")
         image = ScalarImage(np.stack(lines), np.asarray(grid_of(ready)[1].affine, np.float64))
-        given = pipeline.invert(Subject(prediction=image), params, like=subject, interpolation="linear")
+        given = Transform.invert(pipeline, Subject(prediction=image), params, like=subject, interpolation="linear")
         return given["prediction"].numpy() - 1
 
     return ready, Way(native, matrix, tuple(reaches), points=points if matrix is None else None)
