@@ -9,9 +9,9 @@ import jax
 import torch
 
 import medjax as mj
+from medjax.arguments import choice
 from medjax.prediction.accepted import checked_flips, checked_labels
-from medjax.prediction.cases import each_case
-from medjax.prediction.predict import plan_of, predicted
+from medjax.prediction.predict import SPACES, Plan, run, windowing_of
 from torch_bridge import forked
 from torch_bridge.arguments import argument_errors
 from torch_bridge.dlpack import lent, to_torch
@@ -33,6 +33,7 @@ def predict(
     flips: Sequence[int] = (),
     out: Any = None,
     probabilities: bool = False,
+    memory: int | str | None = None,
     progress: bool = False,
 ) -> Any:
     """`medjax.predict` of a torch network: the label map of a subject on its own grid.
@@ -53,10 +54,9 @@ def predict(
         labels, axes = checked_labels(labels), checked_flips(flips)
         regions = isinstance(labels, Mapping)
         network = partial(scores_of, modules, axes, space == "probabilities", regions)
-        plan = plan_of(
-            network, pipeline, patch_size, overlap, batch_size, labels, space, probabilities, progress
-        )  # fmt: skip
-        found = each_case(partial(predicted, plan), given(subject_or_paths), out, plan.probable, plan.progress)
+        windowing = windowing_of(patch_size, overlap, batch_size, memory, progress)
+        plan = Plan(network, pipeline, windowing, labels, choice(*SPACES)("space", space), probabilities)
+        found = run(plan, given(subject_or_paths), out)
     return bridged(found)
 
 

@@ -3,7 +3,7 @@
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -115,9 +115,16 @@ def fill_along_axes(planes: Iterator[Planes], layout: Layout, pool: ThreadPoolEx
         row = stop
 
 
-def line_of(part: Planes, axis: Axis, rows: slice, size: int) -> Line:
-    """Rows of the native grid as a tile of the buffer."""
-    return in_tiles(axis.cell[rows] - (part.first - 1), None if axis.fraction is None else axis.fraction[rows], size)
+def rows_of(part: Planes, axis: Axis, rows: slice, size: int, depth: int) -> tuple[Any, Line]:
+    """Planes, and rows of the native grid as a tile of them.
+
+    depth: how many planes rows read at most. From the host's memory no other goes to the device.
+    """
+    line = in_tiles(axis.cell[rows] - (part.first - 1), None if axis.fraction is None else axis.fraction[rows], size)
+    if not isinstance(part.buffer, np.ndarray):
+        return part.buffer, line
+    first = min(int(line.first[0]), part.buffer.shape[1] - depth)
+    return part.buffer[:, first : first + depth], line._replace(first=line.first - np.int32(first))
 
 
 def box_of(layout: Layout, rows: slice) -> tuple[slice, ...]:
@@ -128,8 +135,8 @@ def box_of(layout: Layout, rows: slice) -> tuple[slice, ...]:
 
 def labelled(part: Planes, layout: Layout, rows: slice) -> bool:
     """Fill in the labels of some rows, and say whether a score is NaN."""
-    lines = (line_of(part, layout.axes[0], rows, TILE[0]), *layout.lines)
-    labels, bad = on_lines(part.buffer, layout.target.decision, lines, window=layout.window)
+    planes, line = rows_of(part, layout.axes[0], rows, TILE[0], layout.window[0])
+    labels, bad = on_lines(planes, layout.target.decision, (line, *layout.lines), window=layout.window)
     there = layout.target.labels[box_of(layout, rows)]
     there[...] = np.asarray(labels)[tuple(map(slice, there.shape))]
     return bool(bad)
@@ -138,6 +145,6 @@ def labelled(part: Planes, layout: Layout, rows: slice) -> bool:
 def probable(part: Planes, layout: Layout, row: slice) -> None:
     """Fill in the probabilities of one row."""
     whole = [in_tiles(axis.cell, axis.fraction, len(axis.cell)) for axis in layout.axes[1:]]
-    lines = (line_of(part, layout.axes[0], row, 1), *whole)
-    values = all_on_lines(part.buffer, lines, finish=layout.target.finish)
+    planes, line = rows_of(part, layout.axes[0], row, 1, min(2, part.buffer.shape[1]))
+    values = all_on_lines(planes, (line, *whole), finish=layout.target.finish)
     layout.target.probabilities[(slice(None), *box_of(layout, row))] = np.asarray(values)

@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import Array
 
 from medjax import geometry
-from medjax.arguments import choice, flag, function_of, sizes
+from medjax.arguments import choice, flag, function_of, maybe, size_in_bytes, sizes
 from medjax.arguments import whole as whole_number
 from medjax.errors import shown
 from medjax.image import Image, LabelMap, ScalarImage
@@ -22,7 +22,7 @@ from medjax.prediction.accepted import checked_flips, checked_labels, checked_ov
 from medjax.prediction.aligned import axes_along, fill_along_axes, layout_of
 from medjax.prediction.cases import Result, each_case
 from medjax.prediction.scattered import fill_points
-from medjax.prediction.scores import Network, averaged, compiled, flips_of, planes_of, stacked
+from medjax.prediction.scores import Network, Windowing, averaged, compiled, flips_of, planes_of, stacked
 from medjax.prediction.target import Target, target_of
 from medjax.prediction.way import Pipeline, prepared
 from medjax.subject import Subject
@@ -39,13 +39,10 @@ class Plan(NamedTuple):
 
     network: Network
     pipeline: Pipeline
-    size: Shape3
-    overlap: Shape3
-    batch_size: int
+    windowing: Windowing
     labels: tuple[int, ...] | Mapping[int, float] | None
     space: str
     probable: bool
-    progress: bool
 
 
 def predict(
@@ -62,6 +59,7 @@ def predict(
     models: Sequence[Any] | None = None,
     out: Any = None,
     probabilities: bool = False,
+    memory: int | str | None = None,
     progress: bool = False,
 ) -> Any:
     """The label map of a subject on its own grid: preprocessed, run through a network by windows, and brought back.
@@ -79,7 +77,8 @@ def predict(
     over `apply_fn(model, batch)`.
     out: a folder, into which `<name>.nii.gz` is written for each case while the next is predicted and the one after is
     read, those that are there being skipped; for one case a file too.
-    probabilities: give those of all K on the native grid too, float32.  progress: show a bar (needs tqdm).
+    probabilities: give those of all K on the native grid too, float32.  memory: bytes, or '8GB'; where the scores in
+    work take more, they are put together in the host's memory.  progress: show a bar (needs tqdm).
 
     Gives a LabelMap (1, I, J, K) of uint8, or uint16 for labels above 255, on the grid of the first scalar image, with
     its header; with `probabilities` a pair of it and a ScalarImage (K, I, J, K'); a list for several cases; with `out`
@@ -97,31 +96,36 @@ def predict(
     flips = checked_flips(flips)
     activation = finish_of(labels) if space == "probabilities" else as_it_is
     network = jax.tree_util.Partial(averaged, apply_fn, stacked(models), flips_of(flips), activation)
-    plan = plan_of(
-        partial(compiled, network), pipeline, patch_size, overlap, batch_size, labels, space, probabilities, progress
-    )
-    return each_case(partial(predicted, plan), subject_or_paths, out, plan.probable, plan.progress)
+    windowing = windowing_of(patch_size, overlap, batch_size, memory, progress)
+    plan = Plan(partial(compiled, network), pipeline, windowing, labels, space, probabilities)
+    return run(plan, subject_or_paths, out)
 
 
-def plan_of(
-    network: Network, pipeline: Any, patch_size: Any, overlap: Any, batch_size: Any, labels: Any, space: str,
-    probabilities: Any, progress: Any,
-) -> Plan:  # fmt: skip
-    """The plan of checked arguments."""
-    if not isinstance(pipeline, Pipeline):
-        raise TypeError(f"pipeline must be a Transform or what nnunet_preprocess gives, got {shown(pipeline)}")
+def windowing_of(patch_size: Any, overlap: Any, batch_size: Any, memory: Any, progress: Any) -> Windowing:
+    """The windows of checked arguments."""
     size = sizes("patch_size", patch_size)
-    count = whole_number(low=1)("batch_size", batch_size)
-    probabilities, progress = flag("probabilities", probabilities), flag("progress", progress)
-    overlap = checked_overlap(overlap, size)
-    return Plan(network, pipeline, size, overlap, count, labels, space, probabilities, progress)
+    return Windowing(
+        size,
+        checked_overlap(overlap, size),
+        whole_number(low=1)("batch_size", batch_size),
+        maybe(size_in_bytes)("memory", memory),
+        flag("progress", progress),
+    )
+
+
+def run(plan: Plan, subject_or_paths: Any, out: Any) -> Any:
+    """What is planned, for one case or several."""
+    if not isinstance(plan.pipeline, Pipeline):
+        raise TypeError(f"pipeline must be a Transform or what nnunet_preprocess gives, got {shown(plan.pipeline)}")
+    flag("probabilities", plan.probable)
+    return each_case(partial(predicted, plan), subject_or_paths, out, plan.probable, plan.windowing.progress)
 
 
 def predicted(plan: Plan, subject: Subject) -> Result:
     """The labels of one subject, and maybe the probabilities."""
     ready, way = prepared(plan.pipeline, whole(subject))
     order = axes_along(way.matrix, way.native.spatial_shape)
-    planes = planes_of(plan.network, ready, plan.size, plan.overlap, plan.batch_size, order is None, plan.progress)
+    planes = planes_of(plan.network, ready, plan.windowing, order is None)
     first = next(planes)
     target = target_for(plan, first.buffer.shape[0], way.native.spatial_shape)
     coarser = np.asarray(first.factor, np.float64)

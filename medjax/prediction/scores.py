@@ -1,5 +1,6 @@
 """The scores of a network over a volume, plane by plane, each as soon as no window is to come that touches it."""
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from itertools import product
@@ -14,7 +15,7 @@ from medjax.errors import shown as text_of
 from medjax.patches.grid import GridSampler, Windows, added, divided
 from medjax.patches.inference import aggregator_of, batches_of, padded
 from medjax.patches.samplers import bare, cut_all
-from medjax.patches.windows import compiled_move, compiled_network, shown, taken_apart
+from medjax.patches.windows import add_on_host, compiled_move, compiled_network, move_on_host, shown, taken_apart
 from medjax.subject import Subject
 from medjax.typing import Shape3
 
@@ -24,28 +25,41 @@ Activation: TypeAlias = Callable[[Array], Array]
 """A pure function of scores (..., C, I, J, K)."""
 
 
+class Windowing(NamedTuple):
+    """How a volume is covered: the size of windows, the voxels that they share, how many run at a time.
+
+    memory: of how many bytes scores may be put together on the device, or None.  progress: whether a bar is shown.
+    """
+
+    size: Shape3
+    overlap: Shape3
+    batch_size: int
+    memory: int | None
+    progress: bool
+
+
 class Planes(NamedTuple):
     """Planes of scores that are done.
 
-    buffer: (C, P, J, K) float32, in which plane 1 is plane `first` of the volume, and plane 0 the one before it.
-    done: how many are.  factor, shape: by what the scores are coarser than the volume, and what of them covers it.
+    buffer: (C, P, J, K) float32, in which plane 1 is plane `first` of the volume, and plane 0 the one before it; of
+    NumPy where it lies in the host's memory.  done: how many are.  factor: by what the scores are coarser than the
+    volume.  shape: of the scores that cover it.
     """
 
-    buffer: Float[Array, "C P J K"]
+    buffer: Float[Array | np.ndarray, "C P J K"]
     first: int
     done: int
     factor: Shape3
     shape: Shape3
 
 
-def planes_of(
-    network: Network, subject: Subject, size: Shape3, overlap: Shape3, batch_size: int, whole: bool, progress: bool
-) -> Iterator[Planes]:
+def planes_of(network: Network, subject: Subject, windowing: Windowing, whole: bool) -> Iterator[Planes]:
     """The planes of a volume as windows finish; what is given is written over where the next is asked for.
 
     whole: all planes at once, at the end.
     Raises ValueError for scores that are not (B, C, I, J, K).
     """
+    size, overlap, batch_size, memory, progress = windowing
     shape = next(iter(subject.images.values())).spatial_shape
     grid = GridSampler(padded(bare(subject), size), size, overlap)
     batches, depth = batches_of(grid, batch_size)
@@ -54,21 +68,36 @@ def planes_of(
         done = np.where(np.arange(len(batches.starts)) == len(batches.starts) - 1, depth, 0)
         batches = batches._replace(origin=np.zeros_like(batches.origin), done=done)
     buffer: Any = None
-    factor: Shape3 = (1, 1, 1)
-    windows: Any = None
+    factor, windows = (1, 1, 1), None
     for n in shown(range(len(batches.starts)), progress):
         scores = network(compiled_cut(grid.on_device, batches.starts[n], size))
         if buffer is None:
             aggregator = aggregator_of("", scores, grid, "gaussian")
             factor, windows = aggregator.factor, aggregator.windows
-            planes = depth // factor[0] + 1
-            buffer = jnp.zeros((scores.shape[1], planes, *aggregator.shape[1:]), jnp.float32)
+            held = (scores.shape[1], depth // factor[0] + 1, *aggregator.shape[1:])
+            buffer = (jnp if memory is None or 4 * math.prod(held) <= memory else np).zeros(held, np.float32)
         first = batches.starts[n] // np.asarray(factor, np.int32)
         begin, done = (int(values[n]) // factor[0] for values in (batches.origin, batches.done))
-        buffer = compiled_add(buffer, scores, first, windows, batches.real[n], np.int32(begin - 1))
+        buffer = with_windows(buffer, scores, first, windows, batches.real[n], begin - 1)
         if done:
             yield Planes(buffer, begin, done, factor, divided(shape, factor))
-            buffer = compiled_move(buffer, done)
+            buffer = without_planes(buffer, done)
+
+
+def with_windows(buffer: Any, scores: Array, first: np.ndarray, windows: Windows, real: np.ndarray, origin: int) -> Any:
+    """The planes, of which the first is plane `origin` of the volume, with a batch of windows added."""
+    if not isinstance(buffer, np.ndarray):
+        return compiled_add(buffer, scores, first, windows, real, np.int32(origin))
+    add_on_host(buffer, np.asarray(scores), first[: np.count_nonzero(real)], windows, False, origin)
+    return buffer
+
+
+def without_planes(buffer: Any, done: int) -> Any:
+    """The planes after the first `done` moved to the front."""
+    if not isinstance(buffer, np.ndarray):
+        return compiled_move(buffer, done)
+    move_on_host(buffer, done)
+    return buffer
 
 
 @partial(jax.jit, static_argnames="size")

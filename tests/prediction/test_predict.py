@@ -40,7 +40,7 @@ def check(labels, scores, shown):
     assert clear.sum() > 0.9 * shown.sum()
     assert not labels.numpy()[0][~shown].any()
     np.testing.assert_array_equal(labels.numpy()[0][clear], scores.argmax(0)[clear])
-    assert len(np.unique(scores.argmax(0)[clear])) == 5
+    assert len(np.unique(scores.argmax(0)[clear])) >= 4
 
 
 def flipped(shape, axis):
@@ -76,6 +76,8 @@ def test_what_was_moved_in_the_world_is_moved_back(subject):
     turn = flipped(ready.spatial_shape, 0) @ flipped(ready.spatial_shape, 2)
     found = mj.predict(network, subject, pipeline, patch_size=10)
     check(found, *truth(ready, subject.t1, turn))
+    held = mj.predict(network, subject, pipeline, patch_size=10, memory=0)
+    np.testing.assert_array_equal(held.data, found.data)
 
 
 def test_rotated_and_elastic_ways_back_are_those_of_invert(subject):
