@@ -10,6 +10,7 @@ import numpy as np
 
 from medjax import io
 from medjax.errors import about
+from medjax.errors import shown as text_of
 from medjax.image import Image, LabelMap, ScalarImage
 from medjax.io.fsl import stem
 from medjax.patches.samplers import as_subject
@@ -77,10 +78,10 @@ def sources_of(given: Any) -> tuple[bool, list[Subject | Path]]:
         path = Path(given).expanduser()
         inside = sorted(p for p in path.iterdir() if p.is_file() and is_volume(p)) if path.is_dir() else []
         return (True, list(inside)) if inside else (False, [path])
-    if isinstance(given, Sequence) or hasattr(given, "__getitem__"):
-        return True, [source for n in range(len(given)) for source in sources_of(given[n])[1]]
+    if isinstance(given, Sequence):
+        return True, [source for item in given for source in sources_of(item)[1]]
     raise TypeError(
-        f"subject_or_paths must be a Subject, an Image, an array, a path or a sequence of them, got {type(given)}"
+        f"subject_or_paths must be a Subject, an Image, an array, a path or a sequence of them, got {text_of(given)}"
     )
 
 
@@ -95,6 +96,8 @@ def cases_of(sources: Sequence[Subject | Path], out: Path, several: bool, probab
     for number, source in enumerate(sources):
         whole = not several and (out.suffix != "" and not out.is_dir())
         file = out if whole else out / f"{name_of(source, number)}.nii.gz"
+        if file.exists() and any(path.exists() and file.samefile(path) for path in paths_of(source)):
+            raise ValueError(f"out={str(out)!r} would write over {file}, which is predicted: give another folder")
         if file in named:
             raise ValueError(f"two cases would become {file}: give them names of their own, Subject(..., name='x')")
         beside = file.with_name(f"{stem(file)}_probabilities.nii.gz")
@@ -108,8 +111,13 @@ def name_of(source: Subject | Path, number: int) -> str:
     """The name of a case: that of its file, or what the subject holds as `name`."""
     if isinstance(source, Path):
         return stem(source)
-    path = grid_of(source)[1].path
-    name = source.get("name")
-    if not isinstance(name, str) and path is None:
+    name, paths = source.get("name"), paths_of(source)
+    if not isinstance(name, str) and not paths:
         raise ValueError(f"case {number} comes from no file, so it needs a name to be written: Subject(..., name='x')")
-    return name if isinstance(name, str) else stem(path[0] if isinstance(path, list) else path)
+    return name if isinstance(name, str) else stem(paths[0])
+
+
+def paths_of(source: Subject | Path) -> list[Path]:
+    """The files of a case: of a subject those of the image on whose grid it is predicted."""
+    path = source if isinstance(source, Path) else grid_of(source)[1].path
+    return [] if path is None else path if isinstance(path, list) else [path]

@@ -210,6 +210,8 @@ def test_a_folder_is_predicted_with_headers_and_what_is_done_is_skipped(tmp_path
         again = mj.predict(counted, tmp_path, pipeline, out=tmp_path / "out", **options)
         assert count() == 0
     assert again == found and found[1].exists()
+    with pytest.raises(ValueError, match="write over"):
+        mj.predict(counted, tmp_path, pipeline, out=tmp_path, **options)
     assert times == [path.stat().st_mtime_ns for path in (found[0], found[2])]
 
 
