@@ -8,11 +8,11 @@ from typing import Any, NamedTuple, TypeAlias
 import jax
 import numpy as np
 
-from medjax import io
 from medjax.errors import about
 from medjax.errors import shown as text_of
 from medjax.image import Image, LabelMap, ScalarImage
 from medjax.io.fsl import stem
+from medjax.io.registry import format_of
 from medjax.patches.samplers import as_subject
 from medjax.patches.windows import shown
 from medjax.prediction.way import grid_of
@@ -87,7 +87,7 @@ def sources_of(given: Any) -> tuple[bool, list[Subject | Path]]:
 
 def is_volume(path: Path) -> bool:
     """Whether a file of a folder is a volume of its own."""
-    return io.format_of(path) not in (None, "DICOM")
+    return format_of(path) not in (None, "DICOM")
 
 
 def cases_of(sources: Sequence[Subject | Path], out: Path, several: bool, probable: bool) -> list[Case]:
