@@ -111,7 +111,7 @@ def name_of(source: Subject | Path, number: int) -> str:
     """The name of a case: that of its file, or what the subject holds as `name`."""
     if isinstance(source, Path):
         return stem(source)
-    name, paths = source.get("name"), paths_of(source)
+    name, paths = getattr(source, "name", None), paths_of(source)
     if not isinstance(name, str) and not paths:
         raise ValueError(f"case {number} comes from no file, so it needs a name to be written: Subject(..., name='x')")
     return name if isinstance(name, str) else stem(paths[0])
