@@ -34,6 +34,7 @@ from medjax.patches.samplers import WeightedSampler as WeightedSampler
 from medjax.plot import plot_batch as plot_batch
 from medjax.plot import plot_subject as plot_subject
 from medjax.plot import plot_transforms as plot_transforms
+from medjax.prediction.predict import predict as predict
 from medjax.subject import DATA as DATA
 from medjax.subject import LOCATION as LOCATION
 from medjax.subject import Subject as Subject

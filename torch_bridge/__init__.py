@@ -57,6 +57,7 @@ from torch_bridge.image import ScalarImage as ScalarImage
 from torch_bridge.lending import from_torchio as from_torchio
 from torch_bridge.loader import SubjectsLoader as SubjectsLoader
 from torch_bridge.monai_adapter import MonaiAdapter as MonaiAdapter
+from torch_bridge.prediction import predict as predict
 from torch_bridge.queue import Queue as Queue
 from torch_bridge.samplers import LabelSampler as LabelSampler
 from torch_bridge.samplers import UniformSampler as UniformSampler

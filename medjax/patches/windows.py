@@ -213,22 +213,34 @@ def joined_on_host(
         volume, factor = states[output.name][0], np.asarray(output.factor, np.int32)
         origin, done = (int(n) // output.factor[0] for n in (batch.origin, batch.done))
         begin = origin if output.reduce is not None else 0
-        starts, skips, weights = windows[output.name]
-        real = np.count_nonzero(batch.real)
-        for start, patch in zip(batch.starts[:real] // factor, np.asarray(found[output.name]), strict=False):
-            number = [np.searchsorted(s, n) for s, n in zip(starts, start, strict=True)]
-            i, j, k = (w[n] for w, n in zip(weights, number, strict=True))
-            skip = np.array([s[n] for s, n in zip(skips, number, strict=True)], np.int32)
-            weight = (i[:, None, None] * j[None, :, None] * k[None, None, :])[None]
-            patch = patch[(slice(None), *map(slice, skip, skip + weight.shape[1:]))]
-            start = start + skip - np.array([begin, 0, 0], np.int32)
-            there = volume[(slice(None), *map(slice, start, start + weight.shape[1:]))]
-            if output.crop:
-                np.copyto(there, patch, where=weight > 0, casting="unsafe")
-            else:
-                there += weight * patch.astype(volume.dtype)
+        first = batch.starts[: np.count_nonzero(batch.real)] // factor
+        add_on_host(volume, np.asarray(found[output.name]), first, windows[output.name], output.crop, begin)
         if output.reduce is not None and done:
             states[output.name][1][:, origin : origin + done] = output.reduce(jnp.asarray(volume[:, :done]))
-            volume[:, : volume.shape[1] - done] = volume[:, done:].copy()
-            volume[:, volume.shape[1] - done :] = 0
+            move_on_host(volume, done)
     return states
+
+
+def add_on_host(
+    volume: np.ndarray, found: np.ndarray, first: np.ndarray, windows: Windows, crop: bool, origin: int
+) -> None:
+    """`medjax.patches.grid.added` in NumPy and in place: of the patches that begin at `first`, (N, 3)."""
+    starts, skips, weights = windows
+    for start, patch in zip(first, found, strict=False):
+        number = [np.searchsorted(s, n) for s, n in zip(starts, start, strict=True)]
+        i, j, k = (w[n] for w, n in zip(weights, number, strict=True))
+        skip = np.array([s[n] for s, n in zip(skips, number, strict=True)], np.int32)
+        weight = (i[:, None, None] * j[None, :, None] * k[None, None, :])[None]
+        patch = patch[(slice(None), *map(slice, skip, skip + weight.shape[1:]))]
+        start = start + skip - np.array([origin, 0, 0], np.int32)
+        there = volume[(slice(None), *map(slice, start, start + weight.shape[1:]))]
+        if crop:
+            np.copyto(there, patch, where=weight > 0, casting="unsafe")
+        else:
+            there += weight * patch.astype(volume.dtype)
+
+
+def move_on_host(buffer: np.ndarray, done: int) -> None:
+    """`compiled_move` in place."""
+    buffer[:, : buffer.shape[1] - done] = buffer[:, done:].copy()
+    buffer[:, buffer.shape[1] - done :] = 0
