@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from medjax import demo
-from medjax.data.cache import Cache
+from medjax.data.cache import Cache, is_url
 from medjax.image import ScalarImage
 
 
@@ -24,7 +24,7 @@ def parser() -> argparse.ArgumentParser:
     info.add_argument("path", type=Path, nargs="+")
     cache = verbs.add_parser("cache", help="say what a cache of prepared subjects holds, compare checksums, empty it")
     cache.add_argument("what", choices=("info", "check", "clear"))
-    cache.add_argument("folder", type=Path)
+    cache.add_argument("folder", help="a path or a URL")
     return top
 
 
@@ -45,9 +45,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def look_after(what: str, folder: Path) -> int:
+def look_after(what: str, folder: str) -> int:
     """Do what is asked with a cache; 1 if it holds what is damaged, which is removed."""
-    if not folder.is_dir():
+    if not is_url(folder) and not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder} is no folder")
     cache = Cache(folder, limit=None)
     if what == "clear":
