@@ -111,7 +111,7 @@ class Remote:
         before = kv.read(place).result()
         if before.state == "value":
             return
-        self.touch(key)
+        self._note(key)
         objects = encoded(entry.arrays)
         draft = f"{sum(map(len, objects.values()))}-{secrets.token_hex(8)}"
         text, kept = to_text({**entry.record, "draft": draft}), False
@@ -125,15 +125,14 @@ class Remote:
 
     def touch(self, key: str) -> None:
         """One small object, now and then."""
-        now = time.time()
-        if now - self._touched.get(key, 0.0) > PAUSE:
-            self._touched[key] = now
+        if time.time() - self._touched.get(key, 0.0) > PAUSE:
+            self._touched[key] = time.time()
             with contextlib.suppress(OSError):  # who may only read
-                self._note(key, now)
+                self._note(key)
 
     @by_tensorstore
-    def _note(self, key: str, now: float) -> None:
-        connected(self.url).write(f"{key}/{USED}", str(now)).result()
+    def _note(self, key: str) -> None:
+        connected(self.url).write(f"{key}/{USED}", str(time.time())).result()
 
     @by_tensorstore
     def sizes(self) -> dict[str, int]:
@@ -154,7 +153,11 @@ class Remote:
     def last_used(self, keys: Iterable[str]) -> dict[str, float]:
         """What `touch` has noted."""
         keys = list(keys)
-        return {key: float(text or 0) for key, text in zip(keys, self._texts(keys, USED), strict=True)}
+        found = dict.fromkeys(keys, 0.0)
+        for key, text in zip(keys, self._texts(keys, USED), strict=True):
+            with contextlib.suppress(ValueError):
+                found[key] = float(text)
+        return found
 
     @by_tensorstore
     def records(self, keys: Iterable[str]) -> list[dict[str, Any]]:

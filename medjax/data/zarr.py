@@ -6,6 +6,7 @@ zeros, unless it is told otherwise, as it is here: what is missing is an error.
 
 import contextlib
 import functools
+import os
 import re
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -29,9 +30,18 @@ def connected(url: str) -> "tensorstore.KvStore":
 
     retries = {f"{scheme}_request_retries": RETRIES for scheme in ("gcs", "s3", "http")}
     try:
-        return tensorstore.KvStore.open(url, context=tensorstore.Context(retries)).result()
+        return tensorstore.KvStore.open(place(url), context=tensorstore.Context(retries)).result()
     except ValueError as error:
         raise ValueError(f"folder={url!r} cannot be opened: {error}") from None
+
+
+def place(url: str) -> str | dict[str, str]:
+    """A URL for tensorstore, which does not look at where Amazon's own tools are told of another server."""
+    server = os.environ.get("AWS_ENDPOINT_URL")
+    if server is None or not url.startswith("s3://"):
+        return url
+    bucket, _, path = url.removeprefix("s3://").partition("/")
+    return {"driver": "s3", "bucket": bucket, "path": path, "endpoint": server}
 
 
 @contextlib.contextmanager

@@ -2,10 +2,11 @@
 
 import time
 
-import jax.numpy as jnp
+import ml_dtypes
 import numpy as np
 import pytest
-from data.served import server as server  # a fixture
+from data.served import bucket as bucket  # fixtures
+from data.served import server as server
 
 from medjax.data import remote
 from medjax.data.entry import checksum, verify
@@ -15,7 +16,7 @@ from medjax.data.store import Damaged, Entry
 
 ONE, OTHER = "0" * 31 + "1", "0" * 31 + "2"
 SHAPE = (2, 33, 20, 5)
-TYPES = ["bool", "uint8", "int16", "uint32", "int64", "float16", "float32", "float64", "complex64", jnp.bfloat16]
+TYPES = ["bool", "uint8", "int16", "uint32", "int64", "float16", "float32", "float64", "complex64", ml_dtypes.bfloat16]
 
 
 def of(*arrays):
@@ -188,9 +189,16 @@ def test_what_killed_processes_left_goes_after_a_day_and_not_before(tmp_path):
 def test_a_process_says_once_in_a_while_that_it_uses_an_entry(tmp_path):
     store, file = Remote(f"file://{tmp_path}"), tmp_path / ONE / "used"
     store.write(ONE, of(noise()))
+    store.touch(ONE)
     file.write_text("1.5")
     store.touch(ONE)
     assert store.last_used([ONE]) == {ONE: 1.5}
+    file.write_text("damaged")
+    assert store.last_used([ONE]) == {ONE: 0}
+    store.remove([ONE])
+    store.write(ONE, of(noise()))  # or it would seem abandoned while it is written
+    assert store.last_used([ONE])[ONE] > 1e9
+    file.write_text("1.5")
     Remote(f"file://{tmp_path}").touch(ONE)
     assert store.last_used([ONE])[ONE] > 1e9
 
@@ -214,3 +222,24 @@ def test_a_web_server_is_only_read(server, tmp_path):
         with pytest.raises(OSError, match=r"http://127.* is only read: fill it, .* as file://, gs://, s3://"):
             function()
     assert set(tmp_path.iterdir()) == before
+
+
+@pytest.mark.parametrize("scheme", ["gs", "s3"])
+def test_a_bucket_keeps_the_contract(bucket, scheme):
+    store, given = Remote(f"{scheme}://some-bucket/a prefix"), of(noise(0), np.zeros(SHAPE, np.uint8))
+    assert store.read(ONE) is None and store.sizes() == {}
+    for key in (ONE, OTHER):
+        store.write(key, given)
+    store.write(ONE, of(noise(1)))
+    same(store.read(ONE), given)
+    np.testing.assert_array_equal(store.box(ONE, 0, (3, 4, 2), (30, 1, 3)), given.arrays[0][:, 3:33, 4:5, 2:5])
+    assert set(store.sizes()) == {ONE, OTHER} and len(store.records([ONE, OTHER])) == 2
+    assert all(abs(used - time.time()) < 600 for used in store.last_used([ONE, OTHER]).values())
+    store.remove([ONE])
+    assert store.read(ONE) is None and set(store.sizes()) == {OTHER}
+    shard = next(name for name in bucket.objects if name.endswith("0/c/0/0/0/0"))
+    del bucket.objects[shard]
+    with pytest.raises(Damaged, match="is missing"):
+        store.read(OTHER)
+    store.remove([OTHER])
+    assert not bucket.objects
