@@ -1,8 +1,13 @@
-"""Subjects of a torch data set from a cache: in a worker NumPy and torch only, whoever has JAX prepares what is new."""
+"""Subjects of a torch data set from a cache: in a worker NumPy and torch only, whoever has JAX prepares what is new.
+
+A cache under a URL is read by tensorstore, which does not survive a fork either: where the process that was forked has
+it already, that process reads.
+"""
 
 from copy import copy, deepcopy
 
 import medjax as mj
+from medjax.data import remote
 from medjax.data.prepared import Prepared
 from torch_bridge import forked
 from torch_bridge.bridge import compute
@@ -11,6 +16,8 @@ from torch_bridge.image import KINDS, Image
 from torch_bridge.lending import subject_to_medjax
 from torch_bridge.subject import Subject
 from torch_bridge.voxels import outline
+
+remote.Fork.ask = forked.ask
 
 
 def from_cache(prepared: Prepared, given: Subject) -> Subject:

@@ -4,21 +4,21 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from medjax.data.cache import Cache
+from medjax.data.cache import Cache, is_url
 
 
 def add(verbs: Any) -> None:
     """What can be typed."""
     command = verbs.add_parser("cache", help="say what a cache of prepared subjects holds, compare checksums, empty it")
     command.add_argument("what", choices=("info", "check", "clear"))
-    command.add_argument("folder", type=Path)
+    command.add_argument("folder", help="a path or a URL")
     command.set_defaults(run=run)
 
 
 def run(asked: argparse.Namespace) -> int:
     """Do what is asked with a cache; 1 if it holds what is damaged, which is removed."""
     what, folder = asked.what, asked.folder
-    if not folder.is_dir():
+    if not is_url(folder) and not Path(folder).is_dir():
         raise FileNotFoundError(f"{folder} is no folder")
     cache = Cache(folder, limit=None)
     if what == "clear":

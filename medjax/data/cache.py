@@ -1,37 +1,29 @@
-"""A folder of subjects that were read and prepared once, for several processes at the same time.
-
-An entry is a folder named by its key. It is made under another name and takes its place by one rename, so there is
-never half an entry, whenever whoever fills it is killed.
-"""
+"""Subjects that were read and prepared once, for several processes at the same time."""
 
 import contextlib
 import os
 import re
 import threading
 import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
 
 from medjax.arguments import maybe, size_in_bytes
-from medjax.data import entry
+from medjax.data.entry import entry_of, verify
+from medjax.data.local import Local
+from medjax.data.remote import READ_ONLY, WRITTEN, Remote
+from medjax.data.store import Damaged, Entry, Store
 from medjax.errors import shown
-from medjax.io import drafts
 from medjax.subject import Subject
 
-KEY = re.compile("[0-9a-f]{32}")
+LIMIT = "200GB"
 SLACK = 64
-"""One part in so many of the limit may be written before the folder is looked through again."""
-
-
-class Stored(NamedTuple):
-    """An entry of the folder: when it was last used (seconds), its bytes, and where it is."""
-
-    used: float
-    size: int
-    path: Path
+"""One part in so many of the limit may be written before the store is looked through again."""
+KINDS = (*WRITTEN, *READ_ONLY)
+URL = re.compile("[A-Za-z][A-Za-z0-9+.-]+:/")
+"""How a URL begins; of a disk, as in "C:/", the name is one letter."""
 
 
 class Info(NamedTuple):
@@ -43,12 +35,16 @@ class Info(NamedTuple):
 
 
 class Cache:
-    """A folder in which `SubjectsDataset(subjects, transform, cache=Cache(folder))` keeps subjects as they are before
-    anything random, so that nothing is decoded, resampled or normalised twice.
+    """Where `SubjectsDataset(subjects, transform, cache=Cache(folder))` keeps subjects as they are before anything
+    random, so that nothing is decoded, resampled or normalised twice.
 
-    folder: on a local disk; it is made if it is not there. Several processes may use it, also while it is being filled.
+    folder: a path, of a folder on a local disk, which is made if it is not there, and of which arrays are mapped. Or a
+    URL, in whose place compressed chunks are kept (zarr 3, by tensorstore): "gs://bucket/prefix", "s3://bucket/prefix",
+    "file:///share/cache" for a file system that machines share, and "http://..." or "https://..." of one that was
+    filled in another way, which is only read. Who may read buckets is known from where Google's and Amazon's own tools
+    know it, another server of S3's kind from AWS_ENDPOINT_URL. Several processes may use it, also while it is filled.
     limit: bytes, or a text as "200GB" (1e9 bytes) or "500MiB" (2^20 bytes); entries that were not used for the longest
-    time leave when it is reached, or a little before. None: without a limit.
+    time leave when it is reached, or a little before. None: without a limit. What is only read has none.
     dtype: numpy.float16 to keep fractions in half the space, rounded by at most 2^-11 of each value (of 6e-5, for
     smaller ones), every time in the same way; images with values beyond 65504 are kept as they are. `medjax cache info`
     says the largest error. None: as they are, bit for bit. Whole numbers are always as they are.
@@ -56,8 +52,9 @@ class Cache:
     An entry is found by what it was made of: path, size and time of the files, the steps with all their arguments, the
     files that define functions and transforms of one's own, dtype, and the versions of medjax and JAX. If any of it
     changes, it is made anew; the old entry leaves at the limit. What a function calls in other files, and what a
-    `reader` reads beside its path, is not looked at: `clear` after such a change. A checksum is compared when a process
-    first uses an entry; a damaged one is made anew, with a warning.
+    `reader` reads beside its path, is not looked at: `clear` after such a change. Checksums are compared, of a path
+    when a process first uses an entry, of a URL always; a damaged one is made anew, with a warning. Where a cache
+    cannot be reached or written to, subjects are made without it, with a warning.
 
     Raises ValueError or TypeError for arguments that make no sense, OSError for a folder that cannot be made.
 
@@ -65,21 +62,28 @@ class Cache:
     >>> dataset = mj.SubjectsDataset(subjects, pipeline, cache=cache)
     """
 
-    def __init__(self, folder: str | os.PathLike, limit: str | int | None = "200GB", dtype: Any = None):
-        if not isinstance(folder, (str, os.PathLike)) or "://" in str(folder):
-            raise ValueError(f"folder must be the path of a folder on a disk, got {shown(folder)}")
-        self.folder = Path(folder).expanduser()
+    def __init__(self, folder: str | os.PathLike, limit: str | int | None = LIMIT, dtype: Any = None):
+        if not isinstance(folder, (str, os.PathLike)) or (is_url(folder) and not str(folder).startswith(KINDS)):
+            raise ValueError(
+                f"folder must be the path of a folder on a disk, or a text that begins with {', '.join(KINDS)}, "
+                f"got {shown(folder)}"
+            )
+        self.folder = str(folder) if is_url(folder) else Path(folder).expanduser()
         self.limit = maybe(size_in_bytes)("limit", limit)
         self.dtype = None if dtype is None else np.dtype(dtype)
         if self.dtype not in (None, np.float16):
             raise ValueError(f"dtype must be numpy.float16 or None, got {shown(dtype)}")
-        self.folder.mkdir(parents=True, exist_ok=True)
+        if str(self.folder).startswith(READ_ONLY) and limit not in (LIMIT, None):
+            raise ValueError(
+                f"limit must be None for what is only read, got {shown(limit)}; {', '.join(WRITTEN)} have one"
+            )
         self._begin()
 
     def _begin(self) -> None:
+        self.store: Store = Local(self.folder) if isinstance(self.folder, Path) else Remote(self.folder)
         self._lock = threading.Lock()
         self._verified: set[str] = set()
-        self._spare = 0  # bytes that may be written before the folder is looked through again
+        self._spare = 0  # bytes that may be written before the store is looked through again
 
     def __repr__(self) -> str:
         return f"Cache({str(self.folder)!r}, limit={self.limit}, dtype={self.dtype})"
@@ -91,62 +95,62 @@ class Cache:
         self.__dict__.update(state)
         self._begin()
 
-    def get(self, key: str) -> tuple[dict[str, Any], list[np.ndarray]] | None:
-        """The record and the arrays of an entry, or None if there is none; a damaged one is removed, with a warning."""
-        path = self.folder / key
+    def get(self, key: str) -> Entry | None:
+        """The record and the arrays of an entry, or None if there is none; a damaged one is removed, with a warning.
+
+        Raises OSError for a store that cannot be reached.
+        """
         try:
-            record, arrays = entry.read(path)
-            if key not in self._verified:
-                entry.verify(record, arrays)
+            found = self.store.read(key)
+            if found is not None and key not in self._verified:
+                verify(found)
                 self._verified.add(key)
-            with contextlib.suppress(OSError):  # a folder that is only read
-                os.utime(path / entry.RECORD)
-            return record, arrays
-        except (OSError, ValueError) as error:
-            if path.exists():  # else it has just left
-                warnings.warn(f"an entry of the cache {self.folder} is damaged and is made anew: {error}", stacklevel=2)
-                self._remove([path])
+        except Damaged as error:
+            warnings.warn(f"an entry of the cache {self.folder} is damaged and is made anew: {error}", stacklevel=2)
+            self._remove([key])
             return None
+        if found is not None:
+            self.store.touch(key)
+        return found
 
     def put(self, key: str, made: Subject, given: Subject) -> None:
         """Keep what a subject has become; nothing if another process has done so meanwhile.
 
-        Raises TypeError for what cannot be kept, ValueError for what is larger than the limit, OSError for a folder
+        Raises TypeError for what cannot be kept, ValueError for what is larger than the limit, OSError for a store
         that is full or cannot be written to.
         """
-        record = entry.record_of(made, given)
         size = sum(image.data.nbytes for image in made.images.values())
         if self.limit is not None and size > self.limit:
             raise ValueError(f"{size} bytes are more than its limit of {self.limit}")
         self._make_room(size)
-        with drafts.folder_in(self.folder) as draft:
-            new = draft / key
-            new.mkdir()
-            entry.write(new, record, made, self.dtype)
-            with contextlib.suppress(FileExistsError):
-                move(new, self.folder / key)
+        self.store.write(key, entry_of(made, given, self.dtype))
 
     def info(self) -> Info:
-        """How much there is."""
-        stored = list(self._stored())
-        errors = [image["error"] for one in stored for image in self._images(one)]
-        return Info(len(stored), sum(one.size for one in stored), max(errors, default=0.0))
+        """How much there is. Raises OSError for a URL that is only read."""
+        sizes = self.store.sizes()
+        records = self.store.records(list(sizes))
+        errors = [image["error"] for record in records for image in record["images"]]
+        return Info(len(records), sum(sizes.values()), max(errors, default=0.0))
 
     def check(self) -> list[str]:
-        """Compare every checksum; damaged entries are removed, and it is said what was wrong with each."""
+        """Compare every checksum; damaged entries are removed, and it is said what was wrong with each.
+
+        Raises OSError for a URL that is only read.
+        """
         problems = []
-        for _, _, path in self._stored():
+        for key in self.store.sizes():
             try:
-                entry.verify(*entry.read(path))
-            except (OSError, ValueError) as error:
-                if path.exists():
-                    problems.append(str(error))
-                    self._remove([path])
+                found = self.store.read(key)
+                if found is not None:
+                    verify(found)
+            except Damaged as error:
+                problems.append(str(error))
+                self._remove([key])
         return problems
 
     def clear(self) -> None:
-        """Remove all entries, and nothing else that is in the folder."""
-        self._remove([one.path for one in self._stored()])
+        """Remove all entries, and nothing else that is in the folder. Raises OSError for a URL that is only read."""
+        self.store.remove(list(self.store.sizes()))
         self._verified.clear()
 
     def _make_room(self, size: int) -> None:
@@ -157,47 +161,25 @@ class Cache:
             self._spare -= size
             if self._spare >= 0:
                 return
-            stored = sorted(self._stored())
-            total, slack, leaving = sum(one.size for one in stored) + size, self.limit // SLACK, []
-            for one in stored if total > self.limit else ():
+            sizes = self.store.sizes()
+            total, slack, leaving = sum(sizes.values()) + size, self.limit // SLACK, []
+            used = self.store.last_used(list(sizes)) if total > self.limit else {}
+            for key in sorted(used, key=lambda key: used[key]):
                 if total + slack <= self.limit:
                     break
-                leaving.append(one.path)
-                total -= one.size
+                leaving.append(key)
+                total -= sizes[key]
             self._remove(leaving)
             self._spare = min(slack, self.limit - total)
 
-    def _stored(self) -> Iterator[Stored]:
-        """All entries."""
-        for path in self.folder.iterdir():
-            if KEY.fullmatch(path.name) and path.is_dir():
-                with contextlib.suppress(OSError):  # it has just left
-                    states = {file.name: file.stat() for file in os.scandir(path)}
-                    used = states[entry.RECORD].st_mtime if entry.RECORD in states else 0.0
-                    yield Stored(used, sum(state.st_size for state in states.values()), path)
-
-    def _images(self, one: Stored) -> list[dict[str, Any]]:
-        """What the record of an entry says of its images."""
-        with contextlib.suppress(OSError, ValueError):
-            return entry.read(one.path)[0]["images"]
-        return []
-
-    def _remove(self, paths: list[Path]) -> None:
-        """Remove entries, each at once: nobody sees half of one. Who has mapped its arrays keeps them."""
-        if not paths:
-            return
-        with contextlib.suppress(OSError), drafts.folder_in(self.folder) as gone:
-            for path in paths:
-                self._verified.discard(path.name)
-                with contextlib.suppress(OSError):  # another process may have removed it
-                    path.rename(gone / path.name)
+    def _remove(self, keys: list[str]) -> None:
+        """Remove entries, as far as one may."""
+        self._verified.difference_update(keys)
+        if keys:
+            with contextlib.suppress(OSError):
+                self.store.remove(keys)
 
 
-def move(new: Path, place: Path) -> None:
-    """Rename a folder; raises FileExistsError where there is one, whatever the system says of it."""
-    try:
-        new.rename(place)
-    except OSError:
-        if not place.is_dir():
-            raise
-        raise FileExistsError(f"{place} is there") from None
+def is_url(folder: str | os.PathLike) -> bool:
+    """Whether a cache is told by a URL, and not by a path."""
+    return bool(URL.match(str(folder)))

@@ -1,21 +1,14 @@
-"""What a cache keeps of a subject: in a folder, an array of NumPy for each image and a record of all the rest."""
+"""What a cache keeps of a subject: an array of NumPy for each image, and a record of all the rest."""
 
-import json
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from medjax.data.store import Damaged, Entry, crc32
 from medjax.image import Image, LabelMap, ScalarImage
 from medjax.io.headers import from_json, to_json
 from medjax.subject import Subject
 
-try:
-    from isal.isal_zlib import crc32
-except ImportError:
-    from zlib import crc32
-
-RECORD = "record.json"
 KINDS = {kind.__name__: kind for kind in (ScalarImage, LabelMap)}
 
 
@@ -52,19 +45,19 @@ def same_items(image: Image, was: Image) -> list[str]:
     return [key for key, item in was.metadata.items() if key in image.metadata and image.metadata[key] is item]
 
 
-def write(folder: Path, record: dict[str, Any], made: Subject, dtype: np.dtype | None) -> None:
-    """Fill an empty folder: the arrays first, the record last."""
-    for number, entry in enumerate(record["images"]):
-        image = made.images[entry["name"]]
-        data = np.ascontiguousarray(np.asarray(image.data))
-        kept = narrowed(data, dtype) if isinstance(image, ScalarImage) else data
-        entry |= {"file": f"{number}.npy", "dtype": data.dtype.name, "error": 0.0}
+def entry_of(made: Subject, given: Subject, dtype: np.dtype | None) -> Entry:
+    """The record and the arrays of a subject; dtype: in which fractions are kept, None as they are."""
+    record, arrays = record_of(made, given), []
+    for image in record["images"]:
+        data = np.ascontiguousarray(np.asarray(made.images[image["name"]].data))
+        kept = narrowed(data, dtype) if image["kind"] == ScalarImage.__name__ else data
+        image |= {"shape": kept.shape, "dtype": data.dtype.name, "kept": kept.dtype.name, "error": 0.0}
         if kept.dtype != data.dtype:
             finite = np.isfinite(data)
-            entry["error"] = float(np.abs(kept[finite].astype(data.dtype) - data[finite]).max(initial=0))
-        np.save(folder / entry["file"], kept, allow_pickle=False)
-        entry["crc32"] = checksum(kept)
-    (folder / RECORD).write_text(json.dumps(record))
+            image["error"] = float(np.abs(kept[finite].astype(data.dtype) - data[finite]).max(initial=0))
+        image["crc32"] = checksum(kept)
+        arrays.append(kept)
+    return Entry(record, arrays)
 
 
 def narrowed(data: np.ndarray, dtype: np.dtype | None) -> np.ndarray:
@@ -76,25 +69,11 @@ def narrowed(data: np.ndarray, dtype: np.dtype | None) -> np.ndarray:
     return kept if np.array_equal(np.isfinite(kept), np.isfinite(data)) else data
 
 
-def read(folder: Path) -> tuple[dict[str, Any], list[np.ndarray]]:
-    """The record of an entry and its arrays, mapped: what is written to them reaches no file.
-
-    They begin on a 64-byte boundary, where JAX on a CPU takes them without a copy.
-    Raises OSError for files that are not there; ValueError for what is no entry.
-    """
-    try:
-        record = json.loads((folder / RECORD).read_text())
-        arrays = [np.load(folder / e["file"], mmap_mode="c", allow_pickle=False) for e in record["images"]]
-    except (EOFError, KeyError, TypeError) as error:
-        raise ValueError(f"{folder} is no entry: {error}") from error
-    return record, [array.view(np.ndarray) for array in arrays]
-
-
-def verify(record: dict[str, Any], arrays: list[np.ndarray]) -> None:
-    """Raise a ValueError unless the arrays are those that were written."""
-    for entry, array in zip(record["images"], arrays, strict=True):
-        if checksum(array) != entry["crc32"]:
-            raise ValueError(f"{entry['file']} is not what was written")
+def verify(entry: Entry) -> None:
+    """Raise Damaged unless the arrays are those that were written."""
+    for image, array in zip(entry.record["images"], entry.arrays, strict=True):
+        if checksum(array) != image["crc32"]:
+            raise Damaged(f"the array of {image['name']!r} is not what was written")
 
 
 def checksum(array: np.ndarray) -> int:
@@ -102,22 +81,23 @@ def checksum(array: np.ndarray) -> int:
     return crc32(array.reshape(-1).view(np.uint8))
 
 
-def restored(record: dict[str, Any], arrays: list[np.ndarray], given: Subject, read_only: bool) -> Subject:
+def restored(entry: Entry, given: Subject, read_only: bool) -> Subject:
     """The subject of an entry, with all that it does not keep from the subject before it was read.
 
     read_only: nothing was done but reading, so that images still know their files.
     """
     images: dict[str, Image] = {}
-    for entry, array in zip(record["images"], arrays, strict=True):
-        name, was = entry["name"], given.images.get(entry["name"])
-        own = {key: given[source].metadata[key] for key, source in entry["own"].items()}
-        dtype = np.dtype(entry["dtype"])
+    for kept, array in zip(entry.record["images"], entry.arrays, strict=True):
+        name, was = kept["name"], given.images.get(kept["name"])
+        own = {key: given[source].metadata[key] for key, source in kept["own"].items()}
+        dtype = np.dtype(kept["dtype"])
         data = array.view(dtype) if array.dtype.kind == "V" else array.astype(dtype, copy=False)  # "V" is bfloat16
-        metadata = from_json(entry["metadata"]) | own
-        affine = np.array(entry["affine"])
+        metadata = from_json(kept["metadata"]) | own
+        affine = np.array(kept["affine"])
         if read_only and was is not None:
-            images[name] = was.filled(data, affine, metadata, entry["assumed"])
+            images[name] = was.filled(data, affine, metadata, kept["assumed"])
         else:
-            images[name] = KINDS[entry["kind"]].of(data, affine, metadata=metadata, assumed=entry["assumed"])
-    moved = {name: given[name].replace(np.array(xyz, np.float32)) for name, xyz in record["annotations"].items()}
+            images[name] = KINDS[kept["kind"]].of(data, affine, metadata=metadata, assumed=kept["assumed"])
+    points = entry.record["annotations"]
+    moved = {name: given[name].replace(np.array(xyz, np.float32)) for name, xyz in points.items()}
     return Subject({**dict(given.items()), **images, **moved})

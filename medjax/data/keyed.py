@@ -15,7 +15,7 @@ from medjax.image import Image, wide
 from medjax.io.signature import signature_of
 from medjax.subject import Subject
 
-FORMAT = 1
+FORMAT = 2
 """Of entries; another one, and those that there are are not found any more."""
 OWN = ("medjax.", "torch_bridge.")
 

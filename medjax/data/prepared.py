@@ -39,21 +39,21 @@ class Prepared:
         """
         try:
             key = keyed.key_of(given, self._told, dtype=self.cache.dtype, door=self._door)
-        except keyed.Unkeyed as error:
+            found = self.cache.get(key)
+        except (keyed.Unkeyed, OSError) as error:
             self._warn(error)
             return make()
-        found = self.cache.get(key)
         if found is None:
             made = make()
             try:
                 self.cache.put(key, made, given)
+                found = self.cache.get(key)  # so that the first epoch gets what the others get
             except (TypeError, ValueError, OSError) as error:
                 self._warn(error)
                 return made
-            found = self.cache.get(key)  # so that the first epoch gets what the others get
             if found is None:
                 return made
-        return entry.restored(*found, given, self.only_reads)
+        return entry.restored(found, given, self.only_reads)
 
     def _warn(self, error: Exception) -> None:
         """Say, once, that something is not kept."""

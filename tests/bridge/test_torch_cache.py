@@ -45,6 +45,19 @@ def test_a_data_loader_with_and_without_workers(subjects, tmp_path):
         assert cache.info().entries == len(subjects)
 
 
+def test_a_url_under_workers_of_a_process_that_has_used_it(subjects, tmp_path):
+    """tensorstore does not survive a fork: workers ask the process that they were forked from."""
+    plain, cache = (
+        drawn(DataLoader(tio.SubjectsDataset(subjects, PIPELINE), batch_size=2)),
+        tio.Cache(f"file://{tmp_path}"),
+    )
+    assert cache.info().entries == 0
+    dataset = tio.SubjectsDataset(subjects, PIPELINE, cache=cache)
+    for workers in (2, 0):
+        same(plain, drawn(DataLoader(dataset, batch_size=2, num_workers=workers)))
+        assert cache.info().entries == len(subjects)
+
+
 def test_one_subject_is_what_it_is_without(subjects, tmp_path):
     for transform in (None, PIPELINE, tio.ToCanonical(), lambda subject: subject):
         for _ in range(2):

@@ -16,7 +16,7 @@ from conftest import OBLIQUE, blobs
 
 import medjax as mj
 from medjax import cli
-from medjax.data import entry, keyed
+from medjax.data import keyed
 
 KEY = jax.random.key(3)
 SHAPE = (14, 13, 12)
@@ -378,7 +378,7 @@ def test_what_is_interrupted_leaves_nothing(subjects, tmp_path, monkeypatch, mom
 
     dataset = mj.SubjectsDataset(subjects, cache=mj.Cache(tmp_path))
     with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
-        patch.setattr(entry.np if moment == "save" else type(tmp_path), moment, interrupt)
+        patch.setattr(np if moment == "save" else type(tmp_path), moment, interrupt)
         dataset[0]
     assert not list(tmp_path.iterdir())
     equal(dataset[0], subjects[0].load())
@@ -388,7 +388,7 @@ def test_a_disk_that_is_full_or_only_read_stops_nothing(subjects, tmp_path, monk
     def full(*_, **__):
         raise OSError(28, "No space left on device")
 
-    monkeypatch.setattr(entry.np, "save", full)
+    monkeypatch.setattr(np, "save", full)
     dataset = mj.SubjectsDataset(subjects, NORMALISED, cache=mj.Cache(tmp_path))
     with pytest.warns(UserWarning, match="not everything is kept in the cache .*: .*No space left on device"):
         equal(dataset.prepared(0), mj.ZNormalization()(subjects[0]))
@@ -477,7 +477,7 @@ def test_a_cache_travels_to_other_processes(subjects, tmp_path):
         ({"limit": -1}, ValueError, "limit must be a number of bytes"),
         ({"limit": True}, TypeError, "limit must be a number of bytes"),
         ({"dtype": "int8"}, ValueError, "dtype must be numpy.float16 or None, got 'int8'"),
-        ({"folder": "gs://bucket/cache"}, ValueError, "folder must be the path of a folder on a disk"),
+        ({"folder": "ftp://bucket/cache"}, ValueError, "folder must be the path of a folder on a disk, or a text .*file://"),
         ({"folder": 3}, ValueError, "folder must be the path of a folder on a disk, got 3"),
     ],
 )  # fmt: skip
