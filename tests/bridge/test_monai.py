@@ -27,6 +27,8 @@ from monai.transforms import (
 import medjax as mj
 import torch_bridge as tio
 
+pytestmark = pytest.mark.filterwarnings("ignore::UserWarning:monai", "ignore::FutureWarning:monai")
+
 SHAPE = (12, 14, 10)
 KEYS = ["image", "label"]
 
