@@ -26,9 +26,9 @@ from torch_bridge import types as types
 from torch_bridge import users as users
 from torch_bridge import utils as utils
 from torch_bridge.augment import Augment as Augment
-from torch_bridge.augment import as_monai as as_monai
-from torch_bridge.augment import differentiable as differentiable
-from torch_bridge.augment import from_monai as from_monai
+from torch_bridge.beside_monai import as_monai as as_monai
+from torch_bridge.beside_monai import crop_by_ratio as crop_by_ratio
+from torch_bridge.beside_monai import from_monai as from_monai
 from torch_bridge.constants import AFFINE as AFFINE
 from torch_bridge.constants import CHANNELS_DIMENSION as CHANNELS_DIMENSION
 from torch_bridge.constants import DATA as DATA
@@ -49,6 +49,7 @@ from torch_bridge.constants import TYPE as TYPE
 from torch_bridge.dataset import SubjectsDataset as SubjectsDataset
 from torch_bridge.dlpack import to_jax as to_jax
 from torch_bridge.dlpack import to_torch as to_torch
+from torch_bridge.gradients import differentiable as differentiable
 from torch_bridge.grid import GridAggregator as GridAggregator
 from torch_bridge.grid import GridSampler as GridSampler
 from torch_bridge.image import Image as Image

@@ -21,6 +21,7 @@ from torch_bridge.history import Composed
 from torch_bridge.image import Image
 from torch_bridge.lending import to_medjax
 from torch_bridge.masks import MaskFunction
+from torch_bridge.ranks import own_rank
 from torch_bridge.replay import is_invertible, noted
 from torch_bridge.steps import TorchStep, has_torch, run, steps_of
 from torch_bridge.subject import Items, Subject
@@ -35,8 +36,7 @@ def draw_key(generator: torch.Generator | None = None) -> np.ndarray:
     """
     drawn = torch.randint(MAX_WORD, (2,), generator=generator, device="cpu")
     words = drawn.numpy().astype(np.uint32)
-    if torch.distributed.is_available() and torch.distributed.is_initialized():
-        words[0] ^= np.uint32(torch.distributed.get_rank() * 0x9E3779B9 % MAX_WORD)
+    words[0] ^= np.uint32(own_rank() * 0x9E3779B9 % MAX_WORD)
     return words
 
 

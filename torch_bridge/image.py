@@ -21,7 +21,7 @@ from torch_bridge.described import Described
 from torch_bridge.dlpack import to_torch
 from torch_bridge.looks import Looks
 from torch_bridge.store import Store, blank
-from torch_bridge.voxels import as_tensor, checked_affine, cut, outline
+from torch_bridge.voxels import are_items, as_tensor, checked_affine, cut, of_items, outline
 
 PROTECTED = (DATA, AFFINE, TYPE, PATH, STEM)
 
@@ -61,6 +61,9 @@ class Image(Described, Looks, Store):
         self, path: Any = None, type: Any = None, tensor: Any = None, affine: Any = None, check_nans: bool = False,
         reader: Any = None, verify_path: bool = True, **named: Any,
     ):  # fmt: skip
+        if are_items(path):
+            self.__dict__.update(of_items(self.__class__, path).__dict__)
+            return
         if type is not None and by_type(type).kind is not self.kind:
             raise ValueError(f"type of {self.__class__.__name__} is always {self.type!r}, got {type!r}")
         if path is None and tensor is None:

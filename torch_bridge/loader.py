@@ -17,6 +17,7 @@ from torch_bridge import forked
 from torch_bridge.bridge import draw_key
 from torch_bridge.pending import element_keys
 from torch_bridge.queue import Queue
+from torch_bridge.ranks import are_several, share
 from torch_bridge.steps import has_torch
 from torch_bridge.subject import Batch
 
@@ -34,6 +35,9 @@ class SubjectsLoader(DataLoader):
     An element is transformed by a key of its own: of the seed, the epoch and its index in the data set, whatever batch
     it lands in. Iterating again is the next epoch. `state_dict()` is where the loader stands, for `torch.save` or JSON;
     after `load_state_dict` the next iteration goes on from there.
+    Under torch.distributed each rank has its part of an epoch, of the same length, as DistributedSampler deals it: so
+    Lightning's `use_distributed_sampler` changes nothing, and the state of one rank is that of all. A sampler of the
+    user's is asked instead: `sampler=SequentialSampler(dataset)` gives a rank the whole.
     Raises ValueError for no batch at all; what goes wrong with a subject reaches the loop and begins with the subject.
     """
 
@@ -74,8 +78,14 @@ class SubjectsLoader(DataLoader):
         if self._queue is not None:
             return self._queue.state_dict()
         seed = None if self._seed is None else self._seed.tolist()
-        chosen = {"order": self._order} if self._chooses else {}
+        dealt = self.dealing()
+        chosen = {} if not self._chooses else {"order": self._order} if dealt is None else {"dealt": dealt.epoch}
         return {"seed": seed, "epoch": self._epoch, "batch": self._batch, **chosen}
+
+    def dealing(self) -> Any:
+        """The user's sampler, if what it gives follows from its rank and an epoch, as a DistributedSampler's."""
+        samplers = (self.batch_sampler, getattr(self.batch_sampler, "sampler", None), self.sampler)
+        return next((s for s in samplers if hasattr(s, "set_epoch") and hasattr(s, "epoch")), None)
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Stand where a loader of the same data set and options stood."""
@@ -85,24 +95,41 @@ class SubjectsLoader(DataLoader):
         self._seed = None if state["seed"] is None else np.array(state["seed"], np.uint32)
         self._epoch, self._batch, self._order = state["epoch"], state["batch"], state.get("order")
         self._resumes = state["seed"] is not None and state["batch"] < len(self)
+        dealt = self.dealing()
+        if self._resumes and dealt is not None and "dealt" in state:
+            dealt.set_epoch(state["dealt"])
+
+    def __len__(self) -> int:
+        if self._chooses or self._queue is not None or not are_several():
+            return super().__len__()
+        size = len(share(self.dataset, bool(self.shuffle), 0, self.drop_last))
+        return size if self.batch_size is None else (size if self.drop_last else size + self.batch_size - 1) // (
+            self.batch_size
+        )  # fmt: skip
 
     def order(self, epoch: int) -> list[list[int]]:
         """The indices of each batch of an epoch; a sampler of the user's is asked once for each."""
         if self._chooses:
             sampler: Any = self.batch_sampler
-            self._order = self._order if self._resumes else [list(map(int, batch)) for batch in sampler]
-            return self._order or []
+            if not self._resumes or self._order is None:
+                self._order = [list(map(int, batch)) for batch in sampler]
+            return self._order
         size, length = len(self.dataset), self.batch_size
         assert self._seed is not None and length is not None
-        order = np.random.default_rng([*self._seed, epoch]).permutation(size) if self.shuffle else np.arange(size)
-        return [order[i * length : (i + 1) * length].tolist() for i in range(len(self))]
+        if are_several():
+            order = list(share(self.dataset, bool(self.shuffle), epoch, self.drop_last))
+        elif self.shuffle:
+            order = np.random.default_rng([*self._seed, epoch]).permutation(size).tolist()
+        else:
+            order = list(range(size))
+        return [order[i * length : (i + 1) * length] for i in range(len(self))]
 
     def __iter__(self) -> Any:
         if self._queue is not None:
             yield from map(self.moved, self.of_queue())
             return
         if self.batch_size is None and not self._chooses:
-            yield from super().__iter__()
+            yield from super().__iter__() if not are_several() else self.singles()
             return
         if self._seed is None:
             self._seed = draw_key(self.generator)
@@ -117,6 +144,12 @@ class SubjectsLoader(DataLoader):
         finished = map(finish, batches, iter(reads))
         # Steps in torch seed the generators of the process, which the loop draws from: not beside it.
         yield from self.counted(finished if self.in_torch() else ahead(finished))
+
+    def singles(self) -> Iterator[Any]:
+        """The elements of this rank's part of an epoch, one by one."""
+        self._epoch += 1
+        part = share(self.dataset, bool(self.shuffle), self._epoch, self.drop_last)
+        return iter(DataLoader(self.dataset, None, sampler=part, num_workers=self.num_workers, **self._options))
 
     def of_queue(self) -> Iterator[Any]:
         """Batches of a Queue: an epoch, or as many patches as a sampler of the user's asks for."""

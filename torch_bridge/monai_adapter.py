@@ -18,7 +18,7 @@ class MonaiAdapter(Transform):
 
     monai_transform: a `MapTransform`, which gets a dictionary of MetaTensors and whose `keys` choose the images; or any
     function of a MetaTensor (C, I, J, K), for each image that include and exclude leave. Affines come back; what is new
-    and has four axes becomes a ScalarImage. It is no part of the history. `from_monai` is the one that compiles.
+    and has four axes becomes a ScalarImage. It is no part of the history.
     Raises TypeError for what cannot be called, and for results that are no tensor, or several subjects.
     """
 
@@ -30,7 +30,7 @@ class MonaiAdapter(Transform):
 
     def apply_transform(self, subject: Subject) -> Subject:
         monai = monai_module()
-        if isinstance(self.monai_transform, monai.transforms.MapTransform):
+        if is_of_dictionaries(self.monai_transform):
             return self.of_dictionary(subject)
         images = self.get_images(subject)
         if len(images) > 1 and isinstance(self.monai_transform, monai.transforms.Randomizable):
@@ -66,6 +66,14 @@ class MonaiAdapter(Transform):
     def to_hydra_config(self) -> dict[str, Any]:
         """Raises NotImplementedError: what MONAI's transform was made of is not known here."""
         raise NotImplementedError("a MonaiAdapter has no Hydra configuration: MONAI's transform does not tell its own")
+
+
+def is_of_dictionaries(transform: Any) -> bool:
+    """Whether a transform of MONAI, or the first one of a Compose, takes dictionaries."""
+    monai = monai_module()
+    while isinstance(transform, monai.transforms.Compose) and transform.transforms:
+        transform = transform.transforms[0]
+    return isinstance(transform, monai.transforms.MapTransform)
 
 
 def monai_module() -> Any:

@@ -16,6 +16,7 @@ from torch_bridge import forked
 from torch_bridge.bridge import draw_key
 from torch_bridge.dataset import SubjectsDataset
 from torch_bridge.lending import WHERE_COMPUTED
+from torch_bridge.ranks import are_several, share
 from torch_bridge.subject import Subject
 from torch_bridge.volumes import Volumes, cannot_be_cut, origin, separated, transform_of
 
@@ -40,6 +41,10 @@ class Queue(Dataset):
     shape depends on values behind what is random, and where the data set hides its transform: a ConcatDataset, or one
     of the user's own; a Subset does not. A function of the user's own is called on the volume in a thread, and what it
     draws from torch is not repeated.
+
+    Under torch.distributed each rank has its part of the volumes of an epoch, as DistributedSampler deals them, and the
+    length is that of the part; a subject_sampler is asked instead. Lightning would deal a DataLoader of a queue again:
+    give its Trainer `use_distributed_sampler=False`.
 
     `queue[i]` is the next patch, whatever i, epoch after epoch without end: so any DataLoader, its sampler, shuffle and
     drop_last may ask. `len` is the number of patches of an epoch; after `load_state_dict` of what is left of it, until
@@ -96,9 +101,16 @@ class Queue(Dataset):
     @property
     def num_subjects(self) -> int:
         """How many volumes an epoch has. Raises ValueError for a subject_sampler that does not say it."""
-        if self.subject_sampler is not None and not hasattr(self.subject_sampler, "__len__"):
+        chosen = self.chosen(max(0, self._epoch))
+        if chosen is not None and not hasattr(chosen, "__len__"):
             raise ValueError(f"subject_sampler must have a __len__, got {self.subject_sampler!r}")
-        return len(self.subjects_dataset if self.subject_sampler is None else self.subject_sampler)
+        return len(self.subjects_dataset if chosen is None else chosen)
+
+    def chosen(self, epoch: int) -> Any:
+        """What gives the volumes of an epoch: the user's sampler, or what deals them to several ranks; else None."""
+        if self.subject_sampler is not None or not are_several():
+            return self.subject_sampler
+        return share(self.subjects_dataset, self.shuffle_subjects, epoch)
 
     @property
     def num_patches(self) -> int:
@@ -121,7 +133,12 @@ class Queue(Dataset):
     @property
     def iterations_per_epoch(self) -> int:
         """How many patches an epoch has."""
-        samples, chosen = self.samples(), self.subject_sampler
+        samples, chosen = self.samples(), self.chosen(max(0, self._epoch))
+        if not isinstance(samples, int) and self.subject_sampler is None and are_several():
+            raise ValueError(
+                "subjects with a num_samples of their own make epochs of another length on each rank: give "
+                "subject_sampler, or take the num_samples away"
+            )
         if isinstance(samples, int):
             return samples * len(self.subjects_dataset if chosen is None else chosen)
         return sum(samples if chosen is None else (samples[int(index)] for index in chosen))
@@ -159,8 +176,9 @@ class Queue(Dataset):
         """Stand at the beginning of the next epoch."""
         if self._seed is None:
             self._seed = draw_key(self.generator)
-        self._order = None if self.subject_sampler is None else [int(index) for index in self.subject_sampler]
         self._epoch, self._given = self._epoch + 1, 0
+        chosen = self.chosen(self._epoch)
+        self._order = None if chosen is None else [int(index) for index in chosen]
         source = self._start()
         if self.verbose:
             print(f"Epoch {self._epoch}: {self._size} patches of {len(source.order.volumes)} volumes.")
@@ -224,6 +242,8 @@ class Queue(Dataset):
         """
         self._seed = None if state["seed"] is None else np.array(state["seed"], np.uint32)
         self._epoch, self._order = state["epoch"], state["order"]
+        if self._epoch >= 0 and self.subject_sampler is None and are_several():
+            self._order = list(self.chosen(self._epoch))  # this rank's, whichever rank's state it is
         self._given, self._whole = state["given"], state["whole"]
         self._held.clear()
         self._batches, self._size = None, 0

@@ -235,8 +235,8 @@ class Batch(Items):
 
     _histories: list[list[Any]] | None = None
 
-    def __init__(self, items: dict[str, Any]):
-        self._items, self._pending = items, None
+    def __init__(self, items: Any):
+        self._items, self._pending = dict(items), None
 
     @property
     def batch_size(self) -> int:

@@ -1,6 +1,7 @@
 """What an image is given for voxels and affine, checked; and the outline that stands where a tensor holds them."""
 
-from collections.abc import Sequence
+import warnings
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import torch
 
 from medjax import geometry
 from medjax.io import native
+from torch_bridge.constants import AFFINE, DATA, PATH, STEM, TYPE
 from torch_bridge.dlpack import to_torch
 
 NOTHING = np.zeros((), np.uint8)
@@ -60,3 +62,26 @@ def cut(image: Any, index: Any) -> Any:
     shift = np.eye(4)
     shift[:3, 3] = start
     return image.like(image.data[tuple(where)].clone(memory_format=torch.contiguous_format), image.affine @ shift)
+
+
+def are_items(x: Any) -> bool:
+    """Whether these are the items of an image, a mapping or pairs: libraries that map over dictionaries give them."""
+    pairs = tuple(x.items()) if isinstance(x, Mapping) else x
+    return isinstance(pairs, tuple) and len(pairs) > 1 and isinstance(pairs[0], tuple) and pairs[0][0] == DATA
+
+
+def of_items(cls: Any, items: Any) -> Any:
+    """The image of a class that holds these items, one or a batch; warns of an affine that was rounded."""
+    items = dict(items)
+    tensor, affine, path = items.pop(DATA), items.pop(AFFINE), items.pop(PATH)
+    if affine.dtype not in (torch.float32, torch.float64):
+        warnings.warn(
+            f"affines were rounded to {affine.dtype}, as Lightning's 'true' precisions do with whatever is in a batch: "
+            "take 'bf16-mixed', or augment and save by affines that were kept aside",
+            stacklevel=4,
+        )
+    named = {name: value for name, value in items.items() if name not in (STEM, TYPE)}
+    if tensor.ndim == 4:
+        return cls.of(tensor, affine.cpu().double().numpy(), named={**named, PATH: path or None})
+    named = {**{name: list(value) for name, value in named.items()}, PATH: [each or None for each in path]}
+    return cls.of(tensor, affine.cpu().double().numpy(), ({},) * len(tensor), named=named)

@@ -525,6 +525,41 @@ def shares():
                 exact = tio.SubjectsDataset(subjects, tio.ZNormalization())
                 assert same(found["exact"][epoch], drawn(DataLoader(Subset(exact, part), batch_size=3), 0, 1))
         assert one["indices"][0] != one["indices"][1], "the epochs do not differ"
+        for name in ("loader", "queue"):
+            check_parts(one[name], two[name], 2 if name == "queue" else 1)
+
+
+def check_parts(one, two, times):
+    """Two ranks have every subject once, `times` over, in each epoch; by draws and in an order of their own."""
+    assert len(one["numbers"]) == len(two["numbers"]) == 2
+    for mine, others in zip(one["numbers"], two["numbers"], strict=True):
+        assert len(mine) == len(others) and sorted(mine + others) == sorted(times * list(range(6))), (mine, others)
+        assert not set(mine) & set(others)
+    assert one["numbers"][0] != one["numbers"][1], "the epochs do not differ"
+    assert not any(torch.equal(a, b) for a in one["voxels"] for b in two["voxels"])
+
+
+def parts(make, folder, rank):
+    """What a rank sees of a loader in two epochs; and that all of them go on from the state of the first."""
+    torch.manual_seed(11 + rank)  # ranks need not agree in it
+    loader, found = make(), {"numbers": [], "voxels": []}
+    for _ in range(2):
+        seen = [(batch["number"].tolist(), batch["t1"][tio.DATA].clone()) for batch in loader]
+        assert len(seen) == len(loader)
+        found["numbers"].append([number for numbers, _ in seen for number in numbers])
+        found["voxels"].extend(voxels for _, voxels in seen)
+    ahead = make()
+    next(iter(ahead))
+    if rank == 0:
+        torch.save(ahead.state_dict(), Path(folder) / "state.pt")
+    torch.distributed.barrier()
+    resumed = make()
+    resumed.load_state_dict(torch.load(Path(folder) / "state.pt"))
+    rest = [number for batch in resumed for number in batch["number"].tolist()]
+    first = found["numbers"][0]
+    assert set(rest) <= set(first) and len(rest) == len(first) - 2, (rest, first)
+    torch.distributed.barrier()
+    return found
 
 
 def voxels():
@@ -558,6 +593,14 @@ def share(rank, subjects, folder):
             sampler.set_epoch(epoch)
             result[name].append(drawn(DataLoader(dataset, batch_size=3, sampler=sampler), epoch, 1))
         result["indices"].append(list(sampler))
+    dataset = tio.SubjectsDataset(subjects, pipeline())
+    result["loader"] = parts(lambda: tio.SubjectsLoader(dataset, 2, shuffle=True), folder, rank)
+    sampler = DistributedSampler(dataset)  # as Lightning puts it into a loader: the state is of no rank either
+    chosen = parts(lambda: tio.SubjectsLoader(dataset, 2, sampler=DistributedSampler(dataset)), folder, rank)
+    assert sorted(chosen["numbers"][0]) == sorted(sampler)
+    plain = tio.SubjectsDataset(subjects, tio.RandomNoise(std=(0.5, 1)))
+    patches = partial(tio.Queue, plain, 8, 2, tio.UniformSampler(4))
+    result["queue"] = parts(lambda: tio.SubjectsLoader(patches(), 2), folder, rank)
     torch.save(result, Path(folder) / f"{rank}.pt")
     torch.distributed.destroy_process_group()
 

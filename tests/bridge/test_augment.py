@@ -1,4 +1,9 @@
-"""A pipeline inside torch: a module, a differentiable function, beside MONAI."""
+"""A pipeline inside torch: a module, a differentiable function."""
+
+import copy
+import pickle
+import warnings
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -94,26 +99,129 @@ def test_it_trains():
     assert layer.weight.grad.abs().sum() > 0
 
 
-def test_monais_dictionaries_and_transforms():
-    monai = pytest.importorskip("monai")
-    from monai.data.meta_tensor import MetaTensor
+def test_gradients_of_batches_and_in_torch_func():
+    t = tio.Compose([tio.RandomAffine(degrees=10), tio.RandomGamma()])
+    f, x = tio.differentiable(t), torch.rand(3, 1, 5, 4, 4) + 0.5
+    torch.testing.assert_close(f(x, 3), t.batch(x, 3), atol=1e-5, rtol=1e-5)  # each element by its own key
+    leaf = x[0].clone().requires_grad_()
+    f(leaf, 3).square().sum().backward()
+    torch.testing.assert_close(torch.func.grad(lambda one: f(one, 3).square().sum())(x[0]), leaf.grad)
+    one_by_one = torch.stack([f(one, 3) for one in x])
+    torch.testing.assert_close(torch.func.vmap(lambda one: f(one, 3))(x), one_by_one, atol=1e-5, rtol=1e-5)
+    per_sample = torch.func.vmap(torch.func.grad(lambda one: f(one, 3).square().sum()))(x)
+    torch.testing.assert_close(per_sample[0], leaf.grad, atol=1e-4, rtol=1e-4)
+    with pytest.raises(ValueError, match="C, I, J, K"):
+        f(torch.rand(4, 4, 4))
 
-    subject = tensors()
-    data = {
-        "image": MetaTensor(subject.t1.data, affine=torch.from_numpy(subject.t1.affine)),
-        "label": subject.label.data,
-        "id": 4,
-    }
-    t = tio.as_monai(tio.Compose([tio.Resample(2.0), tio.RandomNoise()]), images=["image"], labels=["label"])
-    with pytest.raises(ValueError):  # the label has no affine: they are not on one grid
-        t({"image": data["image"], "label": torch.ones(1, 3, 3, 3)})
-    compose = monai.transforms.Compose([monai.transforms.ScaleIntensityd("image"), t])
-    result = compose({**data, "label": MetaTensor(data["label"], affine=data["image"].affine)})
-    expected = tio.Resample(2.0)(subject)
-    assert result["id"] == 4 and result["label"].shape == expected.label.shape
-    torch.testing.assert_close(torch.as_tensor(result["image"].affine), torch.from_numpy(expected.t1.affine))
-    assert torch.equal(result["label"].as_tensor(), expected.label.data)
-    back = tio.from_monai(monai.transforms.ScaleIntensity(0, 2))(subject)
-    assert back.t1.data.max() == 2 and torch.equal(back.label.data, subject.label.data)
-    batch = {"image": MetaTensor(torch.rand(2, 1, 8, 8, 8), affine=torch.eye(4).repeat(2, 1, 1))}
-    assert isinstance(tio.Augment(pipeline())(batch)["image"], MetaTensor)
+
+# -- labels in dictionaries
+
+
+def shift():
+    return tio.RandomFlip(axes=(0, 1, 2), flip_probability=1.0)
+
+
+def test_labels_without_a_channel_move_with_their_image():
+    label = torch.randint(0, 3, (2, 6, 7, 8))
+    batch = {"image": label[:, None].float() + 0.5, "label": label, "age": torch.tensor([3, 4])}
+    result = tio.Augment(tio.Compose([tio.RandomAffine(degrees=20), tio.CropOrPad(5)]))(batch)
+    assert result["label"].shape == (2, 5, 5, 5) and result["label"].dtype == torch.int64
+    result = tio.Augment(shift())(batch)
+    assert torch.equal(result["label"], label.flip(1, 2, 3)) and torch.equal(result["age"], batch["age"])
+    assert torch.equal(result["image"][:, 0] - 0.5, result["label"].float())
+    for stray in (label[0], label[:, None, None]):
+        with pytest.raises(ValueError, match="would not move with it"):
+            tio.Augment(shift())({**batch, "label": stray})
+
+
+def test_floats_that_seem_to_be_labels_are_warned_of_once():
+    image, label = torch.rand(2, 1, 6, 6, 6), torch.randint(0, 3, (2, 1, 6, 6, 6)).float()
+    for name, values in {"label": label + 0.5, "brain_masks": image, "anything": label}.items():
+        augment = tio.Augment(tio.RandomNoise())
+        with pytest.warns(UserWarning, match=f"'{name}'.*labels="):
+            augment({"image": image, name: values})
+        augment({"image": image, name: values})  # warnings are errors
+    augment = tio.Augment(tio.RandomNoise())
+    augment(
+        {"image": torch.zeros(2, 1, 6, 6, 6), "labelled": (100 * image).round()}
+    )  # nothing yet, and too many values
+    kept = tio.Augment(tio.RandomNoise(std=(1, 1)), labels=["label"])({"image": image, "label": label})
+    assert torch.equal(kept["label"], label) and not torch.equal(kept["image"], image)
+    tio.Augment(tio.RandomNoise(), labels=[])({"image": image, "label": label})
+
+
+# -- a module among modules
+
+
+def test_torch_compile_calls_it_between_what_it_compiles():
+    augment = tio.Augment(pipeline(), seed=3)
+    model = torch.nn.Sequential(augment, torch.nn.Conv3d(1, 1, 1))
+    x = torch.rand(2, 1, 8, 8, 8)
+    expected = model[1](tio.Augment(pipeline(), seed=3)(x))
+    fast = torch.compile(model, backend="eager")
+    torch.testing.assert_close(fast(x), expected)
+    assert not torch.equal(fast(x), expected) and augment.count == 2
+
+
+def test_exports_are_refused_by_a_sentence():
+    model, x = tio.Augment(pipeline()), torch.rand(2, 1, 8, 8, 8)
+    with pytest.raises(RuntimeError, match="export the network without it"):
+        torch.export.export(model, (x,))
+    with pytest.raises(RuntimeError, match="export the network without it"), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # torch.jit is deprecated
+        torch.jit.trace(model, x)
+
+
+def test_threads_that_share_it_draw_differently():
+    augment, x = tio.Augment(pipeline(), seed=1), torch.rand(1, 1, 6, 6, 6)
+    with ThreadPoolExecutor(8) as pool:
+        results = list(pool.map(augment, [x] * 24))
+    alone = tio.Augment(pipeline(), seed=1)
+    expected = {alone(x).sum().item() for _ in range(24)}
+    assert {result.sum().item() for result in results} == expected and len(expected) > 16 and augment.count == 24
+
+
+def test_without_a_seed_it_draws_from_torchs_generator():
+    x, found = torch.rand(1, 1, 6, 6, 6), []
+    for seed in (1, 1, 2):
+        torch.manual_seed(seed)
+        augment = tio.Augment(tio.RandomNoise(std=(1, 1)), seed=None)
+        found.append((augment(x), augment(x)))
+    assert torch.equal(found[0][1], found[1][1]) and not torch.equal(*found[0])
+    assert not torch.equal(found[0][0], found[2][0])
+    torch.manual_seed(9)
+    fixed = tio.Augment(tio.RandomNoise(std=(1, 1)), seed=4)(x)
+    assert torch.equal(tio.Augment(tio.RandomNoise(std=(1, 1)), seed=4)(x), fixed)
+    for seed in (1.5, True, "4"):
+        with pytest.raises(TypeError, match="seed"):
+            tio.Augment(pipeline(), seed=seed)
+
+
+@pytest.mark.parametrize("seed", [3, 2**63 + 5, None])
+def test_its_state_is_of_tensors_and_may_be_missing(seed):
+    model = torch.nn.Sequential(tio.Augment(pipeline(), seed=seed), torch.nn.Conv3d(1, 2, 3))
+    model[0].count = 7
+    state = model.state_dict()
+    assert all(isinstance(value, torch.Tensor) for value in state.values())  # as safetensors wants it
+    other = torch.nn.Sequential(tio.Augment(pipeline(), seed=1), torch.nn.Conv3d(1, 2, 3))
+    other.load_state_dict(state)
+    assert (other[0].seed, other[0].count) == (seed, 7)
+    other.load_state_dict({name: value for name, value in state.items() if "_extra_state" not in name})
+    assert (other[0].seed, other[0].count) == (seed, 7)
+    copied = pickle.loads(pickle.dumps(copy.deepcopy(model)))
+    assert copied[0].count == 7
+
+
+def test_images_of_two_axes_are_refused_by_that_name():
+    flat = torch.rand(2, 1, 8, 8)
+    for batch in (flat, {"image": flat}, {"image": flat, "label": flat[:, 0].long()}):
+        with pytest.raises(ValueError, match=r"two axes is one slice: give tensor\[..., None\]"):
+            tio.Augment(shift())(batch)
+    assert torch.equal(tio.Augment(shift())(flat[..., None])[..., 0], flat.flip(2, 3))
+
+
+def test_empty_batches_come_back_empty():
+    augment = tio.Augment(tio.Compose([tio.RandomAffine(degrees=5), tio.CropOrPad((4, 5, 6))]))
+    result = augment({"image": torch.rand(0, 2, 8, 8, 8), "label": torch.zeros(0, 8, 8, 8, dtype=torch.int64)})
+    assert result["image"].shape == (0, 2, 4, 5, 6) and result["label"].shape == (0, 4, 5, 6)
+    assert result["label"].dtype == torch.int64

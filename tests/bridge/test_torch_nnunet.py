@@ -1,13 +1,14 @@
 """The mix-in for nnU-Net's trainer, on a trainer of the same methods; nnunetv2 itself is in no group here."""
 
+import subprocess
+from pathlib import Path
 from types import SimpleNamespace
 
-import pytest
 import torch
 from bridge.shared import time_limit as time_limit
 
 import medjax as mj
-from torch_bridge.nnunet import MedjaxAugmentation, centred
+from torch_bridge.nnunet import MedjaxAugmentation, centred, line
 
 
 class Trainer:
@@ -16,10 +17,15 @@ class Trainer:
     device = torch.device("cpu")
     current_epoch, num_iterations_per_epoch = 0, 10
 
-    def __init__(self, patch=(12, 12, 12), scales=((1, 1, 1), (0.5, 0.5, 0.5)), use_mask=(False,), regions=None):
+    def __init__(
+        self, patch=(12, 12, 12), scales=((1, 1, 1), (0.5, 0.5, 0.5)), use_mask=(False,), regions=None, cascaded=False
+    ):
+        self.is_cascaded = cascaded
         self.configuration_manager = SimpleNamespace(patch_size=patch, use_mask_for_norm=use_mask)
         self.scales = scales
-        self.label_manager = SimpleNamespace(has_regions=bool(regions), foreground_regions=regions, ignore_label=None)
+        self.label_manager = SimpleNamespace(
+            has_regions=bool(regions), foreground_regions=regions, ignore_label=None, foreground_labels=[1, 2]
+        )
         self.seen = []
 
     @staticmethod
@@ -39,7 +45,7 @@ class Mine(MedjaxAugmentation, Trainer):
 
     def augmentation(self, patch_size, scales):
         preset = super().augmentation(patch_size, scales)
-        kept = (mj.CropOrPad, mj.RemapLabels, mj.Resize, mj.RandomFlip)
+        kept = (mj.CropOrPad, mj.RemapLabels, mj.Resize, mj.RandomFlip, mj.Regions)
         return mj.Compose([member for member in preset.members if isinstance(member, kept)])
 
 
@@ -55,8 +61,6 @@ def test_workers_leave_the_patch_as_it_is():
     transforms = Mine().get_training_transforms((8, 8, 8), is_cascaded=False)
     image = torch.zeros(1)
     assert transforms(image=image, segmentation=image)["image"] is image
-    with pytest.raises(ValueError, match="no augmentation of the previous stage"):
-        Mine.get_training_transforms((8, 8, 8), is_cascaded=True)
 
 
 def test_a_step_sees_the_middle_augmented_and_its_targets():
@@ -112,6 +116,28 @@ def test_regions():
     trainer.train_step(batch())
     for labels, regions in zip(plain.seen[0]["target"], trainer.seen[0]["target"]):
         assert torch.equal(regions, torch.cat([labels > 0, labels == 2], 1))
+
+
+def test_a_cascade_sees_the_stage_before_behind_the_data():
+    given = batch()
+    previous = given["target"].clamp(min=0)
+    trainer = Mine(cascaded=True)
+    trainer.train_step({**given, "target": torch.cat([given["target"], previous], 1)})
+    seen = trainer.seen[0]
+    assert seen["data"].shape == (2, 3, 12, 12, 12) and seen["data"].dtype == torch.float32
+    # It has moved with the labels, of which it is a copy here: one channel for each.
+    for channel, label in ((1, 1), (2, 2)):
+        assert torch.equal(seen["data"][:, channel], (seen["target"][0][:, 0] == label).float())
+    plain = Mine()
+    plain.train_step(batch())
+    assert torch.equal(seen["data"][:, :1], plain.seen[0]["data"])
+
+
+def test_the_line_for_a_shell_finds_the_trainers_and_keeps_others():
+    shell = f'nnUNet_extTrainer=/others; {line()}; echo "$nnUNet_extTrainer"'
+    found = subprocess.run(["bash", "-c", shell], capture_output=True, text=True, check=True).stdout.strip()
+    folder, others = found.split(":")
+    assert others == "/others" and "class nnUNetTrainerMedjax(" in (Path(folder) / "medjax_trainers.py").read_text()
 
 
 def test_the_preset_without_its_choice_of_a_place():
