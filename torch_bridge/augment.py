@@ -71,7 +71,7 @@ class Augment(torch.nn.Module):
 
     def forward(self, batch: Any) -> Any:
         """The augmented batch."""
-        if torch.compiler.is_exporting() or torch.jit.is_tracing():
+        if torch.compiler.is_exporting() or torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]
             raise RuntimeError(
                 "Augment is a program of JAX, which torch.export and torch.jit cannot write: export the network "
                 "without it, and the pipeline by jax.export"

@@ -7,8 +7,10 @@ import numpy as np
 import torch
 from monai.data.meta_obj import get_track_meta
 from monai.data.meta_tensor import MetaTensor
-from monai.transforms import Compose, InvertibleTransform, MapTransform, Randomizable
+from monai.transforms.compose import Compose
+from monai.transforms.inverse import InvertibleTransform
 from monai.transforms.traits import MultiSampleTrait
+from monai.transforms.transform import MapTransform, Randomizable
 from monai.utils.enums import TraceKeys
 from monai.utils.type_conversion import convert_to_tensor
 
@@ -158,7 +160,7 @@ class FromMonai:
         result = subject._with(dict(subject.items()))
         for name in names:
             image = images[name]
-            made = self.transform(MetaTensor(image.data.clone(), affine=torch.from_numpy(image.affine)))
+            made: Any = self.transform(MetaTensor(image.data.clone(), affine=torch.from_numpy(image.affine)))
             affine = np.asarray(made.affine, np.float64) if is_meta(made) else image.affine
             result[name] = image.like(made.as_tensor() if is_meta(made) else torch.as_tensor(made), affine)
         return result

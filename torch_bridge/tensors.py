@@ -160,7 +160,7 @@ def as_tensor(image: Image, like: Any) -> torch.Tensor:
         data = data.squeeze(-4)
     if not is_meta(like):
         return data
-    made = type(like)(data)
+    made: Any = type(like)(data)
     made.copy_meta_from(like)
     affine, given = np.array(image._source.affine, np.float64), like.affine
     if given.shape[-1] == 3:

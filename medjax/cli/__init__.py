@@ -27,7 +27,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     """Run a command."""
     top = parser()
     with suppress(ImportError):
-        import argcomplete
+        import argcomplete  # pyright: ignore[reportMissingImports]
 
         argcomplete.autocomplete(top)
     asked = top.parse_args(argv)

@@ -109,8 +109,8 @@ def still_true(file: Path, was: Image, made: Image) -> dict[str, Any]:
     if not isinstance(said, dict):
         raise ValueError(f"{file} must hold one object of JSON")
     kept = TECHNICAL
-    affines = (np.asarray(image.affine, np.float64) for image in (was, made))
-    if was.spatial_shape != made.spatial_shape or not io.same_grid(*affines, was.spatial_shape):
+    before, after = (np.asarray(image.affine, np.float64) for image in (was, made))
+    if was.spatial_shape != made.spatial_shape or not io.same_grid(before, after, was.spatial_shape):
         kept = kept - OF_THE_GRID
     if was.shape[0] != made.shape[0]:
         kept = kept - OF_THE_VOLUMES

@@ -144,7 +144,9 @@ def labelled(part: Planes, layout: Layout, rows: slice) -> bool:
 
 def probable(part: Planes, layout: Layout, row: slice) -> None:
     """Fill in the probabilities of one row."""
+    found = layout.target.probabilities
+    assert found is not None
     whole = [in_tiles(axis.cell, axis.fraction, len(axis.cell)) for axis in layout.axes[1:]]
     planes, line = rows_of(part, layout.axes[0], row, 1, min(2, part.buffer.shape[1]))
     values = all_on_lines(planes, (line, *whole), finish=layout.target.finish)
-    layout.target.probabilities[(slice(None), *box_of(layout, row))] = np.asarray(values)
+    found[(slice(None), *box_of(layout, row))] = np.asarray(values)

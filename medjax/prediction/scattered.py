@@ -91,10 +91,12 @@ def within(points: np.ndarray, shape: Shape3) -> np.ndarray:
 
 def probable(part: Planes, points: np.ndarray, begin: np.ndarray, rows: slice, target: Target) -> None:
     """Fill in the probabilities of some rows, one after the other."""
+    found = target.probabilities
+    assert found is not None
     for n, row in enumerate(range(rows.start, rows.stop)):
         at = points[:, n : n + 1]
         clipped = np.stack([np.clip(x, 0, size - 1) + b for x, size, b in zip(at, part.shape, begin, strict=True)])
         values = all_at_points(part.buffer, clipped.astype(np.float32), finish=target.finish)
         shown = within(at, part.shape)[None]
-        there = target.probabilities[:, row : row + 1]
+        there = found[:, row : row + 1]
         there[...] = np.where(shown, np.asarray(values), there)
