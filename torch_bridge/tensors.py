@@ -162,7 +162,8 @@ def as_tensor(image: Image, like: Any) -> torch.Tensor:
         return data
     made: Any = type(like)(data)
     made.copy_meta_from(like)
-    affine, given = np.array(image._source.affine, np.float64), like.affine
+    meta: Any = like
+    affine, given = np.array(image._source.affine, np.float64), meta.affine
     if given.shape[-1] == 3:
         affine = affine[(..., *PLANE)]
     if given.ndim == 2 and affine.ndim == 3 and (affine == affine[0]).all():
@@ -171,5 +172,5 @@ def as_tensor(image: Image, like: Any) -> torch.Tensor:
     if "pixdim" in made.meta:
         pixdim = torch.as_tensor(made.meta["pixdim"]).clone()
         pixdim[..., 1:4] = torch.from_numpy(np.linalg.norm(homogeneous(affine)[..., :3, :3], axis=-2)).to(pixdim)
-        made.meta["pixdim"] = pixdim if isinstance(like.meta["pixdim"], torch.Tensor) else pixdim.numpy()
+        made.meta["pixdim"] = pixdim if isinstance(meta.meta["pixdim"], torch.Tensor) else pixdim.numpy()
     return made
