@@ -204,7 +204,7 @@ def elected(
     one = 1 if decision.thresholds is None else 0
     alone = jnp.where(count == 0, 0, labels[classes[0]]).astype(labels.dtype)
     found = jax.lax.cond(count == one, lambda: jnp.full(size, alone), vote)
-    return found, jnp.isnan(least).any()
+    return found, jnp.isnan(block).any()
 
 
 @partial(jax.jit, static_argnames="finish")
