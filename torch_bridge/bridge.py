@@ -16,7 +16,8 @@ from medjax.transforms.compose import Group
 from medjax.transforms.program import is_random
 from medjax.transforms.transform import register
 from torch_bridge import forked, users
-from torch_bridge.arguments import NEAREST, ArgumentError, argument_errors, hydra_config, nearest_known
+from torch_bridge.arguments import BASE, NEAREST, ArgumentError, argument_errors, hydra_config, nearest_known
+from torch_bridge.by_image import arguments_of_each, given_by_image, named_arguments
 from torch_bridge.history import Composed
 from torch_bridge.image import Image
 from torch_bridge.lending import to_medjax
@@ -64,10 +65,14 @@ class Bridge:
     image, and gives the same type back, on the device it came from, never a changed input. Without `key` it draws one
     from torch's default generator, if anything is random; a key is a `jax.random.key`, or an integer as a seed. In a
     forked child the process that it was forked from computes.
+    Where p is 0, what is given is given back itself. Arguments of an intensity transform that draws nothing may be
+    dictionaries by the name of the image; then it is a step in torch, and an image that one of them lacks is an error.
     A subclass of the user's that defines `apply_transform` or `__call__` is a step in torch.
     """
 
     label_keys: Sequence[str] | None = None
+    each: Mapping[str, Any] | None = None
+    """The transform of each image, where arguments are given by image."""
     copy = True
     args_names: Sequence[str] = ()
 
@@ -86,8 +91,18 @@ class Bridge:
         for name in ("image_interpolation", "label_interpolation"):
             if kwargs.get(name) in tuple(NEAREST):
                 kwargs[name] = nearest_known(name, kwargs[name])
+        given = named_arguments(type(self), args, kwargs)
+        by_image = given_by_image(type(self), given)
         with argument_errors():
+            if by_image:
+                each = arguments_of_each(given, by_image)
+                args, kwargs = (), {n: v for n, v in given.items() if n in BASE} | next(iter(each.values()))
+                object.__setattr__(
+                    self, "each", {n: own_class(type(self))(**own, include=(n,)) for n, own in each.items()}
+                )
             super().__init__(*args, **kwargs)
+        for name, value in by_image.items():
+            object.__setattr__(self, name, value)
         if isinstance(self, Group) and isinstance(vars(self).get("transforms"), tuple):
             object.__setattr__(self, "transforms", Members(self.members))
         if label_keys is not None:
@@ -97,7 +112,7 @@ class Bridge:
     def looks(self) -> bool:
         """Whether it has a body in torch: of the user's, or one that must see a subject to know what it does."""
         cls: Any = type(self)
-        return cls.apply_transform is not Bridge.apply_transform
+        return self.each is not None or cls.apply_transform is not Bridge.apply_transform
 
     def __init_subclass__(cls, **kwargs: Any):
         super().__init_subclass__(**kwargs)
@@ -106,6 +121,8 @@ class Bridge:
     def __setattr__(self, name: str, value: Any) -> None:
         """Set an argument, checked as when it is built, or an attribute of a subclass of the user's."""
         known = {f.name: f.metadata.get("convert") for f in fields(cast(Any, self))}
+        if self.each is not None and name in known and name not in BASE:
+            raise ArgumentError(f"{name} was given by image, or beside what was: make a new {self.name}")
         convert = known.get(name)
         if name == "transforms" and isinstance(self, Group):
             value, convert = Members(as_members(value)), None
@@ -114,6 +131,8 @@ class Bridge:
     def __call__(self: Any, x: Any, key: Any = None, *, labels: Any = ()) -> Any:
         if self.looks:
             return users.Transform.__call__(self, x)
+        if isinstance(self.p, int | float | np.ndarray | np.number) and self.p == 0:
+            return x
         return self.compiled(x, key, labels or self.label_keys or ())
 
     def compiled(self: Any, x: Any, key: Any = None, labels: Any = ()) -> Any:
@@ -133,6 +152,8 @@ class Bridge:
 
     def apply_transform(self: Any, subject: Any) -> Any:
         """What it does to a subject, whatever p: for a subclass of the user's to call."""
+        if self.each is not None:
+            return applied_to_each(self.each, subject, self.include, self.exclude)
         made = copy.copy(self)
         object.__setattr__(made, "p", 1.0)
         return made.compiled(subject)
@@ -157,6 +178,8 @@ class Bridge:
         """
         if is_group_class(type(self)):
             return not self.chooses and all(member.is_invertible() for member in self.members)
+        if self.each is not None:
+            return all(t.is_invertible() for t in self.each.values())
         return not is_random(self) and is_invertible(self) and not getattr(self, "reshapes", False)
 
     def inverse(self: Any, warn: bool = True) -> Any:
@@ -173,6 +196,8 @@ class Bridge:
             raise RuntimeError(
                 f"{self.name} is not invertible; subject.apply_inverse_transform() undoes what was drawn"
             )
+        if self.each is not None:
+            return Composed([t.inverse() for t in self.each.values()])
         return lambda x: self.invert(x, self.sample(None, x), like=x)
 
     def sample(self: Any, key: Any, subject: Any) -> Any:
@@ -193,6 +218,22 @@ class Bridge:
 def as_argument(value: Any) -> Any:
     """An argument as medjax takes it: images of the bridge are its own."""
     return value.as_medjax() if isinstance(value, Image) else value
+
+
+def own_class(cls: type) -> Any:
+    """The bridge's own class of a transform that may be a subclass of the user's."""
+    return next(each for each in cls.__mro__ if Bridge in each.__bases__)
+
+
+def applied_to_each(each: Mapping[str, Any], subject: Subject, include: Any, exclude: Any) -> Subject:
+    """A subject with each scalar image transformed by the transform of its name; raises ArgumentError without one."""
+    for name in subject.get_images_dict(True, include, exclude):
+        if name not in each:
+            raise ArgumentError(
+                f"arguments are given for {', '.join(each)}, and not for image {name!r}: add it, or exclude it"
+            )
+        subject = each[name](subject)
+    return subject
 
 
 def can_invert(t: Any, warn: bool) -> bool:

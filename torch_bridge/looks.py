@@ -36,18 +36,25 @@ class Looks:
         return shown(figure, show, return_fig)
 
     def show(self, viewer_path: str | Path | None = None) -> None:
-        """Open the image in a viewer; None for the one that SITK_SHOW_COMMAND names."""
-        viewer = objects.sitk().ImageViewer()
+        """Open the image in a viewer; None for that of SITK_SHOW_COMMAND, or one that is found (Slicer, ITK-SNAP).
+
+        Raises RuntimeError if there is none.
+        """
+        viewer, image = objects.sitk().ImageViewer(), self.as_sitk()  # pyright: ignore
         if self.type == "label":
             viewer.SetFileExtension(".seg.nrrd")
         if viewer_path is not None:
             viewer.SetApplication(str(viewer_path))
         try:
-            viewer.Execute(self.as_sitk())  # pyright: ignore
+            viewer.Execute(image)
         except RuntimeError as error:
-            raise RuntimeError(
-                "no viewer was found: give viewer_path, or set the environment variable SITK_SHOW_COMMAND"
-            ) from error
+            found = guess_external_viewer()
+            if found is None:
+                raise RuntimeError(
+                    "no viewer was found: give viewer_path, or set the environment variable SITK_SHOW_COMMAND"
+                ) from error
+            viewer.SetApplication(str(found))
+            viewer.Execute(image)
 
     def hist(self, show: bool = True, **options: Any) -> Any:
         """Draw a histogram of the voxels; options go to matplotlib's `hist`."""
@@ -82,16 +89,24 @@ class Looks:
 
         frames = [Image.fromarray(frame) for frame in frames_of(self.data, axis, rescale)]
         frames = frames[::-1] if reverse else frames
-        each = max(1, round(1000 * duration / len(frames)))
+        each = 1000 * duration / len(frames)
         if each < 10:
-            warnings.warn(f"{each} ms is less than the 10 ms that viewers show a frame", RuntimeWarning, stacklevel=2)
+            warnings.warn(
+                f"{len(frames)} frames take {len(frames) / 100:g} s instead of {duration:g}: a frame of a GIF is shown "
+                "for 10 ms at least",
+                RuntimeWarning,
+                stacklevel=2,
+            )
         frames[0].save(
-            output_path, save_all=True, append_images=frames[1:], optimize=optimize, duration=each, loop=loop
+            output_path, save_all=True, append_images=frames[1:], optimize=optimize, duration=max(each, 10), loop=loop
         )
 
-    def to_video(self, output_path: str | Path, **options: Any) -> None:
+    def to_video(
+        self, output_path: str | Path, frame_rate: float | None = 15, seconds: float | None = None,
+        direction: str = "I", verbosity: str = "error",
+    ) -> None:  # fmt: skip
         """Write a video of the slices; see `make_video`."""
-        make_video(self.to_ras(), output_path, **options)  # pyright: ignore
+        make_video(self.to_ras(), output_path, seconds, frame_rate, direction, verbosity)  # pyright: ignore
 
     def _repr_html_(self) -> str:
         """A picture for notebooks; text without matplotlib."""
@@ -172,42 +187,62 @@ def coloured(labels: np.ndarray, colours: dict[int, Any]) -> np.ndarray:
 
 
 def frames_of(tensor: torch.Tensor, axis: int, rescale: bool) -> list[np.ndarray]:
-    """Slices across a voxel axis, uint8, (rows, columns) or with three colours."""
+    """Slices across a voxel axis, uint8, (rows, columns) or with three colours, turned as TorchIO turns them."""
     data = tensor.detach().cpu().float().numpy()
     if rescale:
         low, high = data.min(), data.max()
         data = (data - low) / max(high - low, np.finfo(np.float32).tiny) * 255
     data = np.clip(data if len(data) == 3 else data[:1], 0, 255).astype(np.uint8)
-    slices = np.moveaxis(data, axis + 1, 0)  # (n, C, across, up)
-    made = [np.ascontiguousarray(np.transpose(each, (2, 1, 0))[::-1]) for each in slices]
-    return [each[..., 0] if each.shape[-1] == 1 else each for each in made]
+    slices = np.transpose(data, (*np.roll([1, 2, 3], -axis), 0))  # (n, across, up, C), or (n, up, across, C) for axis 1
+    slices = slices[:, ::-1] if axis == 1 else slices.swapaxes(1, 2)[:, ::-1, ::-1]
+    return [np.ascontiguousarray(each[..., 0] if each.shape[-1] == 1 else each) for each in slices]
+
+
+TURNED = {"I": "IPL", "S": "SPL", "A": "AIL", "P": "PIL", "R": "RIP", "L": "LIP"}
+"""Towards what the slices, the rows and the columns of a video follow each other."""
 
 
 def make_video(
-    image: Any, output_path: str | Path, frame_rate: float | None = 15, seconds: float | None = None,
+    image: Any, output_path: str | Path, seconds: float | None = None, frame_rate: float | None = None,
     direction: str = "I", verbosity: str = "error",
 ) -> None:  # fmt: skip
-    """Write the slices of an image that lies along R, A, S as a video, by the program ffmpeg.
+    """Write the slices of an image of one channel that lies along R, A, S as a video, by the program ffmpeg.
 
     frame_rate: slices in a second; or seconds: how long all of them take.  direction: towards which they follow.
-    Raises ValueError unless one of the two is given, RuntimeError without ffmpeg.
+    Voxels are squares of the smaller side, on a picture of even sides. What reaches below 0 or above 255 is rescaled.
+    Raises ValueError unless one of the two is given, and for several channels, RuntimeError without ffmpeg.
     """
     if (frame_rate is None) == (seconds is None):
         raise ValueError(f"give frame_rate or seconds, one of the two, got {frame_rate!r} and {seconds!r}")
-    letter = direction[0].upper() if isinstance(direction, str) and direction else ""
-    if letter not in tuple("RLAPSI"):
-        raise ValueError(f"direction must be one of R, L, A, P, S, I, got {direction!r}")
+    turned = TURNED.get(direction.upper()) if isinstance(direction, str) else None
+    if turned is None:
+        raise ValueError(f"direction must be one of {', '.join(TURNED)}, got {direction!r}")
+    if len(image.data) != 1:
+        raise ValueError(f"a video shows one channel, got {len(image.data)}")
     if shutil.which("ffmpeg") is None:
         raise RuntimeError("a video needs the program ffmpeg, which was not found")
-    frames = frames_of(image.data, "RAS".index({"L": "R", "P": "A", "I": "S"}.get(letter, letter)), True)
-    frames = frames if letter in "RAS" else frames[::-1]
-    frames = [frame[: len(frame) // 2 * 2, : frame.shape[1] // 2 * 2] for frame in frames]
-    rate = len(frames) / seconds if frame_rate is None else frame_rate  # pyright: ignore
-    height, width = frames[0].shape[:2]
-    kind = "gray" if frames[0].ndim == 2 else "rgb24"
-    given = ["-f", "rawvideo", "-pix_fmt", kind, "-s", f"{width}x{height}", "-r", str(rate), "-i", "-"]
-    command = ["ffmpeg", "-y", "-loglevel", verbosity, *given, "-pix_fmt", "yuv420p", os.fspath(output_path)]
-    subprocess.run(command, input=b"".join(frame.tobytes() for frame in frames), check=True)
+    volume, sides = image.data[0].detach().cpu().numpy(), np.array(image.spacing)
+    low, high = float(volume.min()), float(volume.max())
+    if low < 0 or high > 255:
+        warnings.warn(f"values from {low:g} to {high:g} are rescaled to 0 and 255", RuntimeWarning, stacklevel=3)
+        volume = (volume - low) / (high - low) * 255
+    axes = ["RLAPSI".index(letter) // 2 for letter in turned]
+    volume = np.flip(np.transpose(volume, axes), [i for i, letter in enumerate(turned) if letter in "LPI"])
+    frames, (_, tall, wide) = volume.astype(np.uint8), sides[axes]
+    count, height, width = frames.shape
+    even = (max(2, 2 * round(n * side / min(tall, wide) / 2)) for n, side in ((width, wide), (height, tall)))
+    rate = count / seconds if frame_rate is None else frame_rate  # pyright: ignore
+    given = ["-f", "rawvideo", "-pix_fmt", "gray", "-s", f"{width}x{height}", "-r", str(rate), "-i", "-"]
+    made = ["-vf", "scale={}:{}".format(*even), "-pix_fmt", "yuv420p", os.fspath(output_path)]
+    subprocess.run(["ffmpeg", "-y", "-loglevel", verbosity, *given, *made], input=frames.tobytes(), check=True)
+
+
+def guess_external_viewer() -> Path | None:
+    """The program that SITK_SHOW_COMMAND names, or ITK-SNAP or Slicer where they are found."""
+    named = os.environ.get("SITK_SHOW_COMMAND")
+    found = (shutil.which(name) for name in ("itksnap", "ITK-SNAP", "Slicer"))
+    program = named or next((each for each in found if each), None)
+    return None if program is None else Path(program)
 
 
 def as_html(item: Any) -> str:

@@ -134,6 +134,7 @@ class Pending:
     def several(self, x: Any) -> Batch:
         """A batch, transformed: in one program where its results are of one shape."""
         batch, t = x._with(x._items), self.held.transform
+        batch._shows = None  # what was done is known at the end
         subjects, device = self.subjects or batch.unstacked, self.device or WHERE_COMPUTED
         if has_torch(t):
             return self.in_steps(subjects() if callable(subjects) else subjects)

@@ -15,10 +15,14 @@ import medjax as mj
 from medjax.annotations import Annotation
 from medjax.subject import stack_annotations, stack_arrays, unstack_item
 from torch_bridge.agreement import Agreement
+from torch_bridge.constants import HISTORY
 from torch_bridge.history import WithHistory
 from torch_bridge.image import Image, LabelMap, ScalarImage, collated
 from torch_bridge.looks import as_html, plot_subject
 from torch_bridge.store import Store, blank
+
+HISTORIES = (HISTORY, "applied_transforms")
+"""Names under which a batch may have what was done to its subjects."""
 
 
 class Items(Store):
@@ -234,9 +238,18 @@ class Batch(Items):
     """
 
     _histories: list[list[Any]] | None = None
+    _shows: str | None = None
+    """'history' or 'applied_transforms', where the batch has that of its subjects among its items, once it is ready."""
 
     def __init__(self, items: Any):
         self._items, self._pending = dict(items), None
+
+    def _ready(self) -> dict[str, Any]:
+        items, name = super()._ready(), self._shows
+        if name is not None:
+            self._shows = None  # before it is looked at again
+            items[name] = [getattr(subject, name) for subject in self.unstacked()]
+        return items
 
     @property
     def batch_size(self) -> int:
@@ -245,7 +258,8 @@ class Batch(Items):
 
     def unstacked(self) -> list[Subject]:
         """The subjects; their images share the memory of the batch."""
-        made = [Subject({n: element(item, i) for n, item in self.items()}) for i in range(self.batch_size)]
+        given = {n: item for n, item in self.items() if n not in HISTORIES}
+        made = [Subject({n: element(item, i) for n, item in given.items()}) for i in range(self.batch_size)]
         for subject, records in zip(made, self._histories or (), strict=False):
             subject.applied_transforms = records
         return made

@@ -7,7 +7,7 @@ Compose are inherited. The one mixin changes what goes in and out, where the key
 import difflib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache
+from functools import lru_cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -20,8 +20,9 @@ from torch_bridge import users
 from torch_bridge.arguments import BASE, ArgumentError
 from torch_bridge.bridge import Bridge
 from torch_bridge.files import TENSORS
-from torch_bridge.image import Image, LabelMap, ScalarImage
+from torch_bridge.image import Image
 from torch_bridge.masks import MaskFunction
+from torch_bridge.painting import Asked, as_pair, check_lengths, paint
 from torch_bridge.steps import TorchStep
 from torch_bridge.subject import Subject
 from torch_bridge.voxels import checked_affine
@@ -39,7 +40,15 @@ HINTS = {
     "Standardize": "ZNormalization",
 }
 """What TorchIO 2 and MONAI call a transform of medjax."""
-OVERRIDDEN = ("Compose", "HistogramStandardization", "OneHot", "PCA", "RandomLabelsToImage", "Resample")
+OVERRIDDEN = (
+    "Compose",
+    "HistogramStandardization",
+    "LabelsToImage",
+    "OneHot",
+    "PCA",
+    "RandomLabelsToImage",
+    "Resample",
+)
 """Transforms that have more of TorchIO's than `adapted` gives them."""
 INVERSES: dict[str, Callable[..., Any]] = {
     "Crop": lambda t, warn=True: globals()["Pad"](t.cropping),
@@ -63,6 +72,9 @@ def adapted(cls: type[mj.Transform]) -> Any:
     body = {
         "__module__": __name__,
         "args_names": tuple(parameter.name for parameter in given if parameter.name not in BASE),
+        "main_names": tuple(
+            p.name for p in given if p.name not in BASE and p.kind is not inspect.Parameter.KEYWORD_ONLY
+        ),
         "__qualname__": cls.__name__,
         "__doc__": cls.__doc__,
         "__signature__": inspect.Signature([*given, *accepted]),
@@ -257,15 +269,34 @@ class Compose(adapted(REGISTRY["Compose"])):  # pyright: ignore
 
 
 @lru_cache(64)
-def labels_to_image(arguments: tuple[tuple[str, Any], ...]) -> Any:
+def painter_of(**arguments: Any) -> Any:
     """medjax's `RandomLabelsToImage` of these arguments, the same one each time: its program is found again."""
-    return adapted_labels(**dict(arguments))
+    return bridged(mj.RandomLabelsToImage(**arguments))
 
 
-adapted_labels = adapted(REGISTRY["RandomLabelsToImage"])
+class Painter:
+    """Abstract. Before an adapted transform: it looks at the label map for what TorchIO's arguments leave open."""
+
+    asked: Asked | None = None
+    """None for a transform of medjax that was brought here, which leaves nothing open."""
+    image_key: str
+
+    @property
+    def looks(self) -> bool:
+        """Whether it was given TorchIO's arguments."""
+        return self.asked is not None
+
+    def options(self) -> dict[str, Any]:
+        """What medjax's transform is given beside labels, means and stds."""
+        raise NotImplementedError(f"{type(self).__name__} must define options")
+
+    def apply_transform(self: Any, subject: Subject) -> Subject:
+        if self.asked is None:
+            return super().apply_transform(subject)  # pyright: ignore
+        return paint(subject, self.asked, self.image_key, partial(painter_of, **self.options()))
 
 
-class RandomLabelsToImage(adapted_labels):  # pyright: ignore
+class RandomLabelsToImage(Painter, adapted(REGISTRY["RandomLabelsToImage"])):  # pyright: ignore
     """`medjax.RandomLabelsToImage` with TorchIO's defaults, which look at the label map: a step in torch.
 
     label_key: None for the first label map.  used_labels: None for all labels that are there.  mean, std: one number or
@@ -280,69 +311,38 @@ class RandomLabelsToImage(adapted_labels):  # pyright: ignore
         default_std: Any = (0.01, 0.1), discretize: bool = False, ignore_background: bool = False, **kwargs: Any,
     ):  # fmt: skip
         check_lengths(used_labels, mean, std)
+        default_mean = 2 * (default_mean,) if isinstance(default_mean, int | float) else default_mean
         super().__init__(
             label_key or "label", (0,) if used_labels is None else used_labels, image_key, default_mean=default_mean,
             default_std=default_std, ignore_background=ignore_background, **kwargs,
         )  # fmt: skip
-        object.__setattr__(self, "asked", (label_key, used_labels, mean, std, discretize))
+        object.__setattr__(self, "asked", Asked(label_key, used_labels, mean, std, discretize))
 
-    @property
-    def looks(self) -> bool:
-        """Whether it was given TorchIO's arguments, and is none of medjax's brought here."""
-        return "asked" in self.__dict__
-
-    def apply_transform(self, subject: Subject) -> Subject:
-        if not self.looks:
-            return super().apply_transform(subject)
-        label_key, used, mean, std, discretize = self.asked
-        maps = [name for name, image in subject.items() if isinstance(image, LabelMap)]
-        if not label_key and not maps:
-            raise ArgumentError(f"RandomLabelsToImage needs a label map, the subject has {', '.join(subject)}")
-        image = subject.get_label_map(label_key or maps[0])
-        data = image.data
-        if len(data) > 1 and discretize:
-            most, data = data.max(0, keepdim=True)
-            data[most == 0] = -1
-        labels = [v for v in data.unique().tolist() if v >= 0] if len(data) == 1 else list(range(len(data)))
-        chosen = [int(v) for v in labels if used is None or v in used]
-        given = {"label_key": "label", "used_labels": tuple(chosen), "image_key": "image"}
-        for name, value in {"mean": mean, "std": std}.items():
-            if value is not None:
-                each = labels if len(value) == len(labels) else list(used or ())
-                if len(value) != len(each):
-                    raise RuntimeError(f"{name} must hold one number or pair for each label, {labels}, got {value!r}")
-                known = {label: as_pair(v) for v, label in zip(value, each, strict=True)}
-                given[name] = tuple(known[label] for label in chosen)
-        for name in ("default_mean", "default_std", "ignore_background"):
-            given[name] = as_pair(getattr(self, name)) if name != "ignore_background" else self.ignore_background
-        new = image.data.new_zeros((1, *image.spatial_shape), dtype=torch.float32)
-        if chosen:
-            new = labels_to_image(tuple(given.items()))(Subject(label=image.like(data)))["image"].data
-        if self.image_key in subject:
-            inside = torch.isin(data, torch.tensor(chosen)) if len(data) == 1 else data[chosen].sum(0, True) >= 0.5
-            new = torch.where(inside, new, subject[self.image_key].data.float())
-        subject[self.image_key] = ScalarImage(tensor=new, affine=image.affine)
-        return subject
+    def options(self) -> dict[str, Any]:
+        drawn_from = {name: as_pair(getattr(self, name)) for name in ("default_mean", "default_std")}
+        return {**drawn_from, "ignore_background": self.ignore_background}
 
 
-def check_lengths(used_labels: Any, mean: Any, std: Any) -> None:
-    """Raise an ArgumentError unless each is None or a sequence, of as many as the others."""
-    given = {"used_labels": used_labels, "mean": mean, "std": std}
-    for name, value in given.items():
-        if value is not None and (isinstance(value, str) or not hasattr(value, "__len__")):
-            raise ArgumentError(f"{name} must be a sequence, one for each label, got {value!r}")
-        if name != "used_labels" and not all(
-            isinstance(n, int | float) for v in value or () for n in np.ravel(v).tolist()
-        ):
-            raise ArgumentError(f"{name} must hold numbers or pairs of them, got {value!r}")
-    counts = {name: len(value) for name, value in given.items() if value is not None}
-    if len(set(counts.values())) > 1:
-        raise ArgumentError(f"used_labels, mean and std must be of one length, got {counts}")
+class LabelsToImage(Painter, adapted(REGISTRY["LabelsToImage"])):  # pyright: ignore
+    """`medjax.LabelsToImage` with TorchIO's arguments, which look at the label map: a step in torch.
 
+    mean, std: one number for each label that is there, or for each of used_labels.  used_labels: None for all that are
+    there.  seed: of the noise; None for another one in each call.  The rest as in `RandomLabelsToImage`.
+    Raises RuntimeError for a mean or std that does not have as many, TypeError for a label_key that is no label map.
+    """
 
-def as_pair(value: Any) -> Any:
-    """Numbers that can be hashed: one, or two."""
-    return tuple(float(v) for v in np.ravel(value)) if np.ndim(value) else float(value)
+    def __init__(
+        self, label_key: str, mean: Sequence[float], std: Sequence[float], image_key: str = "image_from_labels",
+        used_labels: Sequence[int] | None = None, ignore_background: bool = False, discretize: bool = False, *,
+        seed: int | None = None, **kwargs: Any,
+    ):  # fmt: skip
+        check_lengths(None, mean, std)
+        super().__init__(label_key, mean, std, image_key, tuple(range(len(mean))), seed or 0, **kwargs)
+        object.__setattr__(self, "asked", Asked(label_key, used_labels, mean, std, discretize, seed))
+        object.__setattr__(self, "ignore_background", ignore_background)
+
+    def options(self) -> dict[str, Any]:
+        return {"ignore_background": self.ignore_background}
 
 
 def build_image_from_reference(tensor: torch.Tensor, reference: Image) -> Image:

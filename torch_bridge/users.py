@@ -108,6 +108,8 @@ class IntensityTransform(Transform):
     """Abstract. One that changes scalar images."""
 
     of_intensity = True
+    main_names: Sequence[str] = ()
+    """Arguments that may be dictionaries by image; empty for all of `args_names`."""
 
     def get_images_dict(self, subject: Subject) -> dict[str, Image]:
         """The scalar images that it is for, by name."""
@@ -120,7 +122,7 @@ class IntensityTransform(Transform):
 
     def arguments_are_dict(self) -> bool:
         """Whether its arguments are dictionaries by image; raises ValueError if only some are."""
-        found = [isinstance(getattr(self, name), dict) for name in self.args_names]
+        found = [isinstance(getattr(self, name), dict) for name in self.main_names or self.args_names]
         if any(found) != all(found):
             raise ValueError("arguments must all be dictionaries by image, or none")
         return any(found)

@@ -2,7 +2,6 @@
 
 import ast
 import gzip
-import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Sequence
@@ -17,7 +16,8 @@ from medjax.arguments import sizes
 from torch_bridge.constants import AFFINE, DATA, LABEL, TYPE
 from torch_bridge.files import stem
 from torch_bridge.image import Image, LabelMap, ScalarImage
-from torch_bridge.subject import Batch, Subject
+from torch_bridge.looks import guess_external_viewer as guess_external_viewer
+from torch_bridge.subject import HISTORIES, Batch, Subject
 
 
 def to_tuple(value: Any, length: int = 1) -> tuple[Any, ...]:
@@ -38,14 +38,6 @@ def guess_type(text: str) -> Any:
 def normalize_path(path: str | Path) -> Path:
     """An absolute path, `~` being the home."""
     return Path(path).expanduser().resolve()
-
-
-def guess_external_viewer() -> Path | None:
-    """The program that SITK_SHOW_COMMAND names, or ITK-SNAP or Slicer where they are found."""
-    named = os.environ.get("SITK_SHOW_COMMAND")
-    found = (shutil.which(name) for name in ("itksnap", "ITK-SNAP", "Slicer"))
-    program = named or next((each for each in found if each), None)
-    return None if program is None else Path(program)
 
 
 def get_stem(path: str | Path | Sequence[str | Path]) -> Any:
@@ -81,9 +73,15 @@ def image_of(item: dict[str, Any], i: int) -> Image:
 
 
 def history_collate(batch: Sequence[Subject], collate_transforms: bool = True) -> Any:
-    """A batch of subjects, whose histories are kept: `batch.unstacked()` has them."""
-    del collate_transforms
-    return default_collate(list(batch)) if batch and isinstance(batch[0], Subject) else {}
+    """A batch of subjects, for `collate_fn=`; `batch["history"]` has the history of each.
+
+    collate_transforms: False for `batch["applied_transforms"]`, their records. Anything but subjects is {}.
+    """
+    if not batch or not isinstance(batch[0], Subject):
+        return {}
+    made = default_collate(list(batch))
+    made._shows = HISTORIES[0 if collate_transforms else 1]
+    return made
 
 
 def parse_spatial_shape(shape: Any) -> tuple[int, ...]:

@@ -2,6 +2,7 @@
 
 import pickle
 import warnings
+from functools import partial
 
 import numpy as np
 import pytest
@@ -59,6 +60,24 @@ def test_records_hold_no_voxels_and_come_from_batches_and_workers():
             assert len(pickle.dumps(found.applied_transforms)) < 20_000
     single = dataset[0]
     assert close(single.apply_inverse_transform(warn=False), subjects[0])
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_batch_has_the_histories_of_its_subjects(workers):
+    subjects = [small(i) for i in range(2)]
+    dataset = tio.SubjectsDataset(
+        subjects, tio.Compose([tio.RandomFlip(axes=(0, 1, 2), flip_probability=1), tio.Pad(2)])
+    )
+    options = {"batch_size": 2, "num_workers": workers}
+    batch = next(iter(tio.SubjectsLoader(dataset, collate_fn=tio.utils.history_collate, **options)))
+    assert [[t.name for t in steps] for steps in batch["history"]] == [["Flip", "Pad"], ["Flip", "Pad"]]
+    assert sorted(batch) == sorted([*subjects[0], "history"])
+    for subject, found in zip(subjects, tio.utils.get_subjects_from_batch(batch), strict=True):
+        assert close(found.apply_inverse_transform(), subject) and sorted(found) == sorted(subject)
+    records = partial(tio.utils.history_collate, collate_transforms=False)
+    batch = next(iter(DataLoader(dataset, collate_fn=records, **options)))
+    assert [len(each) for each in batch["applied_transforms"]] == [1, 1]
+    assert tio.utils.history_collate([1, 2]) == {}
 
 
 def test_steps_in_torch_are_remembered_by_name_and_not_pickled():

@@ -56,3 +56,50 @@ def test_one_hot_counts_the_labels():
 def test_other_interpolations_are_the_nearest_and_said():
     with pytest.warns(UserWarning, match="'lanczos' is not here"):
         assert tio.RandomAffine(image_interpolation="lanczos").image_interpolation == "cubic"
+
+
+def shares(library, channels):
+    """Shares of labels, of some voxels of nothing, and an image beside them."""
+    data = torch.rand(channels, 6, 5, 4, generator=torch.Generator().manual_seed(0))
+    data[:, :, 2] = 0
+    t1 = torch.rand(1, 6, 5, 4, generator=torch.Generator().manual_seed(1))
+    return library.Subject(seg=library.LabelMap(tensor=data), t1=library.ScalarImage(tensor=t1))
+
+
+@pytest.mark.parametrize("name", ["RandomLabelsToImage", "LabelsToImage"])
+@pytest.mark.parametrize(
+    "channels, options",
+    [
+        (1, {"mean": [0.5], "std": [0], "discretize": True}),
+        (1, {"mean": [2], "std": [0]}),
+        (3, {"mean": [0.2, 0.5, 0.9], "std": [0, 0, 0], "discretize": True, "image_key": "t1"}),
+        (3, {"mean": [0.2, 0.5, 0.9], "std": [0, 0, 0], "image_key": "t1", "ignore_background": True}),
+    ],
+    ids=["largest of one", "one", "largest, filled", "mixed, filled"],
+)
+def test_shares_are_painted_as_torchio_paints_them(name, channels, options):
+    key = options.get("image_key", "image_from_labels")
+    found = getattr(tio, name)(label_key="seg", **options)(shares(tio, channels))
+    expected = getattr(torchio.transforms, name)(label_key="seg", **options)(shares(torchio, channels))
+    torch.testing.assert_close(found[key].data, expected[key].data)
+    torch.testing.assert_close(found.seg.data, shares(tio, channels).seg.data)
+
+
+def test_means_of_all_labels_of_which_some_are_used():
+    options = {"label_key": "seg", "mean": [0.2, 0.5, 0.9], "std": [0, 0, 0], "used_labels": [2], "image_key": "t1"}
+    expected = torchio.transforms.LabelsToImage(**options)(shares(torchio, 3))
+    torch.testing.assert_close(tio.LabelsToImage(**options)(shares(tio, 3)).t1.data, expected.t1.data)
+
+
+def test_noise_of_labels_to_image_is_new_unless_it_has_a_seed():
+    drawn = tio.LabelsToImage("seg", [0] * 4, [1] * 4)
+    fixed = tio.LabelsToImage("seg", [0] * 4, [1] * 4, seed=3)
+    for t, same in ((drawn, False), (fixed, True)):
+        first, second = (t(labels(tio)).image_from_labels.data for _ in range(2))
+        assert torch.equal(first, second) == same and 0.9 < first.std() < 1.1
+
+
+def test_a_default_mean_may_be_negative():
+    options = {"default_mean": -1, "default_std": 0}
+    expected = torchio.RandomLabelsToImage(**options)(labels(torchio)).image_from_labels
+    torch.testing.assert_close(tio.RandomLabelsToImage(**options)(labels(tio)).image_from_labels.data, expected.data)
