@@ -115,7 +115,7 @@ def test_a_pipeline_is_cached_where_monais_transforms_are(paths, tmp_path):
     steps = Compose([*loads(), still, moving])
     expected = Compose([*loads(), still])(paths[0])["image"]
     for dataset in (
-        CacheDataset(paths, steps, num_workers=None, progress=False), PersistentDataset(paths, steps, tmp_path)
+        CacheDataset(paths, steps, num_workers=None, progress=False), PersistentDataset(paths, steps, tmp_path, track_meta=True)
     ):  # fmt: skip
         first, second = dataset[0]["image"], dataset[0]["image"]
         assert first.shape == expected.shape and not torch.equal(first, second)
