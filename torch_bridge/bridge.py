@@ -122,7 +122,7 @@ class Bridge:
         """Set an argument, checked as when it is built, or an attribute of a subclass of the user's."""
         known = {f.name: f.metadata.get("convert") for f in fields(cast(Any, self))}
         if self.each is not None and name in known and name not in BASE:
-            raise ArgumentError(f"{name} was given by image, or beside what was: make a new {self.name}")
+            raise ArgumentError(f"{name} was given by image, or beside what was: make a new {type(self).__name__}")
         convert = known.get(name)
         if name == "transforms" and isinstance(self, Group):
             value, convert = Members(as_members(value)), None

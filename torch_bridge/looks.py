@@ -227,7 +227,7 @@ def make_video(
         warnings.warn(f"values from {low:g} to {high:g} are rescaled to 0 and 255", RuntimeWarning, stacklevel=3)
         volume = (volume - low) / (high - low) * 255
     axes = ["RLAPSI".index(letter) // 2 for letter in turned]
-    volume = np.flip(np.transpose(volume, axes), [i for i, letter in enumerate(turned) if letter in "LPI"])
+    volume = np.flip(np.transpose(volume, axes), tuple(i for i, letter in enumerate(turned) if letter in "LPI"))
     frames, (_, tall, wide) = volume.astype(np.uint8), sides[axes]
     count, height, width = frames.shape
     even = (max(2, 2 * round(n * side / min(tall, wide) / 2)) for n, side in ((width, wide), (height, tall)))

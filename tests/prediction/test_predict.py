@@ -159,7 +159,7 @@ def test_a_coarser_network_and_labels_of_ones_own(subject):
     image = mj.ScalarImage(np.asarray(ready.data)[:, ::2, ::2, ::2], coarse)
     scores, shown = truth(image, subject.t1)
     found = mj.predict(half, subject, pipeline, patch_size=8, labels=labels)
-    assert set(np.unique(found.data)) == set(labels)
+    assert set(np.unique(found.data)) <= set(labels)
     check(found.replace(data=found.numpy() // 10), scores, shown)
 
 
