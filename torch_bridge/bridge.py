@@ -65,8 +65,8 @@ class Bridge:
     image, and gives the same type back, on the device it came from, never a changed input. Without `key` it draws one
     from torch's default generator, if anything is random; a key is a `jax.random.key`, or an integer as a seed. In a
     forked child the process that it was forked from computes.
-    Where p is 0, what is given is given back itself. Arguments of an intensity transform that draws nothing may be
-    dictionaries by the name of the image; then it is a step in torch, and an image that one of them lacks is an error.
+    Arguments of an intensity transform that draws nothing may be dictionaries by the name of the image; then it is a
+    step in torch, and an image that one of them lacks is an error.
     A subclass of the user's that defines `apply_transform` or `__call__` is a step in torch.
     """
 
@@ -131,8 +131,6 @@ class Bridge:
     def __call__(self: Any, x: Any, key: Any = None, *, labels: Any = ()) -> Any:
         if self.looks:
             return users.Transform.__call__(self, x)
-        if isinstance(self.p, int | float | np.ndarray | np.number) and self.p == 0:
-            return x
         return self.compiled(x, key, labels or self.label_keys or ())
 
     def compiled(self: Any, x: Any, key: Any = None, labels: Any = ()) -> Any:

@@ -79,12 +79,3 @@ def test_an_image_without_its_own_is_an_error():
         tio.Noise({"t1": 0}, {"t2": 1}, 0)
     with pytest.raises(ValueError, match="std"):
         tio.Noise(0, {"t1": 1, "t2": -1}, 0)
-
-
-@pytest.mark.parametrize("name", ["RandomMotion", "RandomAffine", "Compose"])
-def test_what_is_never_applied_gives_what_it_was_given(name):
-    theirs, ours = pair()
-    for module, subject in ((torchio, theirs), (tio, ours)):
-        t = module.Compose([module.RandomFlip()], p=0) if name == "Compose" else getattr(module, name)(p=0)
-        for given in (subject, subject.t1, subject.t1.data, subject.t1.numpy()):
-            assert t(given) is given
