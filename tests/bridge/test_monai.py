@@ -20,8 +20,10 @@ from monai.transforms import (
     RandFlip,
     RandFlipd,
     Randomizable,
+    SaveImaged,
     ScaleIntensity,
     ScaleIntensityd,
+    Spacingd,
 )
 
 import medjax as mj
