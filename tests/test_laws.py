@@ -470,8 +470,23 @@ KERNELS = ["RandomAffine", "RandomElasticDeformation", "RandomFlip", "RandomBlur
 """One transform for each kernel: linear and deformed warp, indexing, axis operator, random field, statistics."""
 
 
-@pytest.mark.parametrize("law", LAWS, ids=lambda law: law.__name__)
-@pytest.mark.parametrize("name", CASES)
+COMPILED = [
+    law_jit_is_eager, law_vmap_is_loop, law_padded_is_alone, law_gradient_is_central_difference,
+    law_second_call_compiles_nothing,
+]  # fmt: skip
+"""Laws that compile most."""
+
+
+def rows_and_laws():
+    """Every row with every law; those that compile most, of a twin of a random row that shares all it does, when asked."""
+    for name in CASES:
+        twin = f"Random{name}" in CASES
+        for law in LAWS:
+            marks = [pytest.mark.long] if twin and law in COMPILED else []
+            yield pytest.param(name, law, marks=marks, id=f"{name}-{law.__name__}")
+
+
+@pytest.mark.parametrize(("name", "law"), list(rows_and_laws()))
 def test_law(name, law):
     if law.__name__ in CASES[name].skip:
         pytest.skip(CASES[name].skip[law.__name__])
