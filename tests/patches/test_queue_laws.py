@@ -38,7 +38,11 @@ def compare(pipeline, subject, sampler, n=2):
     return np.asarray(batch[mj.LOCATION])
 
 
-@pytest.mark.parametrize("name", CASES)
+TWINS = [name for name in CASES if f"Random{name}" in CASES]
+"""What they do, their random forms do as well."""
+
+
+@pytest.mark.parametrize("name", [pytest.param(n, marks=pytest.mark.long) if n in TWINS else n for n in CASES])
 def test_every_transform_goes_through_the_queue(name):
     """Each between others that are random, so that it runs on boxes if it can, which reach the borders.
 
