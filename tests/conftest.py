@@ -1,5 +1,6 @@
 """Strict settings for every test, and the real volumes they share."""
 
+import gc
 import itertools
 import os
 
@@ -24,6 +25,8 @@ import pytest
 import medjax as mj
 
 DONE = pytest.StashKey[int]()
+
+gc.set_threshold(100_000, 20, 100)  # what was traced lives on, and looking through it again and again takes its time
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")

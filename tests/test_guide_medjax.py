@@ -17,6 +17,7 @@ from scipy import ndimage
 
 import medjax as mj
 
+pytestmark = pytest.mark.long  # the bridge's guide, which runs through the same, is in every run
 STEP = (6, 6, 6)
 SHAPE, FIXED, PATCH = (1, 33, 39, 32), (24, 28, 24), 16
 KEY = jax.random.key(42)

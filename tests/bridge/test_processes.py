@@ -21,12 +21,16 @@ def program(*arguments, seconds=90):
     return done.stdout
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+# A server forks from a process that knows as little of JAX as one that is spawned.
+METHODS = ["fork", pytest.param("forkserver", marks=pytest.mark.long), "spawn"]
+
+
+@pytest.mark.parametrize("method", METHODS)
 def test_batches_are_the_same_without_workers_and_with_them(method):
     assert "done" in program("programs.py", "loaders", method)
 
 
-@pytest.mark.parametrize("method", ["fork", "forkserver", "spawn"])
+@pytest.mark.parametrize("method", METHODS)
 def test_looking_and_failing_inside_a_worker(method):
     assert "done" in program("programs.py", "workers", method)
 

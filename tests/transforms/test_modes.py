@@ -187,7 +187,7 @@ def test_a_batch_of_patches_copies_no_volume():
         np.testing.assert_array_equal(one.label.data, alone.label.data)
 
 
-@pytest.mark.parametrize("names", ["ab", "ba"])
+@pytest.mark.parametrize("names", [pytest.param("ab", marks=pytest.mark.long), "ba"])
 @pytest.mark.parametrize(
     "t",
     [
