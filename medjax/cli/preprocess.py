@@ -66,7 +66,7 @@ def executor_of(asked: argparse.Namespace) -> Iterator[Executor | None]:
     """Who does it."""
     if asked.scheduler is not None:
         try:
-            from distributed import Client
+            from distributed import Client  # pyright: ignore[reportMissingImports]
         except ImportError:
             needs_extra("dask.distributed", "dask", "a scheduler")
         with Client(asked.scheduler) as client:
