@@ -17,14 +17,20 @@ from medjax.geometry import (
 )
 
 
-def rotation(radians: Any) -> Any:
-    """Rz Rx Ry (3, 3), right-handed about the RAS axes."""
+def about_axes(radians: Any) -> tuple[Any, Any, Any]:
+    """Rx, Ry and Rz (3, 3), right-handed."""
     xp = namespace(radians)
     one, zero = xp.ones_like(radians[0]), xp.zeros_like(radians[0])
     (cx, cy, cz), (sx, sy, sz) = xp.cos(radians), xp.sin(radians)
     about_x = xp.stack([one, zero, zero, zero, cx, -sx, zero, sx, cx]).reshape(3, 3)
     about_y = xp.stack([cy, zero, sy, zero, one, zero, -sy, zero, cy]).reshape(3, 3)
     about_z = xp.stack([cz, -sz, zero, sz, cz, zero, zero, zero, one]).reshape(3, 3)
+    return about_x, about_y, about_z
+
+
+def rotation(radians: Any) -> Any:
+    """Rz Rx Ry (3, 3), right-handed about the RAS axes."""
+    about_x, about_y, about_z = about_axes(radians)
     return matmul(about_z, about_x, about_y)
 
 

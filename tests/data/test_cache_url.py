@@ -11,6 +11,7 @@ import jax
 import numpy as np
 import pytest
 from data.served import server as server  # a fixture
+from data.test_cache import Counted, same_leaf
 
 import medjax as mj
 from medjax import cli
@@ -36,23 +37,6 @@ def subjects(tmp_path_factory):
 @pytest.fixture
 def url(tmp_path):
     return f"file://{tmp_path}/cache"
-
-
-class Counted(mj.SubjectsDataset):
-    """Counts what is read."""
-
-    reads = 0
-
-    def read(self, *arguments):
-        self.reads += 1
-        return super().read(*arguments)
-
-
-def same_leaf(one, other):
-    """Assert that two arrays, or keys, are equal."""
-    if jax.numpy.issubdtype(one.dtype, jax.dtypes.prng_key):
-        one, other = jax.random.key_data(one), jax.random.key_data(other)
-    np.testing.assert_array_equal(one, other)
 
 
 def equal(one, other):

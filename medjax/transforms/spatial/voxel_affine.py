@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from medjax import keys, ranges
+from medjax.affine_map import about_axes
 from medjax.arguments import finite, flag
 from medjax.geometry import Grid, Linear, homogeneous, inverse, matmul, namespace, transform_vector
 from medjax.ranges import Range, number, uniform
@@ -19,13 +20,7 @@ from medjax.typing import Key, Params
 
 def turned(degrees: Any) -> Any:
     """Rz Ry Rx (3, 3) of angles about the voxel axes."""
-    xp = namespace(degrees)
-    radians = xp.deg2rad(degrees)
-    one, zero = xp.ones_like(radians[0]), xp.zeros_like(radians[0])
-    (cx, cy, cz), (sx, sy, sz) = xp.cos(radians), xp.sin(radians)
-    about_x = xp.stack([one, zero, zero, zero, cx, -sx, zero, sx, cx]).reshape(3, 3)
-    about_y = xp.stack([cy, zero, sy, zero, one, zero, -sy, zero, cy]).reshape(3, 3)
-    about_z = xp.stack([cz, -sz, zero, sz, cz, zero, zero, zero, one]).reshape(3, 3)
+    about_x, about_y, about_z = about_axes(namespace(degrees).deg2rad(degrees))
     return matmul(about_z, about_y, about_x)
 
 
