@@ -3,6 +3,8 @@
 import gc
 import itertools
 import os
+import random
+import sys
 
 # Without LLVM's optimisations, in child processes too: volumes are small here, and compiling costs more than it saves.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "true")
@@ -92,6 +94,14 @@ def drop_programs(request):
     maps = Path("/proc/self/maps")
     if done % 20 == 0 and maps.exists() and maps.read_text().count("\n") > MAPPINGS:
         jax.clear_caches()
+
+
+@pytest.fixture(autouse=True)
+def seeded():
+    """What draws from a process's own generators draws the same whatever ran before it."""
+    random.seed(0), np.random.seed(0)  # noqa: NPY002
+    if "torch" in sys.modules:
+        sys.modules["torch"].manual_seed(0)
 
 
 @pytest.fixture(autouse=True)
