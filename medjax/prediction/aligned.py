@@ -15,6 +15,7 @@ from medjax.prediction.way import Way
 from medjax.typing import Matrix, Shape3
 
 TILE = (8, 32, 64)
+"""Voxels of a tile along each axis at most: few enough that one class of it stays in a core's cache."""
 ASKEW = 1e-3
 """Voxels of the scores by which a corner may be off where grids count as running along each other."""
 WHOLE = 1e-6
@@ -63,10 +64,12 @@ def layout_of(part: Planes, way: Way, matrix: Matrix, order: Shape3, target: Tar
     if probabilities is not None:
         probabilities = probabilities.transpose(0, *(a + 1 for a in order))[(slice(None), *turn)]
     axes = tuple(axis_of(part.shape[a], way, matrix[a], order[a], a == way.nearest) for a in range(3))
-    _, *lines = (in_tiles(axis.cell, axis.fraction, size) for axis, size in zip(axes, TILE, strict=True))
+    # The last two axes in equal tiles: of a last one of which little is real, all would be interpolated.
+    sizes = (TILE[0], *(-(-len(a.cell) // max(1, -(-len(a.cell) // t))) for a, t in zip(axes[1:], TILE[1:], strict=True)))
+    _, *lines = (in_tiles(axis.cell, axis.fraction, size) for axis, size in zip(axes, sizes, strict=True))
     i, j, k = (
         min(n, span(axis.step, size, axis.fraction is not None))
-        for axis, size, n in zip(axes, TILE, part.buffer.shape[1:], strict=True)
+        for axis, size, n in zip(axes, sizes, part.buffer.shape[1:], strict=True)
     )
     turned = target._replace(labels=labels, probabilities=probabilities)
     return Layout(turned, axes, tuple(lines), (i, j, k))

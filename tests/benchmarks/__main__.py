@@ -43,7 +43,7 @@ def on_one_volume(options: argparse.Namespace, result: dict[str, Any], save: Any
     table = live_table(["ms", "compile s", *(f"x {name}" for name in libraries if name != "medjax")])
     for name, runs in rows.contestants(libraries, volume).items():
         if re.search(options.rows, name):
-            found = rows.interleaved(runs, options.repeats or (3 if options.quick else 7), patience=2.0)
+            found = rows.interleaved(name, runs, options.repeats or (3 if options.quick else 7), patience=2.0)
             if options.memory:
                 found["MB"] = {library: memory.peak(library, name, size or 200) for library in runs}
             result["rows"][name] = found

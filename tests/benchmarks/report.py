@@ -62,7 +62,8 @@ def table(result: dict[str, Any]) -> str:
     text.append("")
     text.append(
         ("Measured beside other work: read the ratios, not the milliseconds. " if busy else "")
-        + f"Milliseconds of medjax on {size} voxels, and how many times that the others take: medians of calls that take "
+        + f"Milliseconds of medjax on {size} voxels, and how many times that the others take: medians (of the guide and "
+        "nnU-Net's list, which draw, means) of calls that take "
         f"turns, {where['cores']} cores ({where['processor']}). Made by `python -m tests.benchmarks`."
     )
     return "\n".join(text)

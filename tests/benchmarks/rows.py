@@ -1,4 +1,4 @@
-"""One row: a call of each library, in turns; medians, and the time of the first call apart."""
+"""One row: a call of each library, in turns; what they take, and the time of the first call apart."""
 
 import importlib
 import statistics
@@ -10,6 +10,8 @@ from typing import Any
 from tests.benchmarks.timer import seconds
 from tests.benchmarks.volumes import Volume
 
+DRAWN = {"guide", "nnU-Net's list"}
+"""What draws anew at every call. What is drawn decides what a call costs: of these many are called, and means compared."""
 LIBRARIES = ["ours", "torchio_1", "monai_1", "batchgenerators_2", "scipy_1"]
 
 
@@ -44,22 +46,23 @@ def contestants(libraries: dict[str, Any], volume: Volume) -> dict[str, dict[str
     return {row: {lib: calls[row] for lib, calls in made.items() if row in calls} for row in made["medjax"]}
 
 
-def interleaved(runs: dict[str, Callable[[], Any]], repeats: int, patience: float) -> dict[str, Any]:
-    """Milliseconds of each, as the median of calls that take turns; what medjax's first call takes beyond.
+def interleaved(name: str, runs: dict[str, Callable[[], Any]], repeats: int, patience: float) -> dict[str, Any]:
+    """Milliseconds of each, as the median or mean of calls that take turns; what medjax's first call takes beyond.
 
     Who takes longer than `patience` seconds a call is called a second time and no more.
     """
+    average, repeats = (statistics.mean, 8 * repeats) if name in DRAWN else (statistics.median, repeats)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        first = {name: seconds(run) for name, run in runs.items()}
-        found: dict[str, list[float]] = {name: [] for name in runs}
+        first = {library: seconds(run) for library, run in runs.items()}
+        found: dict[str, list[float]] = {library: [] for library in runs}
         for number in range(repeats):
-            for name, run in runs.items():
-                if number == 0 or statistics.median(found[name]) < patience:
-                    found[name].append(seconds(run))
-    median = {name: statistics.median(times) for name, times in found.items()}
+            for library, run in runs.items():
+                if number == 0 or average(found[library]) < patience:
+                    found[library].append(seconds(run))
+    spent = {library: average(times) for library, times in found.items()}
     return {
-        "ms": {name: round(1e3 * spent, 3) for name, spent in median.items()},
-        "compile s": round(max(0.0, first["medjax"] - median["medjax"]), 2),
-        "calls": {name: len(times) for name, times in found.items()},
+        "ms": {library: round(1e3 * each, 3) for library, each in spent.items()},
+        "compile s": round(max(0.0, first["medjax"] - spent["medjax"]), 2),
+        "calls": {library: len(times) for library, times in found.items()},
     }
