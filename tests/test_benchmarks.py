@@ -36,7 +36,9 @@ def test_libraries_do_the_same_in_a_row(contestants, row):
 
 def test_a_row_has_a_median_of_everyone_and_the_ratios(tmp_path):
     slow, fast = [], []
-    found = rows.interleaved("a row", {"medjax": lambda: fast.append(0), "torchio": lambda: slow.append(0)}, 5, patience=1.0)
+    found = rows.interleaved(
+        "a row", {"medjax": lambda: fast.append(0), "torchio": lambda: slow.append(0)}, 5, patience=1.0
+    )
     assert len(fast) == len(slow) == 6 and set(found["ms"]) == {"medjax", "torchio"}
     assert report.ratios({"ms": {"medjax": 2.0, "torchio": 5.0}}) == {"torchio": 2.5}
 

@@ -89,12 +89,24 @@ def on_lines(
 
 def along(values: Array, axis: int, cell: Array, fraction: Array | None) -> Array:
     """A block interpolated along an axis."""
+    if axis == 0:  # plane by plane: XLA copies a plane three times as quickly as it gathers its voxels
+        cells, fractions = list(cell), [None] * len(cell) if fraction is None else list(fraction)
+        return jnp.stack([plane(values, c, f) for c, f in zip(cells, fractions, strict=True)])
     low = jnp.take(values, cell, axis, mode="clip")
     if fraction is None:
         return low
     high = jnp.take(values, jnp.minimum(cell + 1, values.shape[axis] - 1), axis, mode="clip")
     mixed = low + jnp.expand_dims(fraction, [a for a in range(3) if a != axis]) * (high - low)
-    return jax.lax.optimization_barrier(mixed) if axis else mixed  # or XLA would interpolate anew for every reader
+    return jax.lax.optimization_barrier(mixed)  # or XLA would interpolate anew for every reader
+
+
+def plane(values: Array, cell: Array, fraction: Array | None) -> Array:
+    """A plane of a block, between two of its own."""
+    low = jax.lax.dynamic_index_in_dim(values, cell, keepdims=False)
+    if fraction is None:
+        return low
+    high = jax.lax.dynamic_index_in_dim(values, cell + 1, keepdims=False)  # the last voxel may lie at the last plane
+    return low + fraction * (high - low)
 
 
 @partial(jax.jit, static_argnames=("window", "size"))

@@ -65,7 +65,7 @@ def layout_of(part: Planes, way: Way, matrix: Matrix, order: Shape3, target: Tar
         probabilities = probabilities.transpose(0, *(a + 1 for a in order))[(slice(None), *turn)]
     axes = tuple(axis_of(part.shape[a], way, matrix[a], order[a], a == way.nearest) for a in range(3))
     # The last two axes in equal tiles: of a last one of which little is real, all would be interpolated.
-    sizes = (TILE[0], *(-(-len(a.cell) // max(1, -(-len(a.cell) // t))) for a, t in zip(axes[1:], TILE[1:], strict=True)))
+    sizes = (TILE[0], *(evenly(len(axis.cell), most) for axis, most in zip(axes[1:], TILE[1:], strict=True)))
     _, *lines = (in_tiles(axis.cell, axis.fraction, size) for axis, size in zip(axes, sizes, strict=True))
     i, j, k = (
         min(n, span(axis.step, size, axis.fraction is not None))
@@ -73,6 +73,11 @@ def layout_of(part: Planes, way: Way, matrix: Matrix, order: Shape3, target: Tar
     )
     turned = target._replace(labels=labels, probabilities=probabilities)
     return Layout(turned, axes, tuple(lines), (i, j, k))
+
+
+def evenly(size: int, most: int) -> int:
+    """The length of as few equal pieces of `size` voxels as there can be of at most `most`."""
+    return max(1, -(-size // -(-max(size, 1) // most)))
 
 
 def axis_of(size: int, way: Way, row: np.ndarray, native: int, nearest: bool) -> Axis:

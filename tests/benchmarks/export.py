@@ -28,8 +28,16 @@ SHAPE, FINER = (96, 112, 96), 1.5
 
 
 def scores_like(kind: str, classes: int) -> np.ndarray:
-    """Scores of smooth structures, as a network gives them, or noise, where every class contends everywhere."""
+    """Scores of organs in a body; of level sets of smooth noise, many in each tile; or noise: all contend everywhere."""
     rng = np.random.default_rng(0)
+    if kind == "organs":
+        at = np.stack(np.meshgrid(*map(np.arange, SHAPE), indexing="ij"), -1).astype(np.float32)
+        centres, radii = rng.uniform(0.15, 0.85, (classes - 1, 3)) * SHAPE, rng.uniform(5, 17, (classes - 1, 3))
+        found = [
+            10 - 10 * np.linalg.norm((at - c) / r, axis=-1).clip(0, 4) for c, r in zip(centres, radii, strict=True)
+        ]
+        whole = np.stack([np.full(SHAPE, 3), *found])  # the body first
+        return (whole + rng.normal(0, 0.3, whole.shape)).astype(np.float32)
     if kind == "noise":
         return rng.normal(size=(classes, *SHAPE)).astype(np.float32)
     base = ndimage.gaussian_filter(rng.normal(size=SHAPE), 5)
@@ -129,5 +137,5 @@ if __name__ == "__main__":
         memory()
     else:
         for count in map(int, sys.argv[1:] or (25, 117)):
-            for kind in ("smooth", "noise"):
+            for kind in ("organs", "smooth", "noise"):
                 compare(count, kind)

@@ -43,7 +43,6 @@ def seeded_as_monai_draws():
     Randomizable.R.seed(0)
 
 
-
 @pytest.fixture(scope="module")
 def paths(tmp_path_factory):
     folder, found = tmp_path_factory.mktemp("nifti"), []
