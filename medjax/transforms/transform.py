@@ -292,6 +292,11 @@ class VoxelTransform(Transform):
     """Whether a voxel of the result depends on that voxel, its place in the whole grid and what was measured alone."""
 
     @property
+    def light(self) -> bool:
+        """Whether a card does it in a few passes, which take it less time than the host takes to ask for a coin."""
+        return self.pointwise
+
+    @property
     def measures(self) -> bool:
         """Whether `apply_to` takes, as a third argument, what `measure` found in the whole image."""
         return type(self).measure is not VoxelTransform.measure

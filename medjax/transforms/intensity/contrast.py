@@ -17,6 +17,7 @@ class Stretch(IntensityTransform):
     """Abstract. Multiplies the differences from the mean of each channel by a factor."""
 
     preserve_range = True  # a field of both, in its place among the others: not annotated here
+    light = True
 
     def apply_to(self, image: Image, params: Params) -> Image:
         x, mask = image.data, image.real

@@ -57,6 +57,8 @@ class Power(IntensityTransform):
     invert_image: bool = static(default=False, convert=flag, kw_only=True)
     retain_stats: bool = static(default=False, convert=flag, kw_only=True)
 
+    light = True
+
     def __post_init__(self):
         super().__post_init__()
         if (self.invert_image or self.retain_stats) and not self.rescale:
