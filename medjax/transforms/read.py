@@ -124,13 +124,13 @@ def branched(reading: Reading, interpolates: bool) -> Array:
     """The voxels by the cheapest branch that what was drawn allows."""
     image, end = reading.image, reading.end
     branches: list[Callable[[], Array]] = [partial(indexed, reading)]
-    cost = end.cost
+    cost, moved = end.cost, any(not isinstance(move, Linear) for move in end.moves)
     if interpolates:
         branches.append(partial(linear, reading))
     if reading.edge is None and moves.is_halved(end):
         branches += [by_products(reading), partial(deformed, reading, turned=True)]
         cost = jnp.where((cost == DEFORMED) & ~moves.runs_along(end, reading.out), DEFORMED + 1, cost)
-    elif any(not isinstance(move, Linear) for move in end.moves):
+    elif moved:
         branches.append(partial(deformed, reading))
     first = 1
     if image.spatial_shape == reading.out:
@@ -141,7 +141,8 @@ def branched(reading: Reading, interpolates: bool) -> Array:
     branches = [jax.checkpoint(branch) for branch in branches]
     if len(branches) == 1:
         return branches[0]()
-    if not interpolates:  # a card has read the voxels one by one sooner than the host knows whether it must
+    alone = image.is_label and reading.method == "nearest" and not moved
+    if not interpolates or alone:  # a card has read voxels one by one sooner than the host knows whether it must
         return jax.lax.platform_dependent(cpu=lambda: jax.lax.switch(chosen, branches), default=branches[-1])
     return jax.lax.switch(chosen, branches)
 
@@ -165,19 +166,26 @@ def sample(reading: Reading, coordinates: warp.Coordinates, within: Array) -> Ar
 
 def indexed(reading: Reading) -> Array:
     """Voxels as they are, where the map takes each to one."""
-    matrix = jnp.round(linear_part(reading.begin, reading.end)).astype(jnp.int32)
-    # Where nothing was drawn no rounding of affines far from the origin must move a voxel.
-    matrix = jnp.where(reading.end.cost == NOTHING_DONE, jnp.eye(4, dtype=jnp.int32), matrix)
+    matrix = jnp.round(matrix_of(reading)).astype(jnp.int32)
     extent, fill = reading.begin.grid.shape, reading.fill(reading.dtype)
     return warp.reindex(reading.data(), matrix, reading.lines(), extent=extent, fill=fill)
 
 
 def linear(reading: Reading) -> Array:
     """Through a matrix alone."""
-    matrix = linear_part(reading.begin, reading.end)
+    matrix = matrix_of(reading)
     ends = warp.map_coordinates(matrix, warp.corners_of(reading.out))
     within = warp.inside(ends, reading.begin.grid.shape).all()
     return sample(reading, warp.map_coordinates(matrix, reading.voxels()), within)
+
+
+def matrix_of(reading: Reading) -> Array:
+    """From an index of the new grid to one of the old, where nothing deforms.
+
+    Where nothing was drawn no rounding of affines far from the origin must move a voxel.
+    """
+    matrix = linear_part(reading.begin, reading.end)
+    return jnp.where(reading.end.cost == NOTHING_DONE, jnp.eye(4, dtype=matrix.dtype), matrix)
 
 
 def deformed(reading: Reading, turned: bool = False) -> Array:

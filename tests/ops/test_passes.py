@@ -9,7 +9,7 @@ import pytest
 
 import medjax as mj
 from medjax.ops import bspline, passes, statistics, warp
-from tests.conftest import blobs, small_subject
+from tests.conftest import OBLIQUE, blobs, small_subject
 
 X = jnp.asarray(np.stack([blobs((13, 11, 12)), blobs((13, 11, 12), 3)]))
 REAL = jnp.arange(13)[None, :, None, None] < jnp.array([9, 13])[:, None, None, None]
@@ -90,6 +90,28 @@ def test_transforms_and_their_gradients_are_the_same_off_a_cpu(name, request):
     there = t(s, key).t1.numpy(), slope(jnp.asarray(s.t1.data))
     for a, b in zip(here, there, strict=True):
         np.testing.assert_allclose(b, a, rtol=1e-4, atol=1e-4 * np.abs(a).max())
+
+
+FAR = OBLIQUE.copy()
+FAR[:3, 3] += 3e5
+LABELS = {
+    "finer and cropped": mj.Compose([mj.Resample(0.8), mj.CropOrPad(17)]),
+    "turned or not": mj.Compose([mj.RandomAffine(degrees=20, p=0.5), mj.CropOrPad(9)]),
+    "flipped, of which the pad is a mirror": mj.Compose([mj.Pad(3, padding_mode="reflect"), mj.RandomFlip((0, 1, 2))]),
+    "turned, of which the pad is a mirror": mj.Compose([mj.Pad(3, padding_mode="symmetric"), mj.RandomAffine(p=0.5)]),
+    "another orientation": mj.Compose([mj.ToCanonical(), mj.RandomVoxelAffine(p=0.5), mj.CropOrPad((9, 20, 14))]),
+}
+
+
+@pytest.mark.parametrize("affine", [OBLIQUE, FAR], ids=["near", "far"])
+@pytest.mark.parametrize("name", LABELS)
+def test_labels_are_the_same_off_a_cpu_whatever_is_drawn(name, affine, request):
+    """There a voxel that is copied and one that is looked for come by one branch."""
+    t, s = LABELS[name], small_subject(affine, shape=(14, 12, 13))
+    here = [t(s, jax.random.key(n)).label.numpy() for n in range(4)]
+    request.getfixturevalue("elsewhere")
+    for n, labels in enumerate(here):
+        np.testing.assert_array_equal(t(s, jax.random.key(n)).label.numpy(), labels)
 
 
 def test_a_loop_of_a_cpu_is_none_elsewhere():
