@@ -4,6 +4,7 @@ import gc
 import itertools
 import os
 import random
+import signal
 import sys
 
 # Without LLVM's optimisations, in child processes too: volumes are small here, and compiling costs more than it saves.
@@ -29,6 +30,9 @@ import medjax as mj
 DONE = pytest.StashKey[int]()
 
 gc.set_threshold(100_000, 20, 100)  # what was traced lives on, and looking through it again and again takes its time
+
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:  # so a shell begins what runs behind it; tests interrupt
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
