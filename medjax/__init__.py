@@ -6,6 +6,9 @@ from medjax.annotations import Points as Points
 from medjax.annotations import dicom_gradients as dicom_gradients
 from medjax.annotations import fsl_gradients as fsl_gradients
 from medjax.annotations import save_fsl_gradients as save_fsl_gradients
+from medjax.between.copy_paste import CopyPaste as CopyPaste
+from medjax.between.cut_mix import CutMix as CutMix
+from medjax.between.mix_up import MixUp as MixUp
 from medjax.config import from_config as from_config
 from medjax.config import to_config as to_config
 from medjax.data.cache import Cache as Cache
