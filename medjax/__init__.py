@@ -6,6 +6,9 @@ from medjax.annotations import Points as Points
 from medjax.annotations import dicom_gradients as dicom_gradients
 from medjax.annotations import fsl_gradients as fsl_gradients
 from medjax.annotations import save_fsl_gradients as save_fsl_gradients
+from medjax.between.copy_paste import CopyPaste as CopyPaste
+from medjax.between.cut_mix import CutMix as CutMix
+from medjax.between.mix_up import MixUp as MixUp
 from medjax.config import from_config as from_config
 from medjax.config import to_config as to_config
 from medjax.data.cache import Cache as Cache
@@ -60,6 +63,8 @@ from medjax.transforms.intensity.brightness_gradient import BrightnessGradient a
 from medjax.transforms.intensity.brightness_gradient import RandomBrightnessGradient as RandomBrightnessGradient
 from medjax.transforms.intensity.bspline_bias_field import BSplineBiasField as BSplineBiasField
 from medjax.transforms.intensity.bspline_bias_field import RandomBSplineBiasField as RandomBSplineBiasField
+from medjax.transforms.intensity.channel_misalignment import ChannelMisalignment as ChannelMisalignment
+from medjax.transforms.intensity.channel_misalignment import RandomChannelMisalignment as RandomChannelMisalignment
 from medjax.transforms.intensity.clamp import Clamp as Clamp
 from medjax.transforms.intensity.coarse_dropout import CoarseDropout as CoarseDropout
 from medjax.transforms.intensity.coarse_dropout import RandomCoarseDropout as RandomCoarseDropout
@@ -72,6 +77,8 @@ from medjax.transforms.intensity.ghosting import Ghosting as Ghosting
 from medjax.transforms.intensity.ghosting import RandomGhosting as RandomGhosting
 from medjax.transforms.intensity.gibbs import Gibbs as Gibbs
 from medjax.transforms.intensity.gibbs import RandomGibbs as RandomGibbs
+from medjax.transforms.intensity.histogram_shift import HistogramShift as HistogramShift
+from medjax.transforms.intensity.histogram_shift import RandomHistogramShift as RandomHistogramShift
 from medjax.transforms.intensity.histogram_standardization import HistogramStandardization as HistogramStandardization
 from medjax.transforms.intensity.histogram_standardization import Landmarks as Landmarks
 from medjax.transforms.intensity.labels_to_image import LabelsToImage as LabelsToImage
@@ -100,6 +107,7 @@ from medjax.transforms.intensity.temporal_crop import TemporalCrop as TemporalCr
 from medjax.transforms.intensity.window import Window as Window
 from medjax.transforms.intensity.z_normalization import ZNormalization as ZNormalization
 from medjax.transforms.label.contour import Contour as Contour
+from medjax.transforms.label.fill_holes import FillHoles as FillHoles
 from medjax.transforms.label.keep_largest_component import KeepLargestComponent as KeepLargestComponent
 from medjax.transforms.label.label_morphology import LabelMorphology as LabelMorphology
 from medjax.transforms.label.label_morphology import RandomLabelMorphology as RandomLabelMorphology
@@ -119,6 +127,7 @@ from medjax.transforms.spatial.affine_elastic_deformation import (
 from medjax.transforms.spatial.copy_affine import CopyAffine as CopyAffine
 from medjax.transforms.spatial.crop import Crop as Crop
 from medjax.transforms.spatial.crop import RandomCrop as RandomCrop
+from medjax.transforms.spatial.crop_foreground import CropForeground as CropForeground
 from medjax.transforms.spatial.crop_or_pad import CropOrPad as CropOrPad
 from medjax.transforms.spatial.diffeomorphic_deformation import DiffeomorphicDeformation as DiffeomorphicDeformation
 from medjax.transforms.spatial.diffeomorphic_deformation import (

@@ -68,6 +68,7 @@ CASES = {
     "RandomRotate90": Case(cube=True),
     "PermuteAxes": Case(dict(order=(1, 2, 0)), cube=True),
     "RandomPermuteAxes": Case(cube=True),
+    "CropForeground": Case(dict(threshold=0.45, margin=1), reshapes=True, strength=dict(threshold=0.5)),
     "Crop": Case(dict(cropping=(1, 0, 2, 1, 0, 0))),
     "RandomCrop": Case(dict(size=(5, 6, 7), label_name="label", labels=(3,))),
     "Pad": Case(dict(padding=(1, 2, 0), padding_mode="linear_ramp")),
@@ -93,6 +94,10 @@ CASES = {
     "HistogramStandardization": Case(
         dict(landmarks=[[0, 30, 100], [2, 45, 97]], masking_method="label", labels=(1, 3)),
         strength=dict(landmarks=[[1, 20, 90], [2, 45, 97]]),
+    ),
+    "HistogramShift": Case(dict(control_points=(0, 0.13, 0.62, 1)), strength=dict(control_points=(0, 0.5, 0.6, 1))),
+    "RandomHistogramShift": Case(
+        dict(num_control_points=(4, 6), per_channel=True, p_per_channel=0.9), strength=dict(p_per_channel=0.5)
     ),
     "Clamp": Case(dict(out_min=0.2, out_max=0.7), strength=dict(out_min=0.3)),
     "Mask": Case(dict(masking_method="label", outside_value=-1, labels=(3,)), strength=dict(outside_value=2)),
@@ -156,6 +161,13 @@ CASES = {
         dict(resolution=(1.3, 2.5, 4.0), thickness=(1.2, 2.5, 3.1), blur=1.1), strength=dict(resolution=3, blur=0.9)
     ),
     "RandomAcquisition": Case(dict(p_isotropic=0.4), strength=dict(max_isotropic=3, blur=(1, 2))),
+    "ChannelMisalignment": Case(
+        dict(scales=(1.1, 0.9, 1.2), degrees=(5, -3, 8), translation=(1, 0.4, -0.7), channel_indices=(0,)),
+        strength=dict(degrees=2),
+    ),
+    "RandomChannelMisalignment": Case(
+        dict(degrees=(5, 2, 9), image_interpolation="cubic", p_degrees=0.9), strength=dict(translation=3)
+    ),
     "Swap": Case(dict(patch_size=3, locations=[((0, 0, 0), (5, 6, 4)), ((4, 4, 4), (1, 1, 1))])),
     "RandomSwap": Case(dict(patch_size=(3, 2, 4), num_iterations=5)),
     "OneHot": Case(
@@ -170,6 +182,10 @@ CASES = {
     ),
     "KeepLargestComponent": Case(
         dict(connectivity=2),
+        skip=ON_HOST,
+    ),
+    "FillHoles": Case(
+        dict(labels=(3, 1)),
         skip=ON_HOST,
     ),
     "Contour": Case(),

@@ -28,7 +28,6 @@ from torch_bridge.subject import Subject
 from torch_bridge.voxels import checked_affine
 
 HINTS = {
-    "CropForeground": 'CropOrPad(mask_name="label")',
     "DivisiblePad": "EnsureShapeMultiple",
     "Normalize": "RescaleIntensity",
     "NormalizeIntensity": "ZNormalization",

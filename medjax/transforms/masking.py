@@ -103,6 +103,16 @@ def marked(data: Array, labels: Sequence[int] | None) -> Bool[Array, "C I J K"]:
     return found
 
 
+def box_of(mask: Bool[Array, "I J K"]) -> dict[str, Array]:
+    """The smallest box [low, high) (3,) int32 that holds a mask, and whether it is anywhere; without, the whole."""
+    low, high = [], []
+    for axis in range(3):
+        along = mask.any(tuple(a for a in range(3) if a != axis))
+        low.append(jnp.argmax(along).astype(jnp.int32))
+        high.append(along.size - jnp.argmax(along[::-1]).astype(jnp.int32))
+    return {"low": jnp.stack(low), "high": jnp.stack(high), "found": mask.any()}
+
+
 def shown(values: Array, image: Image) -> Array:
     """The part of values (_, I, J, K) of a whole grid that an image shows; beyond the grid its edge goes on."""
     if image.offset is None:

@@ -124,7 +124,7 @@ def test_a_batch_is_transformed_as_a_batch():
 
 @pytest.mark.parametrize(
     "name, ours",
-    [("CropForeground", "CropOrPad"), ("DivisiblePad", "EnsureShapeMultiple"), ("Standardize", "ZNormalization"),
+    [("DivisiblePad", "EnsureShapeMultiple"), ("Standardize", "ZNormalization"),
      ("RandomNoize", "RandomNoise")],
 )  # fmt: skip
 def test_unknown_names_are_answered_with_ours(name, ours):

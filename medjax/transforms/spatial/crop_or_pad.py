@@ -13,7 +13,7 @@ from medjax.geometry import Grid, check_same_grid, namespace, spacing, window
 from medjax.image import LabelMap
 from medjax.ops.statistics import within
 from medjax.subject import Subject
-from medjax.transforms.masking import marked
+from medjax.transforms.masking import box_of, marked
 from medjax.transforms.place import Place
 from medjax.transforms.sampling import Fill, Sampling, label_pad, pad_fill
 from medjax.transforms.transform import SpatialTransform, always, static, transform
@@ -103,13 +103,7 @@ class CropOrPad(SpatialTransform):
         if self.mask_name is None:
             return {}
         image = subject[self.mask_name]
-        mask = within(marked(jnp.asarray(image.data)[:1], self.labels), image.real, False)[0]
-        low, high = [], []
-        for axis in range(3):
-            along = mask.any(tuple(a for a in range(3) if a != axis))
-            low.append(jnp.argmax(along).astype(jnp.int32))
-            high.append(along.size - jnp.argmax(along[::-1]).astype(jnp.int32))
-        return {"low": jnp.stack(low), "high": jnp.stack(high), "found": mask.any()}
+        return box_of(within(marked(jnp.asarray(image.data)[:1], self.labels), image.real, False)[0])
 
     def check(self, grids: dict[str, Grid], located: Params) -> None:
         if located and not located["found"]:
