@@ -197,7 +197,7 @@ def run_single(step: Step, turn: Turn, subject: Subject, given: Collection[str] 
             def leave(data: jax.Array, nothing: tuple = nothing, in_place: bool = in_place) -> Applied:
                 return data if in_place else copy_of(data, turn.on), nothing
 
-            choose = passes.either if t.light else jax.lax.cond
+            choose = passes.either if t.pointwise or t.light else jax.lax.cond
             data, record[name] = choose(turn.on, change, leave, data)
         images[name] = image.replace(data=data)
     return subject.replace(**images, **directions_left(subject, t, turn.draw)), Measured(turn.on, record)

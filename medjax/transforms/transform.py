@@ -291,10 +291,8 @@ class VoxelTransform(Transform):
     pointwise: ClassVar[bool] = False
     """Whether a voxel of the result depends on that voxel, its place in the whole grid and what was measured alone."""
 
-    @property
-    def light(self) -> bool:
-        """Whether a card does it in a few passes, which take it less time than the host takes to ask for a coin."""
-        return self.pointwise
+    light: ClassVar[bool] = False
+    """Whether a card does what is not pointwise in so few passes that asking the host for a coin takes it longer."""
 
     @property
     def measures(self) -> bool:
