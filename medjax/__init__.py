@@ -9,6 +9,8 @@ from medjax.annotations import save_fsl_gradients as save_fsl_gradients
 from medjax.between.copy_paste import CopyPaste as CopyPaste
 from medjax.between.cut_mix import CutMix as CutMix
 from medjax.between.mix_up import MixUp as MixUp
+from medjax.channels import channels_last as channels_last
+from medjax.channels import concat_channels as concat_channels
 from medjax.config import from_config as from_config
 from medjax.config import to_config as to_config
 from medjax.data.cache import Cache as Cache
@@ -41,8 +43,6 @@ from medjax.prediction.predict import predict as predict
 from medjax.subject import DATA as DATA
 from medjax.subject import LOCATION as LOCATION
 from medjax.subject import Subject as Subject
-from medjax.subject import channels_last as channels_last
-from medjax.subject import concat_channels as concat_channels
 from medjax.subject import stack as stack
 from medjax.subject import unstack as unstack
 from medjax.transforms.choice import LastElements as LastElements

@@ -1,6 +1,5 @@
 """Subjects: named images and free metadata; several stacked are a batch."""
 
-import copy
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
@@ -10,13 +9,13 @@ import numpy as np
 
 from medjax import geometry
 from medjax.annotations import Annotation
-from medjax.arguments import entries, pairs, sizes, text
+from medjax.arguments import choice, entries, maybe, pairs, sizes, text
 from medjax.errors import needs_concrete, shown
 from medjax.image import Image
 from medjax.io import memory
-from medjax.io.affines import ONE_GRID
 from medjax.metadata import Box, carried
 from medjax.pictures import plot_images
+from medjax.present import PRESENT, Present, filled
 from medjax.typing import Shape3
 
 DATA = "data"
@@ -125,8 +124,8 @@ class Subject:
 
 
 def is_leaf_item(item: Any) -> bool:
-    """Whether an item lives in the leaves: images, missing ones, annotations, arrays of numbers."""
-    return item is None or isinstance(item, (Image, Annotation)) or is_array(item)
+    """Whether an item lives in the leaves: images, missing ones, what says so, annotations, arrays of numbers."""
+    return item is None or isinstance(item, (Image, Annotation, Present)) or is_array(item)
 
 
 def is_array(item: Any) -> bool:
@@ -179,13 +178,22 @@ def unflatten_subject(aux: tuple[tuple[str, ...], Box], children: tuple[Any, ...
 jax.tree_util.register_pytree_with_keys(Subject, flatten_subject_with_keys, unflatten_subject, flatten_subject)
 
 
-def stack(subjects: list[Subject], *, shape: Shape3 | Mapping[str, Shape3] | None = None) -> Subject:
+def stack(
+    subjects: list[Subject], *, shape: Shape3 | Mapping[str, Shape3] | None = None, missing: str | None = None
+) -> Subject:
     """A batch: every leaf gets a leading axis B, every metadatum becomes a tuple of B.
 
     `shape` pads the spatial axes at the high end, and then each image carries its `extent`; {name: shape} pads the
     images that it names. Without it the shapes must agree. Voxels on the host stay there, in their order in memory;
     they may be traced.
+    missing: 'zeros' makes of an image that a subject lacks, or that is None, zeros of the type and channels that the
+    first subject has which has it, on the grid of its own first image where the shapes agree. `batch.present` then
+    says by name which elements have the image, (B,) bool, leaves of the pytree. To transforms such an image is one of
+    zeros; that they cannot be normalised is no error. None: all must have the same images.
     Raises ValueError, naming both subjects, where they differ in names, kinds, channels, dtype or shape.
+
+    >>> batch = mj.stack(subjects, missing="zeros")
+    >>> flair = jnp.where(batch.present["flair"][:, None, None, None, None], batch.flair.data, 0)
     """
     given = entries(subjects)
     if given is None or not all(isinstance(subject, Subject) for subject in given):
@@ -193,11 +201,14 @@ def stack(subjects: list[Subject], *, shape: Shape3 | Mapping[str, Shape3] | Non
     if not given:
         raise ValueError("stack needs at least one of subjects")
     subjects = [subject.load() for subject in given]
-    first = subjects[0]
+    names = dict.fromkeys(name for subject in subjects for name in subject.images)
     if isinstance(shape, Mapping):
         shapes = dict(pairs(text, sizes)("shape", shape))
     else:
-        shapes = {} if shape is None else dict.fromkeys(first.images, sizes("shape", shape))
+        shapes = {} if shape is None else dict.fromkeys(names, sizes("shape", shape))
+    if maybe(choice("zeros"))("missing", missing) is not None:
+        subjects = completed(subjects, shapes)
+    first = subjects[0]
     for number, subject in enumerate(subjects[1:], 1):
         compare(first, subject, f"subjects 0 and {number}", shapes)
     items: dict[str, Any] = {}
@@ -206,9 +217,34 @@ def stack(subjects: list[Subject], *, shape: Shape3 | Mapping[str, Shape3] | Non
             items[name] = stack_images([subject[name] for subject in subjects], name, shapes.get(name))
         elif isinstance(item, Annotation):
             items[name] = stack_annotations([subject[name] for subject in subjects], name)
+        elif isinstance(item, Present):
+            flags = {n: [subject[name][n] for subject in subjects] for n in item}
+            items[name] = Present({n: together(flag, bool) for n, flag in flags.items()})
         elif item is None:
             items[name] = None
     return Subject(items | stack_others(subjects))
+
+
+def completed(
+    subjects: Sequence[Subject], padded: Collection[str], known: Mapping[str, Image] | None = None
+) -> list[Subject]:
+    """Subjects with zeros for the images that they lack and others have, which `present` says; see `filled`."""
+    result = []
+    images = filled([subject.images for subject in subjects], padded, known or {})
+    for number, (subject, own) in enumerate(zip(subjects, images, strict=True)):
+        before = present_in(subject)
+        if PRESENT in subject and not before:
+            raise ValueError(f"{PRESENT!r} is to say which images are there, but subject {number} has it already")
+        flags = {n: before.get(n, np.True_) if n in subject.images else np.False_ for n in own}
+        rest = {n: item for n, item in subject.items() if n not in own}
+        result.append(Subject({**own, **rest, PRESENT: Present(flags)}))
+    return result
+
+
+def present_in(subject: Subject) -> Present:
+    """What says which images of a subject or a batch are there; empty where nothing does, for all are."""
+    found = subject._items.get(PRESENT)
+    return found if isinstance(found, Present) else Present({})
 
 
 def stack_others(subjects: Sequence[Subject]) -> dict[str, Any]:
@@ -248,7 +284,10 @@ def compare(first: Subject, other: Subject, which: str, padded: Collection[str])
         return ", ".join(f"{n} ({k})" if k != "NoneType" else f"{n} (missing)" for n, k in kinds(subject).items())
 
     if kinds(first) != kinds(other):
-        raise ValueError(f"{which} differ in their images and do not stack: {texts(first)} against {texts(other)}")
+        hint = "; missing='zeros' fills in what is missing" if set(first.images) ^ set(other.images) else ""
+        raise ValueError(
+            f"{which} differ in their images and do not stack: {texts(first)} against {texts(other)}{hint}"
+        )
     for name in dict.fromkeys((*first, *other)):
         check_values(first._items.get(name), other._items.get(name), which, name)
     for name, image in first.images.items():
@@ -335,7 +374,7 @@ def unstack_item(name: str, item: Any, i: int) -> Any:
     if isinstance(item, Annotation):
         return item.of(item.xyz[i], item.labels[i] if isinstance(item.labels, tuple) else item.labels)
     if not isinstance(item, Image):
-        return None if item is None else item[i]
+        return item.element(i) if isinstance(item, Present) else None if item is None else item[i]
     data = item.data[i]
     if item.extent is not None:
         if geometry.is_traced(item.extent):
@@ -357,30 +396,3 @@ def batch_size(batch: Any) -> int:
             f"Here are {', '.join(shapes)}"
         )
     return sizes.pop()
-
-
-def concat_channels(subject: Subject, names: list[str], name: str) -> Subject:
-    """One image `name` with the channels of the images `names`, which it replaces, on the one grid they share.
-
-    Raises ValueError if they differ in kind, or if the corners of their grids lie more than a
-    twentieth of a voxel apart. Under a trace shapes alone are compared.
-    """
-    images = [subject[n] for n in names]
-    kinds = {other: type(image).__name__ for other, image in zip(names, images, strict=True)}
-    if len(set(kinds.values())) > 1:
-        raise ValueError(f"concat_channels joins images of one kind, got {kinds}")
-    grids = {other: geometry.Grid(i.affine, i.spatial_shape) for other, i in zip(names, images, strict=True)}
-    geometry.check_same_grid(grids, "concat_channels", ONE_GRID)
-    arrays = [image.data for image in images]
-    xp = geometry.namespace(*arrays)
-    first = images[0]
-    metadata = copy.copy(first.metadata)
-    joined = type(first).of(xp.concatenate(arrays), first.affine, metadata=metadata, assumed=first.assumed)
-    rest = {n: item for n, item in subject.items() if n not in names}
-    return Subject({name: joined, **rest} if name not in rest else {**rest, name: joined})
-
-
-def channels_last(array: Any) -> Any:
-    """(..., C, I, J, K) of an array or an image to an array (..., I, J, K, C), as flax's convolutions take it."""
-    array = array.data if isinstance(array, Image) else array
-    return jnp.moveaxis(array, -4, -1) if isinstance(array, jax.Array) else np.moveaxis(array, -4, -1)

@@ -18,7 +18,7 @@ from medjax.geometry import Grid, check_same_grid
 from medjax.image import Image
 from medjax.ops import warp
 from medjax.ranges import number
-from medjax.subject import Subject, batch_size
+from medjax.subject import Subject, batch_size, present_in
 from medjax.transforms.call import check_leading
 from medjax.transforms.transform import chance, plain, register, static
 from medjax.typing import Key, Params
@@ -54,7 +54,7 @@ class Between:
     affines of two differ.
 
     p: probability that an element is given something, drawn for each element; the number 1 is structure, any other p a
-    leaf.
+    leaf. Nothing is given between two of which one lacks an image (`medjax.stack(..., missing="zeros")`).
     """
 
     p: float = chance(default=1.0)
@@ -126,6 +126,8 @@ def compiled_draw(b: Between, key: Key, batch: Subject) -> Params:
     size = batch_size(batch)
     on = ranges.coin(keys.for_name(key, "coin"), jnp.asarray(b.p, jnp.float32), (size,))
     partner = random.permutation(keys.for_name(key, "partner"), size).astype(jnp.int32)
+    for flag in present_in(batch).values():
+        on &= flag == flag[partner]
     return {"on": on, "partner": partner, **b.draw_for(key, batch, partner)}
 
 

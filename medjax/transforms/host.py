@@ -15,7 +15,8 @@ import numpy as np
 from medjax import io, keys
 from medjax.errors import about, is_out_of_memory
 from medjax.geometry import Linear
-from medjax.subject import Subject
+from medjax.present import PRESENT
+from medjax.subject import Subject, present_in
 from medjax.transforms import buckets
 from medjax.transforms.checks import check_beside, check_shapes, check_step, kinds_after, kinds_of, to_verify, verify
 from medjax.transforms.place import (
@@ -128,7 +129,7 @@ def on_host(t: "Transform", subject: Subject, params: Params, record: Record | N
             certain=tuple(steps[i].certain for i in used), runs=renumbered, shapes=shapes,
         )  # fmt: skip
         record.update(found := {used[i]: found for i, found in seen.items()})
-        verify(steps, awaited(result, to_verify(steps, found)))
+        verify(steps, awaited(result, to_verify(steps, found)), present_in(subject).absent())
         return settled(result, places, assumed)
 
     def see(run: Run, _: Places) -> None:
@@ -300,8 +301,9 @@ def fixed_shapes(t: "Transform", key: Key | None, subject: Subject) -> dict[str,
 
 
 def bare(subject: Subject) -> Subject:
-    """The images, points and directions alone."""
-    return Subject({**subject.images, **subject.annotations})
+    """The images, points and directions alone, and which images are there."""
+    present = present_in(subject)
+    return Subject({**subject.images, **subject.annotations, **({PRESENT: present} if present else {})})
 
 
 def after_batch(
@@ -327,7 +329,7 @@ def after_batch(
         known = {name: each[i] if isinstance(each, tuple) else each for name, each in known.items()}
         here = begin = start_all(element_grids(subject, i))
         with about(who[i] if who else f"element {i}"):
-            verify(steps, found)
+            verify(steps, found, present_in(subject).element(i).absent())
             spatial = [n for n in found if is_spatial(steps[n].transform)]
             params |= {n: params[n]._replace(located=found[n]) for n in spatial}
             known = metadata_after(steps, known, params)
