@@ -9,9 +9,9 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 
-from medjax.cli import apply, cache, convert, demo, info, plot, preprocess, validate
+from medjax.cli import apply, cache, convert, demo, info, plot, predict, preprocess, validate
 
-COMMANDS = (demo, preprocess, apply, validate, info, convert, plot, cache)
+COMMANDS = (demo, preprocess, apply, predict, validate, info, convert, plot, cache)
 
 
 def parser() -> argparse.ArgumentParser:
