@@ -64,6 +64,7 @@ def filled(
     """
     by_count = sorted(subjects, key=lambda images: -len(images))
     names = dict.fromkeys(name for images in (known, *by_count) for name in images)
+    subjects = [{name: images[name] for name in names if name in images} for images in subjects]
     donors = {name: next(images for images in (*subjects, known) if name in images) for name in names}
     return [
         {name: images[name] if name in images else zeros(name, donors[name], images, name in padded) for name in names}

@@ -6,12 +6,15 @@ from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from medjax.arguments import maybe, of_type, whole
 from medjax.data import parts, sources
 from medjax.data.cache import Cache
 from medjax.data.prepared import prepared_by
 from medjax.data.progress import progress as shown_progress
 from medjax.errors import about, needs_key
+from medjax.image import Image
 from medjax.subject import Subject
 from medjax.transforms.checks import check_subject
 from medjax.transforms.host import changes_grids
@@ -190,6 +193,20 @@ class SubjectsDataset:
 
         with ThreadPoolExecutor(num_threads) as pool:
             return list(pool.map(shapes, range(len(self)) if names else ()))
+
+    def outlines(self) -> dict[str, Image]:
+        """An image without voxels, as `prepared` gives it, for each name that any subject has.
+
+        Those of the subject with most images come first, in its order; no more subjects are read than are needed.
+        """
+        counts = [len(subject.images) for subject in self.subjects]
+        found: dict[str, Image] = {}
+        for index in np.argsort(-np.array(counts), kind="stable").tolist():
+            if not found.keys() >= self.subjects[index].images.keys():
+                for name, image in self.prepared(index).images.items():
+                    outline = np.broadcast_to(np.zeros((), image.dtype), image.shape)
+                    found.setdefault(name, image.replace(data=outline))
+        return found
 
     def read(self, index: int, proceed: Callable[[], None] | None = None) -> Subject:
         """A copy of subject `index` with every image read, not transformed; touches NumPy only.

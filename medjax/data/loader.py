@@ -11,28 +11,29 @@ batches before and after it are what they were.
 import itertools
 import operator
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from functools import cached_property
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.sharding import NamedSharding, PartitionSpec, SingleDeviceSharding
+from jax.sharding import NamedSharding
 
 from medjax import keys
-from medjax.arguments import share
+from medjax.arguments import choice, maybe, share
 from medjax.data.dataset import SubjectsDataset
 from medjax.data.identity import identity_of
 from medjax.data.iterator import BatchIterator, Reading, Skipped, Stopped, as_here
 from medjax.data.order import Order
+from medjax.data.padding import Padding, largest_shapes, padded_shapes, with_zeros
+from medjax.data.target import Device, as_target
 from medjax.errors import about, needs_extra, needs_key, one_of
-from medjax.subject import Subject, compare, stack
+from medjax.image import Image
+from medjax.subject import Subject, compare, completed, stack
 from medjax.transforms import buckets, call, checks, host
 from medjax.transforms.program import is_random
 from medjax.transforms.seen import Packed
-from medjax.typing import Key, Shape3
-
-Device = jax.Device | NamedSharding | None
+from medjax.typing import Key
 
 
 def loader(
@@ -48,6 +49,7 @@ def loader(
     device: Any = None,
     on_error: str = "raise",
     shard: tuple[int, int] = (0, 1),
+    missing: str | None = None,
 ) -> "Loader":
     """Batches of a data set, read by threads and transformed as batches on a device.
 
@@ -63,7 +65,8 @@ def loader(
     in `iter(loader).skipped`, and one warning at the end of an epoch counts and names them.  shard: (index, count) of
     this process among those that train together, as `(jax.process_index(), jax.process_count())`: of every batch of B
     it reads and gives B / count, so that all processes together have, in the order of their indices, the batches that
-    one alone has.
+    one alone has.  missing: "zeros" makes zeros of an image that a subject lacks and another of the data set has, as
+    `medjax.stack` does, so that every batch has all images and `present`; None: all must have the same images.
 
     Iterating again gives the same batches again, for any number of threads; `len` counts them. Subject i of the data
     set is what `dataset.get(i, keys.for_element(key, epoch, i))` gives, whatever batch it lands in. Every subject is
@@ -111,23 +114,8 @@ def loader(
                 raise ValueError(f"a batch of {size} does not divide over {parts} {what}{hint}")
     if order.parts * devices > 1 and on_error == "skip":
         raise ValueError("on_error='skip' makes batches smaller, which do not divide over processes or devices")
-    return Loader(dataset, order, key, num_threads, prefetch, target, on_error)
-
-
-def as_target(device: Any) -> Device:
-    """The device, or the sharding of the leading axis, that a user asks for."""
-    if isinstance(device, SingleDeviceSharding):
-        return next(iter(device.device_set))
-    if isinstance(device, NamedSharding):
-        spec = tuple(device.spec)
-        if not spec or spec[0] is None or any(axis is not None for axis in spec[1:]):
-            raise ValueError(
-                f"device must split the first axis, that of the batch, and no other; its spec is {device.spec}"
-            )
-        return NamedSharding(device.mesh, PartitionSpec(spec[0]))
-    if device is None or isinstance(device, jax.Device):
-        return device
-    raise TypeError(f"device must be a jax.Device, a NamedSharding or None, got {device!r}")
+    missing = maybe(choice("zeros"))("missing", missing)
+    return Loader(dataset, order, key, num_threads, prefetch, target, on_error, missing)
 
 
 class Element(NamedTuple):
@@ -159,11 +147,11 @@ class Loader:
 
     def __init__(
         self, dataset: SubjectsDataset, order: Order, key: Key | None, num_threads: int, prefetch: int, target: Device,
-        on_error: str = "raise",
+        on_error: str = "raise", missing: str | None = None,
     ):  # fmt: skip
         self.dataset, self.order, self.key, self.target = dataset, order, key, target
-        self.num_threads, self.prefetch, self.on_error = num_threads, prefetch, on_error
-        self._padding: dict[str, Shape3 | None] | None = None
+        self.num_threads, self.prefetch, self.on_error, self.missing = num_threads, prefetch, on_error, missing
+        self._padding: Padding | None = None
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -292,7 +280,8 @@ class Loader:
         """Stack the elements of a batch and begin to transform it; does not wait for the result."""
         names = [element.name for element in elements if element.subject is not None]
         subjects = [element.subject for element in elements if element.subject is not None]
-        shapes = self.padded_shapes(subjects)
+        subjects = self.complete(subjects, self.padding())
+        shapes = padded_shapes(self.padding(), subjects)
         for name, subject in zip(names[1:], subjects[1:], strict=True):
             compare(subjects[0], subject, f"{names[0]} and {name}", shapes)
         batch = stack(subjects, shape=shapes)
@@ -336,27 +325,18 @@ class Loader:
         found = keys_of(self.key, np.uint32(elements[0].epoch), indices)
         return found if self.target is None else jax.device_put(found, self.target)
 
-    # -- padding
+    # -- padding, and images that are missing
 
-    def padded_shapes(self, subjects: Sequence[Subject]) -> dict[str, Shape3]:
-        """The shape that each image which needs it is padded to, for the subjects of a batch.
+    @cached_property
+    def known(self) -> dict[str, Image]:
+        """An image without voxels for each name in the data set."""
+        return self.dataset.outlines()
 
-        The largest of the data set, so that there is one program, unless that is more than twice what this batch needs
-        in its bucket.
-        """
-        shapes = {}
-        for name, largest in self.padding().items():
-            found = [subject.images[name].spatial_shape for subject in subjects if name in subject.images]
-            if not found:
-                continue
-            need = buckets.bucket(tuple(max(sizes) for sizes in zip(*found, strict=True)))
-            if largest is not None:
-                need = tuple(min(n, m) for n, m in zip(need, largest, strict=True))
-                need = largest if 2 * np.prod(need) >= np.prod(largest) else need
-            shapes[name] = need
-        return shapes
+    def complete(self, subjects: Sequence[Subject], padded: Collection[str]) -> list[Subject]:
+        """The subjects of a batch, with zeros for what they lack, if that is asked for."""
+        return completed(subjects, padded, self.known) if self.missing else list(subjects)
 
-    def padding(self) -> dict[str, Shape3 | None]:
+    def padding(self) -> Padding:
         """For each image that may be padded and whose shape varies, its largest shape in the data set.
 
         None where the shapes are not known without reading: images of a reader of the user's, and what a head makes.
@@ -366,25 +346,17 @@ class Loader:
                 self._padding = self.find_padding()
             return self._padding
 
-    def find_padding(self) -> dict[str, Shape3 | None]:
+    def find_padding(self) -> Padding:
         """`padding`, from the headers of all files."""
         t, dataset = self.dataset.rest, self.dataset
         if t is None:
             return {}
-        first = dataset.prepared(0)
+        first = self.complete([dataset.prepared(0)], ())[0]
         with about(dataset.describe(0)):
             checks.check_subject(t, first)
             names = list(host.fixed_shapes(t, self.key, first))
         found = dataset.known_shapes(names, self.num_threads)
-        padding: dict[str, Shape3 | None] = {}
-        for name in names:
-            known = {shape and shape[1:] for shapes in found for key, shape in shapes.items() if key == name}
-            if None in known or not known:  # not known: the head of the pipeline has made it
-                padding[name] = None
-            elif len(known) > 1:
-                i, j, k = (max(sizes) for sizes in zip(*known, strict=True))
-                padding[name] = (i, j, k)
-        return padding
+        return largest_shapes(names, with_zeros(found) if self.missing else found)
 
 
 def in_order(array: Any) -> Any:

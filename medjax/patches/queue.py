@@ -24,7 +24,8 @@ from medjax.arguments import share
 from medjax.data.dataset import SubjectsDataset
 from medjax.data.identity import digest, identity_of
 from medjax.data.iterator import BatchIterator, Reading, Skipped, Stopped, as_here
-from medjax.data.loader import as_target, in_order
+from medjax.data.loader import in_order
+from medjax.data.target import as_target
 from medjax.errors import about, needs_extra, one_of
 from medjax.image import Image
 from medjax.patches.plan import FAR, Plan, around, first_of_each
