@@ -1,6 +1,7 @@
 """A torch network over whole volumes, its scores brought to the grids of the files."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from functools import partial
 from itertools import combinations
 from typing import Any
@@ -39,8 +40,9 @@ def predict(
     """`medjax.predict` of a torch network: the label map of a subject on its own grid.
 
     module: from (B, C, *patch_size), the channels of all scalar images, to logits (B, K, *out), run in `eval` and
-    without gradients on the device where its parameters are; several are averaged. The other arguments are those of
-    `medjax.predict`; subjects and images may be the bridge's. What comes back are images of the bridge.
+    without gradients on the device where its parameters are, and left as it was; several are averaged. The other
+    arguments are those of `medjax.predict`; subjects and images may be the bridge's. What comes back are images of the
+    bridge.
     Raises ValueError for a pipeline with steps in torch; RuntimeError in a forked child.
 
     >>> found = tio.predict(network, "ct.nii.gz", tio.Compose([tio.ToCanonical(), tio.Resample(1.5)]), patch_size=96)
@@ -56,8 +58,22 @@ def predict(
         network = partial(scores_of, modules, axes, space == "probabilities", regions)
         windowing = windowing_of(patch_size, overlap, batch_size, memory, progress)
         plan = Plan(network, pipeline, windowing, labels, choice(*SPACES)("space", space), probabilities)
-        found = run(plan, given(subject_or_paths), out)
+        with evaluating(modules):
+            found = run(plan, given(subject_or_paths), out)
     return bridged(found)
+
+
+@contextmanager
+def evaluating(modules: Sequence[torch.nn.Module]) -> Iterator[None]:
+    """Networks in `eval`, and afterwards each part of them as it was: some may be frozen in the midst of training."""
+    before = [(part, part.training) for module in modules for part in module.modules()]
+    try:
+        for module in modules:
+            module.eval()
+        yield
+    finally:
+        for part, training in before:
+            part.training = training
 
 
 @torch.no_grad()
@@ -71,7 +87,6 @@ def scores_of(
     ways = [[a + 2 for a in some] for n in range(len(axes) + 1) for some in combinations(axes, n)]
     total: torch.Tensor | None = None
     for module in modules:
-        module.eval()
         for way in ways:
             found = module(x.flip(way)).float()
             found = (found.sigmoid() if regions else found.softmax(1)) if activated else found

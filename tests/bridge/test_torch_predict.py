@@ -44,3 +44,28 @@ def test_a_torch_network_predicts_what_the_same_network_in_jax_does():
     assert (labels.data.numpy() == want.numpy()).mean() > 0.999
     with pytest.raises(ValueError, match="steps in torch"):
         tio.predict(Network(), only, tio.Compose([tio.Lambda(lambda x: x)]), patch_size=8)
+
+
+def test_a_network_is_evaluated_and_left_as_it_was():
+    class Noisy(Network):
+        def __init__(self):
+            super().__init__()
+            self.off, self.frozen, self.seen = torch.nn.Dropout(0.9), torch.nn.Dropout(0.5).eval(), []
+
+        def forward(self, x):
+            self.seen.append(self.training)
+            if len(self.seen) > fails_at:
+                raise MemoryError
+            return super().forward(self.off(x))
+
+    only, pipeline = tio.Subject(t1=tensors().t1), tio.Compose([tio.Resample(1.5)])
+    fails_at = 1000
+    net = Noisy().train()
+    net.frozen.eval()
+    first, second = (tio.predict(net, only, pipeline, patch_size=10).data for _ in range(2))
+    assert torch.equal(first, second) and not any(net.seen)
+    assert net.training and net.off.training and not net.frozen.training
+    fails_at = len(net.seen)
+    with pytest.raises(MemoryError):
+        tio.predict(net, only, pipeline, patch_size=10)
+    assert net.training and net.off.training and not net.frozen.training
