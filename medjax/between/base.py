@@ -127,7 +127,7 @@ def compiled_draw(b: Between, key: Key, batch: Subject) -> Params:
     on = ranges.coin(keys.for_name(key, "coin"), jnp.asarray(b.p, jnp.float32), (size,))
     partner = random.permutation(keys.for_name(key, "partner"), size).astype(jnp.int32)
     for flag in present_in(batch).values():
-        on &= flag == flag[partner]
+        on &= flag == of_partner(jnp.asarray(flag), partner)
     return {"on": on, "partner": partner, **b.draw_for(key, batch, partner)}
 
 
@@ -140,7 +140,13 @@ def compiled_give(b: Between, batch: Subject, params: Params) -> dict[str, Array
 def pairs_of(image: Image, partner: Int[Array, "B"]) -> Pairs:
     """The voxels of each element and of its partner."""
     own = jnp.asarray(image.data)
-    return Pairs(own, own[partner], None if is_whole(image) else mask_of(*shared(image, partner), image))
+    return Pairs(own, of_partner(own, partner), None if is_whole(image) else mask_of(*shared(image, partner), image))
+
+
+def of_partner(x: Shaped[Array, "B ..."], partner: Int[Array, "B"]) -> Shaped[Array, "B ..."]:
+    """What the partner of each element has, split over devices as it is where their axes are explicit."""
+    sharding = jax.typeof(x).sharding
+    return x.at[partner].get(out_sharding=sharding if sharding.mesh.are_all_axes_explicit else None)
 
 
 def is_whole(image: Image) -> bool:
@@ -162,7 +168,7 @@ def real_box(image: Image) -> tuple[Int[Array, "B 3"], Int[Array, "B 3"]]:
 def shared(image: Image, partner: Int[Array, "B"]) -> tuple[Int[Array, "B 3"], Int[Array, "B 3"]]:
     """The box [low, high) of each element that is real in its partner too."""
     low, high = real_box(image)
-    return jnp.maximum(low, low[partner]), jnp.minimum(high, high[partner])
+    return jnp.maximum(low, of_partner(low, partner)), jnp.minimum(high, of_partner(high, partner))
 
 
 def mask_of(low: Int[Array, "B 3"], high: Int[Array, "B 3"], image: Image) -> Bool[Array, "B 1 I J K"]:

@@ -28,23 +28,28 @@ def filled_on_host(neighbours: int, labels: Sequence[int] | None, x: Any, size: 
     result = np.array(x)
     real = result[(slice(None), *(slice(int(n)) for n in np.asarray(size)))]
     for channel in real:
-        background = channel == 0
-        known = np.unique(channel[~background])
-        chosen = known if labels is None else known[np.isin(known, labels)]
-        found = [(*hole, label) for label in chosen for hole in holes_of(channel == label, neighbours)]
-        for _, box, hole, label in sorted(found, key=lambda hole: -hole[0]):  # the innermost is the smallest
-            channel[box][hole & background[box]] = label
+        known = np.unique(channel[channel != 0])
+        # Of the hole that each voxel is in, so far; of holes one within the other the innermost is the smallest.
+        smallest = np.where(channel == 0, channel.size + 1, 0)
+        for label in known if labels is None else known[np.isin(known, labels)]:
+            box, sizes = hole_sizes(channel == label, neighbours)
+            within = sizes < smallest[box]
+            smallest[box][within], channel[box][within] = sizes[within], label
     return result
 
 
-def holes_of(mask: np.ndarray, neighbours: int) -> list[tuple[int, Box, np.ndarray]]:
-    """The holes of a mask (I, J, K) that is somewhere true: how large each is, and its mask in a box of the volume."""
-    box = box_of(mask)  # no hole reaches beyond it
+def hole_sizes(mask: np.ndarray, neighbours: int) -> tuple[Box, np.ndarray]:
+    """How large the hole is that each voxel of a box is in, beyond which a mask (I, J, K) has none.
+
+    More than a volume holds where there is no hole.
+    """
+    box = box_of(mask)
     found, count = labeller().connected_components(~mask[box], connectivity=neighbours, return_N=True)
-    open_axes = [axis for axis in range(3) if mask.shape[axis] > 1]
-    outer = np.unique([n for axis in open_axes for end in (0, -1) for n in np.unique(np.take(found, end, axis))])
     sizes = np.bincount(found.ravel(), minlength=count + 1)
-    return [(int(sizes[n]), box, found == n) for n in np.setdiff1d(np.arange(1, count + 1), outer)]
+    sizes[0] = mask.size + 1
+    for axis in (axis for axis in range(3) if mask.shape[axis] > 1):
+        sizes[np.take(found, (0, -1), axis)] = mask.size + 1  # it reaches the border, or leads there
+    return box, sizes[found]
 
 
 def box_of(mask: np.ndarray) -> Box:

@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 from conftest import OBLIQUE, compilations, small_subject
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 from scipy import stats
 
 import medjax as mj
@@ -111,6 +112,17 @@ def test_coins_follow_p_and_partners_are_a_permutation(t):
     np.testing.assert_array_equal(np.sort(drawn["partner"], axis=1), np.broadcast_to(np.arange(4), (2000, 4)))
     for column in np.asarray(drawn["partner"]).T:
         assert stats.chisquare(np.bincount(column)).pvalue > 1e-3
+
+
+@pytest.mark.parametrize("axis_type", [AxisType.Auto, AxisType.Explicit])
+@each_kind
+def test_over_devices_it_is_the_same_and_stays_split(t, axis_type):
+    batch = for_kind(t, batch_of(4))
+    mesh = jax.make_mesh((4,), ("batch",), (axis_type,), devices=jax.devices()[:4])
+    split = jax.device_put(batch, NamedSharding(mesh, PartitionSpec("batch")))
+    got = t.batch(split, KEY)
+    equal(got, t.batch(batch, KEY))
+    assert got.t1.data.sharding.spec[0] == "batch"
 
 
 @each_kind

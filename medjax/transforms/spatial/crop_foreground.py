@@ -34,8 +34,8 @@ class CropForeground(SpatialTransform):
     without target_shape it is for preprocessing: under jit, vmap and in a batch a fixed shape must follow it, as of
     CropOrPad.  Inverse: what was cut off comes back as 0.
     Raises ValueError unless one of threshold and function is given, for margin with target_shape, for an image_name
-    that is missing, a foreground without voxels and images on different grids; TypeError for a function of an image
-    with padding, which it would see.
+    that is missing, a foreground without voxels (inside jit, where nothing can be raised, all is foreground then) and
+    images on different grids; TypeError for a function of an image with padding, which it would see.
     Source: MONAI 1.6, `CropForeground`.  The box of a label map is that of `CropOrPad(mask_name=...)`.
 
     >>> head = mj.CropForeground(threshold=0, margin=2)

@@ -3,6 +3,9 @@
 import jax
 import numpy as np
 import pytest
+import torch
+from batchgeneratorsv2.transforms.spatial.channel_misalignment import ChannelMisalignmentTransform
+from batchgeneratorsv2.transforms.spatial.spatial import create_affine_matrix_3d
 from conftest import OBLIQUE, blobs, small_subject
 from scipy.ndimage import affine_transform
 
@@ -20,6 +23,20 @@ def test_a_shift_is_scipys():
     want = affine_transform(x[1].astype(float), np.eye(3), (0, -2.6, 0), order=1, mode="nearest")
     np.testing.assert_array_equal(got[0], x[0])
     np.testing.assert_allclose(got[1], want, atol=1e-5)
+
+
+def test_it_is_nnu_nets():
+    """Theirs reads at R S (x + shift), ours at R^-1 (x / scales - translation)."""
+    x, squeezed, angle, shift = blobs((16, 18, 14)), np.array((1.1, 0.95, 1.2)), 0.2, np.array((1, -2, 3))
+    params = dict(affine=create_affine_matrix_3d([angle, 0, 0], squeezed), elastic_offsets=None)
+    params["center_location_in_pixels"] = np.array(x.shape) / 2 + shift
+    theirs = ChannelMisalignmentTransform([0], rad_or_deg="deg")
+    want, known = (theirs._apply_to_image(torch.tensor(v[None]), **params).numpy() for v in (x, np.ones_like(x)))
+    degrees = (-np.rad2deg(angle), 0, 0)
+    got = mj.ChannelMisalignment(1 / squeezed, degrees, -squeezed * shift, default_pad_value=0.0)(x[None])
+    inside = known > 1 - 1e-6  # at the rim theirs fades to 0
+    assert inside.mean() > 0.4
+    np.testing.assert_allclose(got[inside], want[inside], atol=1e-5)
 
 
 def test_an_image_is_moved_as_by_affine_and_the_others_and_labels_stay():
