@@ -5,6 +5,7 @@ and `give`. What is here pairs the elements, throws their coins, and keeps paddi
 """
 
 from dataclasses import dataclass, fields
+from functools import partial
 from typing import Any, NamedTuple, Self, TypeVar, dataclass_transform
 
 import jax
@@ -173,12 +174,7 @@ def shared(image: Image, partner: Int[Array, "B"]) -> tuple[Int[Array, "B 3"], I
 
 def mask_of(low: Int[Array, "B 3"], high: Int[Array, "B 3"], image: Image) -> Bool[Array, "B 1 I J K"]:
     """The voxels of the box [low, high) of each element."""
-
-    def one(low: Array, high: Array) -> Array:
-        inside = [(i >= a) & (i < b) for i, a, b in zip(warp.indices(image.spatial_shape, jnp.int32), low, high)]
-        return (inside[0] & inside[1] & inside[2])[None]
-
-    return jax.vmap(one)(low, high)
+    return jax.vmap(partial(warp.within, image.spatial_shape))(low, high)[:, None]
 
 
 def mixed(own: Float[Array, "B C I J K"], other: Float[Array, "B C I J K"], share: Array) -> Float[Array, "B C I J K"]:

@@ -12,7 +12,7 @@ from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 from medjax.ops import axis, passes
 from medjax.typing import Shape3
@@ -67,6 +67,12 @@ def ramp(shape: Shape3, low: Array, high: Array, dtype: Any) -> Array:
         left = size - 1 - index
         factors.append(rising * jnp.where(left < after, left / jnp.maximum(after, 1), 1))
     return factors[0] * factors[1] * factors[2]
+
+
+def within(shape: Shape3, low: Int[Array, "3"], high: Int[Array, "3"]) -> Bool[Array, "I J K"]:
+    """Whether the voxels of a grid lie in the box [low, high)."""
+    i, j, k = ((index >= low[a]) & (index < high[a]) for a, index in enumerate(indices(shape, jnp.int32)))
+    return i & j & k
 
 
 def inside(coordinates: Coordinates, extent: Array) -> Array:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import random
-from jaxtyping import Array, Bool, Int
+from jaxtyping import Array, Int
 
 from medjax import keys
 from medjax.arguments import finite, label_value, maybe, pairs, sizes, text, whole
@@ -152,12 +152,6 @@ def fitting_in(subject: Subject, size: Shape3) -> tuple[Index, Index]:
     return fitting(jnp.asarray(image.size, jnp.int32), size)
 
 
-def within(shape: Shape3, low: Index, high: Index) -> Bool[Array, "I J K"]:
-    """Whether the voxels of a grid lie in [low, high)."""
-    i, j, k = ((index >= low[a]) & (index < high[a]) for a, index in enumerate(warp.indices(shape, jnp.int32)))
-    return i & j & k
-
-
 @dataclass(frozen=True, eq=False)
 class UniformSampler(Sampler):
     """Patches anywhere, each place that fits equally likely, those at the border included."""
@@ -193,7 +187,7 @@ class WeightedSampler(Sampler):
     def prepare(self, subject: Subject, low: Index, high: Index) -> Params:
         image = subject[self.probability_map]
         values = jnp.asarray(image.data)[0].astype(jnp.float32)
-        weights = jnp.where(within(image.spatial_shape, low, high), values, 0)
+        weights = jnp.where(warp.within(image.spatial_shape, low, high), values, 0)
         sums = draw.marginals(weights)
         seen = {"smallest": weights.min(), "total": sums.planes.sum()}
         return {"weights": weights, "sums": sums, "seen": seen, "some": seen["total"] > 0}
@@ -260,7 +254,7 @@ class LabelSampler(Sampler):
 
     def prepare(self, subject: Subject, low: Index, high: Index) -> Params:
         image = subject[self.looked_up(subject)]
-        inside = within(image.spatial_shape, low, high)
+        inside = warp.within(image.spatial_shape, low, high)
         sums = [draw.marginals(mask & inside) for mask in self.masks(jnp.asarray(image.data))]
         ratios = jnp.asarray([ratio for _, ratio in self.label_probabilities or ((0, 1.0),)], jnp.float32)
         ratios = jnp.where(jnp.stack([s.planes.any() for s in sums]), ratios, 0)
